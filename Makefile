@@ -1,0 +1,42 @@
+# Two commands for a fresh machine: `make demo` and `make test`. Each makes .venv with the tested versions first.
+PYTHON ?= python3
+VENV := .venv
+PIP := $(VENV)/bin/python -m pip install --quiet --constraint constraints.txt
+
+.PHONY: demo test test-slow lint bench clean
+
+demo: $(VENV)/.demo
+	$(VENV)/bin/petdos demo
+
+test: $(VENV)/.test
+	$(VENV)/bin/python -m pytest
+
+test-slow: $(VENV)/.test
+	$(VENV)/bin/python -m pytest -m slow
+
+lint: $(VENV)/.test
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+bench: $(VENV)/.test
+	$(VENV)/bin/python benchmarks/thermo_speed.py
+	$(VENV)/bin/python benchmarks/trace_speed.py
+	$(VENV)/bin/python benchmarks/analysis_speed.py
+	$(VENV)/bin/python benchmarks/cost_per_frame.py
+
+$(VENV)/.venv:
+	$(PYTHON) -m venv $(VENV)
+	touch $@
+
+$(VENV)/.demo: $(VENV)/.venv pyproject.toml constraints.txt
+	@echo "installing petdos-md (the download of torch takes a few minutes) ..."
+	$(PIP) --editable .
+	touch $@
+
+$(VENV)/.test: $(VENV)/.demo
+	$(PIP) --editable ".[dev]"
+	touch $@
+
+clean:
+	rm -rf $(VENV) build dist demo

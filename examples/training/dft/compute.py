@@ -1,0 +1,217 @@
+"""Density-functional reference data for a DOS model: energies, forces, stresses and dense eigenvalues.
+
+For every structure of an input file, Quantum ESPRESSO runs a self-consistent calculation (energy, forces, stress) and
+a non-self-consistent one on a denser k-mesh with a random shift (eigenvalues). The shift turns the ripples that a finite mesh
+leaves in a DOS into noise, which training averages out. Every structure is one process on one core; finished ones
+are kept, so that the same command goes on where it stopped::
+
+    python compute.py ../data/almgsi-structures.xyz.xz -o ../data/almgsi-lda.xyz.xz --work work --jobs 2
+
+For a material of your own, give your structures, a folder of pseudopotentials and ``--pseudo`` for each element.
+"""
+
+from __future__ import annotations
+
+import argparse
+import concurrent.futures
+import json
+import lzma
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import ase.io
+import numpy as np
+from ase import Atoms
+from ase.calculators.singlepoint import SinglePointCalculator
+from ase.io.espresso import write_espresso_in
+from tqdm import tqdm
+
+PSEUDOPOTENTIALS = {
+    "Al": ("Al.pz-vbc.UPF", 3),
+    "Mg": ("Mg.pz-n-vbc.UPF", 2),
+    "Si": ("Si.pz-vbc.UPF", 4),
+}
+"""File and number of valence electrons per element; the files come with Debian's ``quantum-espresso-data``."""
+
+
+def mesh(atoms: Atoms, spacing: float) -> tuple[int, int, int]:
+    """Points along each reciprocal vector so that they lie closer than ``spacing`` (1/angstrom, 2 pi included)."""
+    lengths = 2 * np.pi * np.linalg.norm(atoms.cell.reciprocal(), axis=1)
+    return tuple(int(np.ceil(length / spacing)) for length in lengths)
+
+
+def shifted_kpoints(size: tuple[int, int, int], shift: np.ndarray) -> np.ndarray:
+    """All points of a mesh shifted by a fraction of its step, in units of the reciprocal vectors: (n, 3)."""
+    axes = [(np.arange(n) + s) / n for n, s in zip(size, shift, strict=True)]
+    return np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 3)
+
+
+def control(args: argparse.Namespace, atoms: Atoms, calculation: str, folder: Path) -> dict:
+    """Input namelists common to both calculations."""
+    electrons = sum(args.pseudo[symbol][1] for symbol in atoms.symbols)
+    occupied = int(np.ceil(electrons / 2))
+    system = {
+        "ecutwfc": args.ecutwfc,
+        "occupations": "smearing",
+        "smearing": "cold",
+        "degauss": 0.01,
+        "nosym": True,
+        "noinv": calculation == "nscf",
+    }
+    if calculation == "nscf":
+        system["nbnd"] = int(np.ceil(1.9 * occupied)) + 8
+    return {
+        "control": {
+            "calculation": calculation,
+            "outdir": str(folder),
+            "pseudo_dir": str(args.pseudo_dir),
+            "tprnfor": calculation == "scf",
+            "tstress": calculation == "scf",
+            "verbosity": "high",
+            "disk_io": "low" if calculation == "scf" else "none",
+        },
+        "system": system,
+        # A first threshold of 1e-5 leaves 0.1 meV in the eigenvalues and halves the time.
+        "electrons": {"conv_thr": 1e-8} if calculation == "scf" else {"diago_thr_init": 1e-5},
+    }
+
+
+def run_pw(args: argparse.Namespace, atoms: Atoms, calculation: str, folder: Path, kpoints) -> Atoms:
+    """Run one ``pw.x`` and read what it printed."""
+    source, output = folder / f"{calculation}.in", folder / f"{calculation}.out"
+    with open(source, "w") as handle:
+        write_espresso_in(
+            handle,
+            atoms,
+            input_data=control(args, atoms, calculation, folder),
+            pseudopotentials={s: args.pseudo[s][0] for s in set(atoms.symbols)},
+            kpts=kpoints if calculation == "scf" else None,
+        )
+    if calculation == "nscf":
+        # ASE writes regular meshes only: the explicit list replaces its Gamma card.
+        card = f"K_POINTS crystal\n{len(kpoints)}\n" + "".join(
+            f"{x:.12f} {y:.12f} {z:.12f} 1.0\n" for x, y, z in kpoints
+        )
+        text = source.read_text()
+        if "K_POINTS gamma" not in text:
+            raise RuntimeError("the input written by ASE has no 'K_POINTS gamma' line to replace")
+        source.write_text(text.replace("K_POINTS gamma", card))
+    environment = dict(os.environ, OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1")
+    with open(output, "w") as handle:
+        done = subprocess.run(
+            ["nice", "-n", str(args.nice), args.pw, "-in", str(source)],
+            stdout=handle, stderr=subprocess.STDOUT, cwd=folder, env=environment,
+        )  # fmt: skip
+    text = output.read_text()
+    if done.returncode != 0 or "JOB DONE" not in text or "convergence NOT achieved" in text:
+        raise RuntimeError(f"pw.x ({calculation}) failed, see the end of its output:\n{text[-1500:]}")
+    return ase.io.read(output, format="espresso-out")
+
+
+def compute(args: argparse.Namespace, atoms: Atoms) -> Atoms:
+    """Both calculations for one structure; everything that the data set holds is in ``info`` and the calculator."""
+    index = int(atoms.info["index"])
+    size_scf, size_nscf = mesh(atoms, args.spacing_scf), mesh(atoms, args.spacing_nscf)
+    shift = np.random.default_rng([args.seed, index]).random(3)
+    with tempfile.TemporaryDirectory(dir=args.scratch, prefix="petdos-dft-") as name:
+        folder = Path(name)
+        scf = run_pw(args, atoms, "scf", folder, size_scf)
+        nscf = run_pw(args, atoms, "nscf", folder, shifted_kpoints(size_nscf, shift))
+    weights = np.asarray(nscf.calc.get_k_point_weights())
+    eigenvalues = np.array([nscf.calc.get_eigenvalues(kpt=k, spin=0) for k in range(len(weights))])
+    result = atoms.copy()
+    result.info = {
+        "index": index,
+        "tag": atoms.info.get("tag", ""),
+        "n_electrons": sum(args.pseudo[symbol][1] for symbol in atoms.symbols),
+        "e_fermi_scf": scf.calc.get_fermi_level(),
+        "k_scf": " ".join(map(str, size_scf)),
+        "k_nscf": " ".join(map(str, size_nscf)),
+        "k_shift": " ".join(f"{s:.16f}" for s in shift),
+        "eigenvalues": np.round(eigenvalues, 4),
+        # pw.x prints them with seven digits: the exact value of an even mesh is known.
+        "kweights": weights * (2.0 / weights.sum()),
+    }
+    result.calc = SinglePointCalculator(
+        result, energy=scf.get_potential_energy(), forces=scf.get_forces(), stress=scf.get_stress(voigt=False)
+    )
+    return result
+
+
+def finish(args: argparse.Namespace, atoms: Atoms) -> int:
+    """Compute one structure and keep it: the rename makes a result whole or absent."""
+    target = args.work / f"{int(atoms.info['index']):05d}.xyz"
+    partial = target.with_suffix(".part")
+    ase.io.write(partial, compute(args, atoms), format="extxyz")
+    partial.rename(target)
+    return int(atoms.info["index"])
+
+
+def collect(args: argparse.Namespace) -> int:
+    """Write all finished structures, by index, into the compressed output file."""
+    known = {int(a.info["index"]): a for path in args.known for a in read_xz(path)}
+    for path in sorted(args.work.glob("*.xyz")):
+        atoms = ase.io.read(path, format="extxyz")
+        known[int(atoms.info["index"])] = atoms
+    partial = args.output.with_name(args.output.name + ".part")
+    with lzma.open(partial, "wt", preset=9) as handle:
+        ase.io.write(handle, [known[i] for i in sorted(known)], format="extxyz")
+    partial.rename(args.output)
+    return len(known)
+
+
+def read_xz(path: Path) -> list[Atoms]:
+    """All structures of a (compressed) extended XYZ file."""
+    opener = lzma.open if path.suffix == ".xz" else open
+    with opener(path, "rt") as handle:
+        return ase.io.read(handle, index=":", format="extxyz")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("structures", type=Path, help="extended XYZ (.xz allowed) with a unique 'index' per structure")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="data set to write (.xyz.xz)")
+    parser.add_argument("--work", type=Path, default=Path("work"), help="folder of the finished single structures")
+    parser.add_argument("--known", type=Path, nargs="*", default=[], help="data sets whose structures are done")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes, one a core")
+    parser.add_argument("--nice", type=int, default=15)
+    parser.add_argument("--limit", type=int, help="only the first so many structures")
+    parser.add_argument("--pw", default="pw.x", help="the executable of Quantum ESPRESSO")
+    parser.add_argument("--pseudo-dir", type=Path, default=Path("/usr/share/espresso/pseudo"))
+    parser.add_argument(
+        "--pseudo", type=json.loads, default=PSEUDOPOTENTIALS, help='JSON: {"Al": ["Al.pz-vbc.UPF", 3], ...}'
+    )
+    parser.add_argument("--ecutwfc", type=float, default=20.0, help="Ry")
+    parser.add_argument("--spacing-scf", type=float, default=0.393, help="1/angstrom")
+    parser.add_argument("--spacing-nscf", type=float, default=0.30, help="1/angstrom")
+    parser.add_argument("--seed", type=int, default=1, help="of the random shifts of the k-meshes")
+    parser.add_argument("--scratch", type=Path, default=Path(tempfile.gettempdir()))
+    args = parser.parse_args()
+    if shutil.which(args.pw) is None:
+        sys.exit(f"{args.pw}: no such program; on Debian: apt-get install quantum-espresso quantum-espresso-data")
+    args.work.mkdir(parents=True, exist_ok=True)
+
+    structures = read_xz(args.structures)[: args.limit]
+    done = {int(p.stem) for p in args.work.glob("*.xyz")}
+    done |= {int(a.info["index"]) for path in args.known for a in read_xz(path)}
+    todo = [a for a in structures if int(a.info["index"]) not in done]
+    failed: dict[int, str] = {}
+    progress = tqdm(total=len(structures), initial=len(structures) - len(todo), unit="structure", mininterval=5)
+    with concurrent.futures.ThreadPoolExecutor(args.jobs) as pool:
+        jobs = {pool.submit(finish, args, atoms): int(atoms.info["index"]) for atoms in todo}
+        for job in concurrent.futures.as_completed(jobs):
+            if job.exception() is not None:
+                failed[jobs[job]] = str(job.exception())
+                print(f"structure {jobs[job]}: {job.exception()}", file=sys.stderr)
+            progress.update()
+    progress.close()
+    print(f"{collect(args)} structures in {args.output}; failed: {sorted(failed) or 'none'}")
+    sys.exit(bool(failed))
+
+
+if __name__ == "__main__":
+    main()

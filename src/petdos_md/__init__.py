@@ -1,0 +1,42 @@
+"""Thermal-average electronic density of states and electronic heat capacity, on the fly in molecular dynamics.
+
+>>> import petdos_md as pm
+>>> model = pm.DOSModel.load("almgsi-lda")        # doctest: +SKIP
+>>> result = pm.analyze("run.zarr")               # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+import importlib
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from . import thermo
+    from .analysis import analyze
+    from .grid import EnergyGrid
+    from .model import DOSModel, shipped_models
+    from .sample import ModelInfo, Sample
+    from .trace import Trace
+
+__version__ = version("petdos-md")
+__all__ = ["DOSModel", "EnergyGrid", "ModelInfo", "Sample", "Trace", "analyze", "shipped_models", "thermo"]
+
+_WHERE = {
+    "DOSModel": ".model",
+    "EnergyGrid": ".grid",
+    "ModelInfo": ".sample",
+    "Sample": ".sample",
+    "Trace": ".trace",
+    "analyze": ".analysis",
+    "shipped_models": ".model",
+}
+
+
+def __getattr__(name: str) -> Any:
+    # Torch takes seconds to import: a name is loaded when it is first used.
+    if name == "thermo":
+        return importlib.import_module(".thermo", __name__)
+    if name in _WHERE:
+        return getattr(importlib.import_module(_WHERE[name], __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,92 @@
+"""What a long run says while it runs: a bar in a terminal, a line per temperature elsewhere.
+
+>>> with MDProgress(n_simulations=3) as progress:                              # doctest: +SKIP
+...     run_md(..., progress=progress)
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any
+
+from tqdm import tqdm
+
+from .errors import PetdosError
+from .md import Simulation
+
+KB_EV_PER_K = 8.617333262145e-5
+_REFRESH_S = 2.0
+
+
+class MDProgress:
+    """Called after each step of :func:`petdos_md.md.run_md`.
+
+    :param n_simulations: temperatures of the run
+    :param label: written before the temperature
+    """
+
+    def __init__(self, n_simulations: int, label: str = "") -> None:
+        self.n_simulations, self.label = n_simulations, label
+        self._bar: Any = None
+        self._replica = -1
+        self._shown_s = 0.0
+
+    def __call__(self, simulation: Simulation) -> None:
+        """Show where the simulation is."""
+        done = simulation.replica * simulation.steps_total + simulation.steps_done
+        if self._bar is None:
+            self._bar = tqdm(
+                total=self.n_simulations * simulation.steps_total,
+                initial=done,
+                unit="step",
+                disable=not sys.stderr.isatty(),
+                dynamic_ncols=True,
+                file=sys.stderr,
+            )
+        if simulation.replica != self._replica:
+            self._replica = simulation.replica
+            self._shown_s = 0.0
+            if self._bar.disable:
+                print(f"{self._name(simulation)}: from step {simulation.steps_done} of {simulation.steps_total}", file=sys.stderr)
+        if not self._bar.disable:
+            self._bar.update(done - self._bar.n)
+            if time.monotonic() - self._shown_s > _REFRESH_S:
+                self._shown_s = time.monotonic()
+                self._bar.set_description_str(self._name(simulation))
+                self._bar.set_postfix_str(describe(simulation), refresh=True)
+        if simulation.steps_done == simulation.steps_total:
+            self.write(f"{self._name(simulation)}: {describe(simulation)}")
+
+    def write(self, line: str) -> None:
+        """A line above the bar."""
+        tqdm.write(line, file=sys.stderr)
+
+    def __enter__(self) -> MDProgress:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+    def _name(self, simulation: Simulation) -> str:
+        return f"{self.label + ' ' if self.label else ''}{simulation.temperature_K:g} K"
+
+
+def describe(simulation: Simulation) -> str:
+    """The running heat capacity in a few words."""
+    if simulation.phase == "equilibrate":
+        return "equilibrating"
+    try:
+        result = simulation.observer.result(members=False)
+    except PetdosError:
+        return "no result yet"
+    per_atom = [x / result.n_atoms / KB_EV_PER_K for x in (result.heat_capacity.value, result.heat_capacity.sampling_err)]
+    error = f" ± {per_atom[1]:.1g}" if per_atom[1] == per_atom[1] else ""
+    refused = f", {simulation.observer.n_refused} refused" if simulation.observer.n_refused else ""
+    return f"C_el = {per_atom[0]:.4f}{error} k_B/atom, {result.n_samples} samples{refused}"
+
+
+def count_bar(total: int | None, unit: str) -> Any:
+    """A plain bar for things that are counted."""
+    return tqdm(total=total, unit=unit, disable=not sys.stderr.isatty(), dynamic_ncols=True, file=sys.stderr)

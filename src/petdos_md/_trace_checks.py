@@ -1,0 +1,83 @@
+"""What a sample must be to enter a trace.
+
+>>> check_model(Path("run.zarr"), trace.model, sample.model)     # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ._trace_schema import COLUMNS
+from .errors import PredictionError, TraceError
+from .sample import ModelInfo, Sample
+
+
+def check_model(path: Path, expected: ModelInfo, got: ModelInfo) -> None:
+    """Raise TraceError if samples of ``got`` do not belong into a trace of ``expected``."""
+    if got is expected:
+        return
+    if got.fingerprint != expected.fingerprint:
+        raise TraceError(
+            f"{path}: trace of another model: it holds samples of {expected.name!r} ({expected.fingerprint[:12]}), got "
+            f"{got.name!r} ({got.fingerprint[:12]}); use that model or write to another path"
+        )
+    if got.grid != expected.grid:
+        raise TraceError(
+            f"{path}: trace of another energy grid: it has {expected.grid}, got {got.grid}; write to another path"
+        )
+    if (got.kind, got.n_psi, got.dtype) != (expected.kind, expected.n_psi, expected.dtype):
+        raise TraceError(
+            f"{path}: trace of {expected.kind} samples of {expected.n_psi} {expected.dtype} numbers, got {got.kind} "
+            f"ones of {got.n_psi} {got.dtype} numbers; write to another path"
+        )
+
+
+def checked_sample(path: Path, sample: Sample) -> Sample:
+    """The sample with plain Python numbers and its own copy of psi, or the error that says what is wrong with it.
+
+    :raises PredictionError: if psi is not finite
+    :raises TraceError: if anything else is wrong
+    """
+    where = f"{path}: sample of replica {sample.replica}, step {sample.step}"
+    try:
+        replica = operator.index(sample.replica)
+        step = None if sample.step is None else operator.index(sample.step)
+        n_atoms = operator.index(sample.n_atoms)
+        numbers: dict[str, Any] = {
+            name: float(getattr(sample, name)) for name in COLUMNS if COLUMNS[name][0] == "float64"
+        }
+    except (TypeError, ValueError) as error:
+        raise TraceError(
+            f"{where}: labels must be numbers, and whole ones for replica, step and n_atoms: {error}"
+        ) from None
+    if not 0 <= replica < 2**31 or not -(2**63) <= (step or 0) < 2**63:
+        raise TraceError(f"{where}: replica must be in 0 to 2^31 - 1 and step a 64-bit integer; number them otherwise")
+    if n_atoms < 1:
+        raise TraceError(f"{where}: got n_atoms={n_atoms}, expected at least 1; give a structure with atoms")
+    if not 0 < numbers["temperature_K"] < math.inf:
+        raise TraceError(
+            f"{where}: got temperature_K={numbers['temperature_K']:g}, expected the temperature of the ensemble, "
+            "positive; give temperature_K=..."
+        )
+    if not 0 <= numbers["weight"] < math.inf:
+        raise TraceError(f"{where}: got weight={numbers['weight']:g}, expected a finite number >= 0; give weight=...")
+    with np.errstate(over="ignore"):
+        psi = np.array(sample.psi, dtype=sample.model.dtype)
+    if psi.shape != (sample.model.n_psi,):
+        raise TraceError(
+            f"{where}: psi has shape {psi.shape}, model {sample.model.name!r} gives ({sample.model.n_psi},); "
+            "pass what the model's evaluate() returned"
+        )
+    finite = np.isfinite(psi)
+    if not finite.all():
+        raise PredictionError(
+            f"{where}: {psi.size - int(finite.sum())} of {psi.size} numbers of psi are not finite; the sample is not "
+            "stored, look at this structure"
+        )
+    return replace(sample, psi=psi, replica=replica, step=step, n_atoms=n_atoms, **numbers)

@@ -1,0 +1,119 @@
+"""How well predicted densities of states agree with reference ones, whatever their zeros of energy.
+
+>>> target = np.array([0.0, 1.0, 2.0, 1.0, np.nan])
+>>> prediction = np.array([0.0, 0.0, 1.0, 2.0, 1.0])
+>>> best = align(target, prediction, step=0.05)
+>>> best.shift, best.squared_error  # the prediction lies one channel higher
+(1, 0.0)
+
+Equations 3, 4, 8 and 9 of the PET-MAD-DOS article (DOI 10.1039/D5DD00557D).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Alignment(NamedTuple):
+    """The rigid shift of a prediction that agrees best with a target."""
+
+    shift: int
+    """Channels by which the prediction lies higher in energy than the target."""
+
+    squared_error: float
+    """Integral of the squared difference at this shift, (states/eV)^2 eV."""
+
+
+def align(target: np.ndarray, prediction: np.ndarray, step: float, max_shift: int = 200) -> Alignment:
+    """Find the shift D that minimizes the squared difference of ``target[i]`` and ``prediction[i + D]`` (Eqs. 3 and 4).
+
+    Channels where the target is NaN do not count. The target is taken to vanish below its first channel, so that
+    predicted states which a shift moves there count as error; the prediction vanishes outside its grid.
+
+    :param target: shape ``(n,)``, NaN where undefined
+    :param prediction: shape ``(m,)``; channel ``i`` has the energy of channel ``i`` of the target
+    :param step: spacing of both grids, eV
+    :param max_shift: largest shift tried, in channels, both ways
+    :raises ValueError: if the target is undefined everywhere, or the prediction is not finite
+    """
+    target = np.asarray(target, dtype=np.float64)
+    prediction = np.asarray(prediction, dtype=np.float64)
+    if target.ndim != 1 or prediction.ndim != 1:
+        raise ValueError(f"expected one DOS each, got shapes {target.shape} and {prediction.shape}")
+    defined = np.isfinite(target)
+    if not defined.any():
+        raise ValueError("the target is undefined in all channels")
+    if not np.isfinite(prediction).all():
+        raise ValueError("the prediction has channels that are not finite")
+    if max_shift < 0:
+        raise ValueError(f"the largest shift must not be negative, got {max_shift}")
+    n = len(target)
+    padded = np.zeros(n + 2 * max_shift)
+    stop = min(len(prediction), n + max_shift)
+    padded[max_shift : max_shift + stop] = prediction[:stop]
+    windows = np.lib.stride_tricks.sliding_window_view(padded, n)  # row D + max_shift: prediction[D : D + n]
+    difference = windows[:, defined] - target[defined]
+    tail = np.concatenate([[0.0], np.cumsum(padded**2)])[: 2 * max_shift + 1]
+    squared = step * ((difference**2).sum(axis=1) + tail)
+    best = int(np.argmin(squared))
+    return Alignment(best - max_shift, float(squared[best]))
+
+
+def dos_rmse(
+    targets: list[np.ndarray],
+    predictions: list[np.ndarray],
+    n_electrons: np.ndarray,
+    step: float,
+    max_shift: int = 200,
+) -> tuple[float, np.ndarray]:
+    """Self-aligned root mean square error over structures (Eqs. 8 and 9).
+
+    :param targets: one DOS per structure, each ``(n,)``, NaN where undefined
+    :param predictions: one DOS per structure
+    :param n_electrons: in each target, shape ``(n_structures,)``
+    :param step: of the grid, eV
+    :param max_shift: largest shift tried, in channels; 0 compares on the axis as it is
+    :return: the RMSE and the error of every structure, eV^-0.5 electrons^-1 state
+    :raises ValueError: if the lists differ in length or are empty
+    """
+    if not len(targets) == len(predictions) == len(n_electrons) or not len(targets):
+        raise ValueError(
+            f"expected as many predictions and electron numbers as targets and at least one, "
+            f"got {len(targets)} targets, {len(predictions)} predictions, {len(n_electrons)} electron numbers"
+        )
+    squared = [align(t, p, step, max_shift).squared_error for t, p in zip(targets, predictions, strict=True)]
+    errors = np.sqrt(squared) / np.asarray(n_electrons, dtype=np.float64)
+    return float(np.sqrt(np.mean(errors**2))), errors
+
+
+def shifted_target(target: np.ndarray, shift: int) -> np.ndarray:
+    """A target moved up by ``shift`` channels, onto the axis of a prediction (see :class:`Alignment`).
+
+    Channels that enter at the lower end are zero (there are no states), those that enter at the upper end are NaN.
+
+    :param target: shape ``(n,)``
+    :return: shape ``(n,)``
+    """
+    target = np.asarray(target, dtype=np.float64)
+    n = len(target)
+    if abs(shift) >= n:
+        raise ValueError(f"cannot shift a target of {n} channels by {shift}")
+    moved = np.zeros(n) if shift >= 0 else np.full(n, np.nan)
+    if shift >= 0:
+        moved[shift:] = target[: n - shift]
+    else:
+        moved[:shift] = target[-shift:]
+    return moved
+
+
+def z_scores(target: np.ndarray, members: np.ndarray) -> np.ndarray:
+    """Deviation of the target from the mean of the members, in units of their standard deviation.
+
+    :param target: shape ``(n,)``, NaN where undefined
+    :param members: shape ``(n_members, n)``, on the axis of the target
+    :return: shape ``(n,)``, NaN where the target is; standard normal numbers if the spread of the members is the error
+    """
+    members = np.asarray(members, dtype=np.float64)
+    return (np.asarray(target, dtype=np.float64) - members.mean(axis=0)) / members.std(axis=0, ddof=1)

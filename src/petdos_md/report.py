@@ -1,0 +1,138 @@
+"""Results on paper: a table for the terminal, and files that other programs read.
+
+>>> print(format_table(result))                  # doctest: +SKIP
+>>> write_report(result, "OUT")                  # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+KB_EV_PER_K = 8.617333262145e-5
+
+FILES = ("thermo.csv", "dos.nc", "summary.json", "dos.png", "heat_capacity.png")
+
+
+def write_report(dataset: xr.Dataset, out_dir: str | Path, *, plots: bool = True) -> list[Path]:
+    """Write :data:`FILES` into a folder, replacing those of an earlier report.
+
+    ``thermo.csv``: one row per temperature, units in the header, ``nan`` for what is not known. ``dos.nc``: the whole
+    dataset (netCDF 4). ``summary.json``: the numbers of the table and where they come from; null for what is not known.
+
+    :param dataset: of :func:`petdos_md.analyze`
+    :param plots: whether to draw ``dos.png`` and ``heat_capacity.png``
+    :returns: paths of the files
+    """
+    folder = Path(out_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = [folder / name for name in (FILES if plots else FILES[:3])]
+    _write_csv(dataset, paths[0])
+    # The old file may be a link or be open elsewhere: netCDF would write into it.
+    paths[1].unlink(missing_ok=True)
+    dataset.to_netcdf(
+        paths[1], engine="netcdf4", encoding={str(n): {"zlib": True} for n in dataset.data_vars if dataset[n].ndim}
+    )
+    paths[2].write_text(json.dumps(summary(dataset), indent=2, allow_nan=False) + "\n")
+    if plots:
+        from .plot import plot_dos, plot_heat_capacity, save
+
+        save(plot_dos(dataset), paths[3])
+        save(plot_heat_capacity(dataset), paths[4])
+    return paths
+
+
+def format_table(dataset: xr.Dataset) -> str:
+    """The essence for a terminal: aligned columns, one row per temperature.
+
+    C_el comes with both errors: ``value ± model ± sampling``. An error that cannot be told is ``?``.
+    """
+    rows = [
+        ["T", "frames", "independent", "mu", "E_F", "gap", "C_el (± model ± sampling)", "C_el"],
+        ["K", "", "", "eV", "eV", "eV", "meV/K per cell", "k_B per atom"],
+    ]
+    for i in range(dataset.sizes["temperature"]):
+        at = dataset.isel(temperature=i)
+        n_atoms = float(at["n_atoms"])
+        heat = [float(at[f"heat_capacity{suffix}"]) for suffix in ("", "_model_std", "_sampling_err")]
+        n_effective = float(at["n_effective"])
+        rows.append(
+            [
+                f"{float(at['temperature']):g}",
+                f"{int(at['n_samples'])}",
+                "?"
+                if math.isnan(n_effective)
+                else ("" if int(at["sampling_reliable"]) else "< ") + f"{n_effective:.0f}",
+                *(f"{float(at[name]):.3f}" for name in ("chemical_potential", "fermi_level", "gap")),
+                _with_errors([1e3 * x for x in heat]),
+                _with_errors([x / n_atoms / KB_EV_PER_K for x in heat]),
+            ]
+        )
+    widths = [max(len(row[k]) for row in rows) for k in range(len(rows[0]))]
+    lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
+    lines.insert(2, "  ".join("-" * width for width in widths))
+    notes = [str(note) for note in np.atleast_1d(dataset.attrs.get("notes", [])) if str(note)]
+    return "\n".join([*lines, *(f"note: {note}" for note in notes)])
+
+
+def summary(dataset: xr.Dataset) -> dict[str, Any]:
+    """What ``summary.json`` holds: every number per temperature with its unit, and the attributes of the dataset."""
+    columns = [str(n) for n in dataset.data_vars if dataset[n].dims == ("temperature",)]
+    values = {name: [_json_number(x) for x in dataset[name].values] for name in columns}
+    return {
+        "temperature_K": [_json_number(x) for x in dataset["temperature"].values],
+        "values": values,
+        "units": {name: str(dataset[name].attrs.get("units", "")) for name in columns},
+        "n_refused": int(dataset["n_refused"]),
+        "attributes": {key: _json_attribute(value) for key, value in dataset.attrs.items()},
+    }
+
+
+def _write_csv(dataset: xr.Dataset, path: Path) -> None:
+    names = [str(n) for n in dataset.data_vars if dataset[n].dims == ("temperature",)]
+    header = ["temperature (K)"]
+    for name in names:
+        unit = str(dataset[name].attrs.get("units", ""))
+        header.append(f"{name} ({unit})" if unit not in ("", "1") else name)
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(header)
+        for i, temperature in enumerate(dataset["temperature"].values):
+            writer.writerow([_csv_number(temperature), *(_csv_number(dataset[name].values[i]) for name in names)])
+
+
+def _csv_number(x: Any) -> str:
+    if isinstance(x, np.bool_ | np.integer):
+        return str(int(x))
+    return repr(float(x))  # the shortest text that reads back to the same number; "nan" for NaN
+
+
+def _json_number(x: Any) -> int | float | None:
+    if isinstance(x, np.bool_ | np.integer):
+        return int(x)
+    return float(x) if math.isfinite(x) else None
+
+
+def _json_attribute(value: Any) -> Any:
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    if isinstance(value, np.generic):
+        return value.item()
+    return value
+
+
+def _with_errors(numbers: list[float]) -> str:
+    """A value and its errors to the digits that they allow, in plain notation where that is short."""
+    value, *errors = numbers
+    known = [e for e in errors if math.isfinite(e) and e > 0]
+    scale = min([*known, abs(value) * 0.1] if value else [*known, 1.0])
+    digits = max(0, 1 - math.floor(math.log10(scale))) if scale > 0 else 3
+    if digits > 6:
+        return " ± ".join([f"{value:.3e}", *(f"{e:.1e}" if math.isfinite(e) else "?" for e in errors)])
+    return " ± ".join([f"{value:.{digits}f}", *(f"{e:.{digits}f}" if math.isfinite(e) else "?" for e in errors)])

@@ -1,0 +1,81 @@
+"""One frame of a simulation as its electronic record, and the identity of the model that made it.
+
+Within a trace, a sample is known by its replica (the ensemble slot or simulation it was taken from) and its step.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+
+from .grid import EnergyGrid
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """What must agree for two records to be comparable.
+
+    :param name: for people
+    :param fingerprint: SHA-256 of trunk and readout, hexadecimal
+    :param grid: energies of the predicted DOS
+    :param kind: ``folded`` (psi holds last-layer features) or ``direct`` (psi holds the DOS itself)
+    :param n_psi: length of psi
+    :param n_members: size of the ensemble, 0 if there is none
+    :param electrons: valence electrons by chemical symbol
+    :param path: where the model was loaded from, or its shipped name
+    :param dtype: precision of the model, in which psi is kept: ``float32`` or ``float64``
+    """
+
+    name: str
+    fingerprint: str
+    grid: EnergyGrid
+    kind: str
+    n_psi: int
+    n_members: int
+    electrons: dict[str, float]
+    path: str
+    dtype: str = "float32"
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON-ready values."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> ModelInfo:
+        """The inverse of :meth:`to_dict`."""
+        return cls(**{**data, "grid": EnergyGrid.from_dict(data["grid"])})
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """The electronic record of one frame.
+
+    :param psi: ``(n_psi,)`` in the model's precision. Folded models: last-layer features summed over atoms and edges, the number of
+        atoms, the sum of the cutoff function over edges; direct models: the DOS (states/eV) and the features, if any
+    :param model: the model that made it
+    :param n_atoms: number of atoms
+    :param n_electrons: number of valence electrons, NaN if the model has no table
+    :param volume_A3: cell volume, NaN unless periodic in three directions
+    :param replica: index of the simulation or ensemble slot
+    :param step: molecular dynamics step, None for a structure outside a simulation
+    :param time_fs: simulated time
+    :param temperature_K: temperature of the ensemble
+    :param kinetic_temperature_K: from the velocities
+    :param potential_energy_eV: of the interatomic potential
+    :param weight: statistical weight of the frame
+    """
+
+    psi: np.ndarray = field(repr=False)
+    model: ModelInfo = field(repr=False)
+    n_atoms: int
+    n_electrons: float
+    volume_A3: float
+    replica: int = 0
+    step: int | None = None
+    time_fs: float = float("nan")
+    temperature_K: float = float("nan")
+    kinetic_temperature_K: float = float("nan")
+    potential_energy_eV: float = float("nan")
+    weight: float = 1.0
