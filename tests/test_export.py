@@ -12,7 +12,8 @@ from conftest import ELECTRONS
 
 from petdos_md.errors import ModelError
 from petdos_md.export import export_model, random_structures
-from petdos_md.model import DOSModel, load_atomistic, readout_path
+from petdos_md.model import DOSModel
+from petdos_md.model_files import readout_path
 from petdos_md.testing import SMALL, write_checkpoints
 
 STRUCTURES = list(random_structures(["Al"], 4.5))
@@ -52,7 +53,7 @@ def pair(request, tmp_path_factory):
     randomize(llpr, 1.0)
     export_model(pet, folder / "m.pt", llpr=llpr, grid_start=-10.0, electrons=ELECTRONS)
     folded = DOSModel.load(folder / "m.pt", device="cpu")
-    stock = DOSModel.from_atomistic(load_atomistic(load_model(llpr)), folded.grid, target="mtt::dos")
+    stock = DOSModel.from_atomistic(load_model(llpr).export(), folded.grid, target="mtt::dos")
     return folded, stock, 1e-5 if dtype == torch.float32 else 1e-10
 
 
@@ -122,7 +123,7 @@ def test_scaled_target_folds(tmp_path: Path) -> None:
     export_model(pet, tmp_path / "scaled.pt", grid_start=0.0)
     plain, scaled = (DOSModel.load(tmp_path / f"{name}.pt").dos(atoms) for name in ("plain", "scaled"))
     assert np.allclose(scaled, scales * plain, rtol=1e-5)
-    stock = DOSModel.from_atomistic(load_atomistic(load_model(pet)), DOSModel.load(tmp_path / "plain.pt").grid)
+    stock = DOSModel.from_atomistic(load_model(pet).export(), DOSModel.load(tmp_path / "plain.pt").grid)
     assert np.allclose(scaled, stock.stock_dos(atoms), rtol=1e-5)
 
 

@@ -15,7 +15,8 @@ from conftest import ELECTRONS, GRID_START, N_CHANNELS, N_MEMBERS
 
 from petdos_md.errors import ModelError, PredictionError, StructureError
 from petdos_md.grid import EnergyGrid
-from petdos_md.model import PET_MAD_GRID, DOSModel, readout_path, shipped_models
+from petdos_md.model import PET_MAD_GRID, DOSModel
+from petdos_md.model_files import MODELS, readout_path, shipped_models
 from petdos_md.testing import SMALL, write_checkpoints
 
 
@@ -118,7 +119,7 @@ def test_direct_mode_equals_folded(model: DOSModel, direct_paths: tuple[Path, Pa
     assert close(plain.dos(atoms), model.dos(atoms))
     assert close(ensemble.dos_members(atoms), model.dos_members(atoms))
     assert close(ensemble.dos_members(atoms), ensemble.stock_members(atoms))
-    with pytest.raises(ModelError, match="no ensemble.*--llpr"):
+    with pytest.raises(ModelError, match=r"no ensemble.*--llpr"):
         plain.dos_members(atoms)
     assert plain.info.fingerprint != ensemble.info.fingerprint != model.info.fingerprint
     kernel = np.linspace(0, 1, N_CHANNELS)
@@ -266,5 +267,5 @@ def test_shipped_model_loads_by_name() -> None:
     assert shipped.has_energy and shipped.n_members >= 32
     assert {s: shipped.electrons[s] for s in ELECTRONS} == ELECTRONS
     assert shipped.info.path == "almgsi-lda"
-    size = sum(f.stat().st_size for f in (shipped_models.__globals__["MODELS"]).iterdir())
+    size = sum(f.stat().st_size for f in MODELS.iterdir())
     assert size <= 20e6

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from . import thermo
     from .analysis import analyze
     from .grid import EnergyGrid
-    from .model import DOSModel, shipped_models
+    from .model import DOSModel
+    from .model_files import shipped_models
     from .sample import ModelInfo, Sample
     from .trace import Trace
 
@@ -29,7 +30,7 @@ _WHERE = {
     "Sample": ".sample",
     "Trace": ".trace",
     "analyze": ".analysis",
-    "shipped_models": ".model",
+    "shipped_models": ".model_files",
 }
 
 

@@ -141,7 +141,9 @@ def export(args: argparse.Namespace) -> int:
     )
     print(f"{report.trunk}: {report.n_features} features, {report.n_channels} energies, {report.n_members} members")
     print(f"{report.readout}: keep it beside the model")
-    print(f"largest deviation from the checkpoint: DOS {report.dos_deviation:.1e}, members {report.ensemble_deviation:.1e}")
+    print(
+        f"largest deviation from the checkpoint: DOS {report.dos_deviation:.1e}, members {report.ensemble_deviation:.1e}"
+    )
     if electrons is None:
         print("valence electrons are not known: results will need --electrons", file=sys.stderr)
     return 0
@@ -175,12 +177,15 @@ def read_structure(path: str) -> Atoms:
     if not os.path.exists(path.split("@")[0]):
         raise SettingError(f"{path}: no such file; give a structure in any format that ASE reads")
     try:
-        return ase.io.read(path)
-    except OSError:
-        raise
+        atoms = ase.io.read(path)
     except Exception as error:  # each of ASE's many readers has its own
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
         reason = str(error).strip().split("\n")[0] or type(error).__name__
-        raise SettingError(f"{path}: ASE cannot read it ({reason}); convert it, for example to .extxyz or .cif") from None
+        raise SettingError(
+            f"{path}: ASE cannot read it ({reason}); convert it, for example to .extxyz or .cif"
+        ) from None
+    return atoms[-1] if isinstance(atoms, list) else atoms
 
 
 def parse_electrons(text: str | None) -> dict[str, float] | None:
@@ -251,9 +256,7 @@ def _trace_info(path: Path) -> dict[str, Any]:
     trace = Trace.open(path, "r")
     model = trace.model
     temperature = trace.temperature_K
-    samples = {
-        f"{t:g} K": int(np.sum(np.abs(temperature - t) <= 1e-6 * t)) for t in trace.temperatures_K
-    }
+    samples = {f"{t:g} K": int(np.sum(np.abs(temperature - t) <= 1e-6 * t)) for t in trace.temperatures_K}
     step = trace.step
     return {
         "trace": str(path),

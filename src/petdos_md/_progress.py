@@ -48,14 +48,17 @@ class MDProgress:
             self._replica = simulation.replica
             self._shown_s = 0.0
             if self._bar.disable:
-                print(f"{self._name(simulation)}: from step {simulation.steps_done} of {simulation.steps_total}", file=sys.stderr)
+                print(
+                    f"{self._name(simulation)}: from step {simulation.steps_done} of {simulation.steps_total}",
+                    file=sys.stderr,
+                )
         if not self._bar.disable:
             self._bar.update(done - self._bar.n)
             if time.monotonic() - self._shown_s > _REFRESH_S:
                 self._shown_s = time.monotonic()
                 self._bar.set_description_str(self._name(simulation))
                 self._bar.set_postfix_str(describe(simulation), refresh=True)
-        if simulation.steps_done == simulation.steps_total:
+        if simulation.steps_done == simulation.steps_total or simulation.observer.converged:
             self.write(f"{self._name(simulation)}: {describe(simulation)}")
 
     def write(self, line: str) -> None:
@@ -81,7 +84,9 @@ def describe(simulation: Simulation) -> str:
         result = simulation.observer.result(members=False)
     except PetdosError:
         return "no result yet"
-    per_atom = [x / result.n_atoms / KB_EV_PER_K for x in (result.heat_capacity.value, result.heat_capacity.sampling_err)]
+    per_atom = [
+        x / result.n_atoms / KB_EV_PER_K for x in (result.heat_capacity.value, result.heat_capacity.sampling_err)
+    ]
     error = f" ± {per_atom[1]:.1g}" if per_atom[1] == per_atom[1] else ""
     refused = f", {simulation.observer.n_refused} refused" if simulation.observer.n_refused else ""
     return f"C_el = {per_atom[0]:.4f}{error} k_B/atom, {result.n_samples} samples{refused}"

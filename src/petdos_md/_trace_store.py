@@ -291,7 +291,8 @@ class Store:
         try:
             fd = os.open(chunk, os.O_RDWR | os.O_CLOEXEC)
         except FileNotFoundError:
-            for folder in (array.folder / "c", chunk.parent):  # never above: a removed trace must not come back in parts
+            # Nothing above these two: a trace that was removed must not come back in parts.
+            for folder in (array.folder / "c", chunk.parent):
                 folder.mkdir(exist_ok=True)
             fd = os.open(chunk, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
             for folder in {array.folder, array.folder / "c", chunk.parent}:

@@ -32,7 +32,9 @@ class TrajectoryFile:
         if self.path is None:
             return
         if self.path.suffix != ".traj":
-            raise SettingError(f"{self.path}: trajectories are written in ASE's format, expected a name ending in .traj")
+            raise SettingError(
+                f"{self.path}: trajectories are written in ASE's format, expected a name ending in .traj"
+            )
         if self.path.exists() and not resume:
             raise TraceError(f"{self.path}: exists; give --resume to go on with that run, or another --trajectory")
 
@@ -47,13 +49,9 @@ class TrajectoryFile:
             return
         self._close()
         if self.path.exists():
-            kept, dropped = [], False
-            for atoms in _readable(self.path):
-                if atoms.info["replica"] == replica and atoms.info["step"] > step:
-                    dropped = True
-                else:
-                    kept.append(atoms)
-            if dropped or not kept:
+            frames, whole = _readable(self.path)
+            kept = [a for a in frames if a.info["replica"] != replica or a.info["step"] <= step]
+            if not whole or len(kept) < len(frames):
                 temporary = self.path.with_suffix(".traj.new")
                 with Trajectory(temporary, "w") as file:
                     for atoms in kept:
@@ -80,13 +78,13 @@ class TrajectoryFile:
             self._file = None
 
 
-def _readable(path: Path) -> list[Atoms]:
-    """All frames up to the first that a kill left incomplete."""
+def _readable(path: Path) -> tuple[list[Atoms], bool]:
+    """All frames up to the first that a kill left incomplete, and whether there is none such."""
     frames: list[Atoms] = []
     try:
         with TrajectoryReader(path) as file:
             for i in range(len(file)):
                 frames.append(file[i])
     except Exception:  # whatever ASE stumbles over in half a frame
-        return frames
-    return frames
+        return frames, False
+    return frames, True

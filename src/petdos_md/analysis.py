@@ -161,7 +161,8 @@ def _open(traces: TraceLike | Sequence[TraceLike]) -> list[Trace]:
 def _readout(model: HasModelInfo | Readout | str | os.PathLike[str] | None, info: ModelInfo, where: str) -> Readout:
     """The readout, of ``model`` or of the model that the trace names, if it belongs to the trace."""
     if model is None or isinstance(model, str | os.PathLike):
-        from .model import DOSModel, find_model, readout_path
+        from .model import DOSModel
+        from .model_files import find_model, readout_path
 
         if model is None and not info.path:
             raise ModelError(f"{where}: its model {info.name!r} was never stored in a file; give model=...")

@@ -227,7 +227,10 @@ class DOSObserver:
             return "positions or cell are not finite"
         calculator = self.atoms.calc
         try:
-            if isinstance(calculator, DOSCalculator) and calculator.model.info.fingerprint == self.model.info.fingerprint:
+            if (
+                isinstance(calculator, DOSCalculator)
+                and calculator.model.info.fingerprint == self.model.info.fingerprint
+            ):
                 return calculator.get_sample(self.atoms)
             return self.model.evaluate(self.atoms)
         except PredictionError:

@@ -19,6 +19,9 @@ from .errors import PetdosError
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit status: 0, 1 (``doctor`` found something), 2 (error), 130 (interrupted)."""
     args = make_parser().parse_args(argv)
+    # By default, threads of torch that wait for each other keep their cores busy: on a machine with other work to do, that
+    # makes everything thirty times slower.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from . import _commands
 
     try:
@@ -53,7 +56,9 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _command(commands: argparse._SubParsersAction, name: str, description: str, example: str) -> argparse.ArgumentParser:
+def _command(
+    commands: argparse._SubParsersAction, name: str, description: str, example: str
+) -> argparse.ArgumentParser:
     return commands.add_parser(
         name,
         help=description.splitlines()[0].rstrip("."),
@@ -85,21 +90,37 @@ def _md(commands: argparse._SubParsersAction) -> None:
         "      --steps 2000 --every 10 --seed 1 -o Al.zarr",
     )
     parser.add_argument("structure", metavar="STRUCTURE", help="any file that ASE reads; its last frame is taken")
-    parser.add_argument("--potential", required=True, metavar="P", help="emt, a shipped model, or a metatomic model (.pt)")
+    parser.add_argument(
+        "--potential", required=True, metavar="P", help="emt, a shipped model, or a metatomic model (.pt)"
+    )
     _dos(parser)
-    parser.add_argument("--temperature", required=True, nargs="+", type=float, metavar="T", help="K; one simulation each")
+    parser.add_argument(
+        "--temperature", required=True, nargs="+", type=float, metavar="T", help="K; one simulation each"
+    )
     parser.add_argument("--steps", required=True, type=int, metavar="N", help="of each simulation, after equilibration")
-    parser.add_argument("--every", type=int, default=10, metavar="K", help="steps between samples (default: %(default)s)")
+    parser.add_argument(
+        "--every", type=int, default=10, metavar="K", help="steps between samples (default: %(default)s)"
+    )
     parser.add_argument("--seed", type=int, metavar="S", help="of the random numbers (default: drawn, and reported)")
     parser.add_argument("-o", "--output", required=True, metavar="RUN.zarr", help="the trace")
     parser.add_argument("--ensemble", choices=("nvt", "npt"), default="nvt", help="default: %(default)s")
-    parser.add_argument("--pressure", type=float, default=0.0, metavar="GPA", help="for npt, GPa (default: %(default)s)")
+    parser.add_argument(
+        "--pressure", type=float, default=0.0, metavar="GPA", help="for npt, GPa (default: %(default)s)"
+    )
     parser.add_argument("--timestep", type=float, default=2.0, metavar="FS", help="fs (default: %(default)s)")
-    parser.add_argument("--thermostat", type=float, default=100.0, metavar="FS", help="relaxation time, fs (default: %(default)s)")
-    parser.add_argument("--barostat", type=float, default=1000.0, metavar="FS", help="relaxation time, fs (default: %(default)s)")
-    parser.add_argument("--equilibrate", type=int, metavar="N", help="steps before the first sample (default: a fifth of --steps)")
+    parser.add_argument(
+        "--thermostat", type=float, default=100.0, metavar="FS", help="relaxation time, fs (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--barostat", type=float, default=1000.0, metavar="FS", help="relaxation time, fs (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--equilibrate", type=int, metavar="N", help="steps before the first sample (default: a fifth of --steps)"
+    )
     parser.add_argument("--supercell", type=int, nargs=3, metavar=("A", "B", "C"), help="repeat the structure")
-    parser.add_argument("--target-error", type=float, metavar="X", help="end a simulation at this relative error of C_el")
+    parser.add_argument(
+        "--target-error", type=float, metavar="X", help="end a simulation at this relative error of C_el"
+    )
     parser.add_argument("--checkpoint-every", type=int, default=100, metavar="N", help="steps (default: %(default)s)")
     parser.add_argument("--trajectory", metavar="FILE.traj", help="also write the sampled frames")
     parser.add_argument("--resume", action="store_true", help="go on with a run that ended early")
@@ -117,10 +138,15 @@ def _eval(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("trajectory", metavar="TRAJECTORY", help="any file that ASE reads")
     parser.add_argument("-o", "--output", required=True, metavar="X.zarr", help="the trace")
     parser.add_argument(
-        "--temperature", type=float, metavar="T", help='of the ensemble, K (default: info["temperature_K"] of each frame)'
+        "--temperature",
+        type=float,
+        metavar="T",
+        help='of the ensemble, K (default: info["temperature_K"] of each frame)',
     )
     parser.add_argument("--index", default=":", metavar="SLICE", help="which frames, as 100::10 (default: all)")
-    parser.add_argument("--batch", type=int, default=16, metavar="N", help="frames evaluated together (default: %(default)s)")
+    parser.add_argument(
+        "--batch", type=int, default=16, metavar="N", help="frames evaluated together (default: %(default)s)"
+    )
     parser.add_argument("--format", metavar="F", help="ASE's name of the file format (default: told by the file)")
     parser.add_argument("--resume", action="store_true", help="add what is missing to a trace that exists")
 
@@ -136,7 +162,9 @@ def _analyze(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("traces", nargs="+", metavar="X.zarr", help="one trace, or several of the same model")
     parser.add_argument("-o", "--output", required=True, metavar="OUT", help="folder for the results")
     parser.add_argument("--model", metavar="M", help="the model, if it is no longer where the trace says")
-    parser.add_argument("--reference", choices=("raw", "fermi"), default="fermi", help="zero of energy (default: %(default)s)")
+    parser.add_argument(
+        "--reference", choices=("raw", "fermi"), default="fermi", help="zero of energy (default: %(default)s)"
+    )
     parser.add_argument("--burn-in", type=int, default=0, metavar="STEPS", help="leave out earlier steps")
     parser.add_argument("--temperature", type=float, nargs="+", metavar="T", help="these only, K")
     parser.add_argument("--error-method", choices=("autocorrelation", "blocking"), default="autocorrelation")
@@ -156,14 +184,20 @@ def _export(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("-o", "--output", required=True, metavar="NAME.pt")
     parser.add_argument("--electrons", metavar="Al=3,...", help="valence electrons of each element's pseudopotential")
     parser.add_argument("--grid-start", required=True, type=float, metavar="EV", help="first energy of the DOS, eV")
-    parser.add_argument("--grid-step", type=float, default=0.05, metavar="EV", help="spacing, eV (default: %(default)s)")
-    parser.add_argument("--target", default="mtt::dos", metavar="T", help="the DOS in the checkpoint (default: %(default)s)")
+    parser.add_argument(
+        "--grid-step", type=float, default=0.05, metavar="EV", help="spacing, eV (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--target", default="mtt::dos", metavar="T", help="the DOS in the checkpoint (default: %(default)s)"
+    )
     parser.add_argument("--name", help="for people (default: that of the file)")
     parser.add_argument("--description", default="", help="one sentence for the model's metadata")
 
 
 def _info(commands: argparse._SubParsersAction) -> None:
-    parser = _command(commands, "info", "Describe a model or a trace.", "  petdos info almgsi-lda\n  petdos info run.zarr")
+    parser = _command(
+        commands, "info", "Describe a model or a trace.", "  petdos info almgsi-lda\n  petdos info run.zarr"
+    )
     parser.add_argument("path", metavar="MODEL|TRACE", help="a shipped model, a .pt file, or a trace")
     parser.add_argument("--json", action="store_true", help="for programs")
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Hashable
+from functools import cache
 from importlib.metadata import version
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -44,17 +47,16 @@ def build_dataset(
     zero = (
         "energy on the model's own axis" if energy_zero == "raw" else "energy relative to the Fermi level of each frame"
     )
-    data = xr.Dataset(
-        coords={
-            "temperature": ("temperature", temperatures, {"units": "K", "description": "temperature of the electrons"}),
-            "energy": ("energy", energies, {"units": "eV", "description": zero}),
-        }
-    )
+    coords: dict[str, Any] = {
+        "temperature": ("temperature", temperatures, {"units": "K", "description": "temperature of the electrons"}),
+        "energy": ("energy", energies, {"units": "eV", "description": zero}),
+    }
     if ensemble is not None:
-        data = data.assign_coords(member=np.arange(len(next(iter(ensemble.values.values()))[0])))
+        coords["member"] = np.arange(ensemble.values["heat_capacity"].shape[1])
+    variables: dict[str, Any] = {}
 
-    def add(name: str, values: np.ndarray, unit: str, description: str, *dims: str) -> None:
-        data[name] = ("temperature", *dims), values, {"units": unit, "description": description}
+    def add(name: str, values: np.ndarray, unit: str, description: str, *dims: str, **attrs: str) -> None:
+        variables[name] = ("temperature", *dims), values, {"units": unit, "description": description, **attrs}
 
     per_state = "states/eV"
     dos_std = np.full_like(dos, np.nan) if ensemble is None else ensemble.dos_std
@@ -62,14 +64,13 @@ def build_dataset(
     add("dos_model_std", dos_std, per_state, "standard deviation of the average over members", "energy")
     add("dos_sampling_err", dos_sampling_err, per_state, "standard error of the average over frames", "energy")
     for name, unit in UNITS.items():
-        add(name, central[name] if ensemble is None else ensemble.mean(name), unit, DESCRIPTIONS[name])
+        value = central[name] if ensemble is None else ensemble.mean(name)
+        add(name, value, unit, DESCRIPTIONS[name], **({"energy_zero": energy_zero} if name in _ON_THE_AXIS else {}))
         std = unknown if ensemble is None else ensemble.std(name)
         add(f"{name}_model_std", std, unit, f"model error of {name}: standard deviation over members")
         if name in LINEAR:
             err = np.array([float(estimate.error[LINEAR.index(name)]) for estimate in errors])
             add(f"{name}_sampling_err", err, unit, f"sampling error of {name}: standard error of the finite simulation")
-        if name in _ON_THE_AXIS:
-            data[name].attrs["energy_zero"] = energy_zero
     add("heat_capacity_mean_dos", central["heat_capacity"], "eV/K", "heat capacity of the mean DOS")
     if ensemble is not None:
         for name in ("chemical_potential", "fermi_level", "heat_capacity"):
@@ -97,7 +98,8 @@ def build_dataset(
     for name, (unit, description, column) in means.items():
         add(name, np.array([frames.mean_of(column, g) for g in which]), unit, description)
     n_refused = sum(trace.n_refused for trace in frames.traces)
-    data["n_refused"] = (), n_refused, {"units": "1", "description": "frames that gave no sample, in the whole trace"}
+    refused = {"units": "1", "description": "frames that gave no sample, in the whole trace"}
+    data = xr.Dataset({**variables, "n_refused": ((), n_refused, refused)}, coords)
     data.attrs = {
         "model": frames.model.name,
         "model_fingerprint": frames.model.fingerprint,
@@ -130,12 +132,14 @@ def relative_to_fermi(data: xr.Dataset) -> xr.Dataset:
     result = data.drop_vars([*spectra, "energy"])
     attrs = {"units": "eV", "description": "energy relative to the Fermi level of each temperature"}
     result = result.assign_coords(energy=("energy", relative, attrs))
+    moved: dict[Hashable, Any] = {}
     for name, variable in spectra.items():
         values = variable.values
         shifted = np.empty((*values.shape[:-1], len(relative)))
         for where in np.ndindex(values.shape[:-1]):
             shifted[where] = np.interp(levels[where[0]] + relative, energies, values[where])
-        result[name] = variable.dims, shifted, dict(variable.attrs)
+        moved[name] = variable.dims, shifted, dict(variable.attrs)
+    result = result.assign(moved)
     result.attrs["energy_reference"] = "fermi"
     # The order of variables is that of the original.
     return result[list(data.data_vars)]
@@ -149,6 +153,7 @@ def _model_error(readout: Readout, ensemble: EnsembleValues | None) -> str:
     return "NaN: not asked for (members=False)"
 
 
+@cache
 def _versions() -> list[str]:
     return [f"python {sys.version.split()[0]}", *(f"{name} {version(name)}" for name in _PACKAGES)]
 

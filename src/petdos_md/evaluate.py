@@ -83,7 +83,12 @@ def evaluate_trajectory(
     if first is None:
         raise SettingError(f"{trajectory}: no frames with index {index!r}; give another --index")
     counts = {"n_frames": 0, "n_new": 0, "n_known": 0, "n_refused": 0}
-    with Trace.open(output, model=model, engine="eval", metadata={"source": Path(trajectory).name}) as trace:
+    source = Path(trajectory).name
+    with Trace.open(output, model=model, engine="eval", metadata={"source": source}) as trace:
+        if trace.engine != "eval":
+            raise TraceError(
+                f"{output}: its samples are not of {source}; choose another -o, and give both to `petdos analyze`"
+            )
         pending = _chain(first, frames)
         while group := list(islice(pending, batch)):
             counts["n_frames"] += len(group)
@@ -98,7 +103,7 @@ def evaluate_trajectory(
                 else:
                     trace.refuse("positions or cell are not finite", step=labels["step"], replica=labels["replica"])
                     counts["n_refused"] += 1
-            for (atoms, labels), sample in zip(new, _evaluate(model, [a for a, _ in new]), strict=True):
+            for (_, labels), sample in zip(new, _evaluate(model, [a for a, _ in new]), strict=True):
                 if sample is None:
                     trace.refuse("prediction is not finite", step=labels["step"], replica=labels["replica"])
                     counts["n_refused"] += 1
@@ -135,11 +140,15 @@ def read_frames(
         else:
             every = ase.io.read(path, ":", format=file_format)
             yield from list(enumerate(every))[wanted]
-    except (SettingError, OSError):
+    except SettingError:
         raise
     except Exception as error:  # each of ASE's many readers has its own
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
         reason = str(error).strip().split("\n")[0] or type(error).__name__
-        raise SettingError(f"{path}: ASE cannot read it ({reason}); name its --format, or convert it to .extxyz") from None
+        raise SettingError(
+            f"{path}: ASE cannot read it ({reason}); name its --format, or convert it to .extxyz"
+        ) from None
 
 
 def _chain(first: tuple[int, Atoms], rest: Iterator[tuple[int, Atoms]]) -> Iterator[tuple[int, Atoms]]:

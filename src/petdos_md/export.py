@@ -30,7 +30,8 @@ import torch
 
 from .errors import ModelError
 from .grid import EnergyGrid
-from .model import METADATA_KEY, TRUNK_OUTPUT, DOSModel, load_atomistic, readout_path
+from .model import METADATA_KEY, TRUNK_OUTPUT, DOSModel
+from .model_files import readout_path
 from .readout import Readout
 
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-10}
@@ -311,7 +312,7 @@ def random_structures(symbols: list[str], cutoff: float, seed: int = 0) -> dict[
 
 def _compare(folded: DOSModel, stock: Any, target: str, dtype: torch.dtype) -> tuple[float, float]:
     """Largest relative deviations of DOS and members from the stock model, over all kinds of structures."""
-    reference = DOSModel.from_atomistic(load_atomistic(stock), folded.grid, target=target)
+    reference = DOSModel.from_atomistic(stock.export(), folded.grid, target=target)
     symbols = [ase.data.chemical_symbols[n] for n in folded.atomic_types]
     worst_dos = worst_members = 0.0
     for atoms in random_structures(symbols, folded.cutoff).values():

@@ -20,8 +20,8 @@ from .trace import Trace
 
 CHUNK_BYTES = 32e6
 HISTORY_BYTES = 256e6
-MAX_BLOCKS = 4096
-"""Blocks kept of one temperature at most: far more than an error estimate needs."""
+MAX_BLOCKS = 512
+"""Blocks kept of one temperature at most, for the errors of thousands of channels: enough to tell each to some percent."""
 
 
 @dataclass(frozen=True)
@@ -104,8 +104,10 @@ class Frames:
         for trace, length in zip(self.traces, self._lengths, strict=True):
             for start in range(0, length, n_rows):
                 stop = min(start + n_rows, length)
-                if (self.group[offset + start : offset + stop] >= 0).any():
-                    yield slice(offset + start, offset + stop), np.asarray(trace.psi[start:stop], dtype=np.float64)
+                wanted = start + np.flatnonzero(self.group[offset + start : offset + stop] >= 0)
+                if len(wanted):
+                    first, last = int(wanted[0]), int(wanted[-1]) + 1
+                    yield slice(offset + first, offset + last), np.asarray(trace.psi[first:last], dtype=np.float64)
                 if progress is not None:
                     progress(offset + stop, len(self))
             offset += length

@@ -196,6 +196,7 @@ class Simulation:
         self._equilibrate = settings.equilibrate or 0
         self.atoms = structure.copy()
         self.atoms.calc = potential.calculator()
+        self._check_potential()
         rng = np.random.default_rng([settings.seed or 0, replica])
         checkpoint = state.load(replica)
         if checkpoint is None:
@@ -270,6 +271,23 @@ class Simulation:
                     f"finite); start anew with a --timestep below {self.settings.timestep_fs:g} fs or another potential"
                 ) from None
 
+    def _check_potential(self) -> None:
+        try:
+            forces = self.atoms.get_forces()
+        except PetdosError:
+            raise
+        except Exception as error:  # whatever a calculator says to elements that it does not know
+            reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+            raise StructureError(
+                f"the potential {self._potential.name} cannot evaluate {self.atoms.get_chemical_formula()} ({reason}); give "
+                "another --potential"
+            ) from None
+        if not np.isfinite(forces).all():
+            raise StructureError(
+                f"the potential {self._potential.name} gives forces that are not finite for the given structure; look at its "
+                "distances"
+            )
+
     def _checkpoint(self) -> None:
         here = (self.phase, self.dynamics.nsteps)
         if here == self._last_checkpoint or not np.isfinite(self.atoms.positions).all():
@@ -318,9 +336,7 @@ def _set_velocities(atoms: Atoms, temperature_K: float, rng: np.random.Generator
     Stationary(atoms)
 
 
-def _agree(
-    state: RunState, settings: MDSettings, atoms: Atoms, potential: Potential, model: DOSModel
-) -> MDSettings:
+def _agree(state: RunState, settings: MDSettings, atoms: Atoms, potential: Potential, model: DOSModel) -> MDSettings:
     """Settings with all defaults filled in, after making sure that they are those of the run to be resumed."""
     old = state.settings()
     if settings.seed is None:
@@ -338,7 +354,7 @@ def _agree(
         "structure": digest.hexdigest(),
     }
     for name, value in (old or {}).items():
-        now = new.get(name)
+        now: Any = new.get(name)
         if name == "steps":
             same = now >= value
         elif name == "temperatures_K":

@@ -15,9 +15,7 @@ import hashlib
 import json
 import logging
 import math
-import zipfile
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, overload
 
@@ -25,11 +23,12 @@ import numpy as np
 import torch
 from ase import Atoms
 from ase.data import chemical_symbols
-from metatomic.torch import AtomisticModel, ModelEvaluationOptions, ModelOutput, System, load_atomistic_model
+from metatomic.torch import AtomisticModel, ModelEvaluationOptions, ModelOutput, System
 from vesin.metatomic import NeighborList
 
 from .errors import ModelError, PredictionError, StructureError
 from .grid import EnergyGrid
+from .model_files import as_written, choose_device, display_path, dos_output, find_model, load_file, readout_path
 from .readout import Readout
 from .sample import ModelInfo, Sample
 
@@ -38,8 +37,6 @@ TRUNK_OUTPUT = "mtt::petdos"
 TRUNK_FEATURES = "mtt::aux::petdos_last_layer_features"
 METADATA_KEY = "petdos"
 """Where a folded model describes itself, in the ``extra`` metadata of metatomic."""
-MODELS = Path(__file__).parent / "models"
-"""Models shipped with the package."""
 PET_MAD_GRID = EnergyGrid(-159.6456, 0.05, 4806)
 """Energies of PET-MAD-DOS (10.1039/D5DD00557D), which its files do not contain."""
 MAX_ATOMS_PER_BATCH = 256
@@ -90,7 +87,7 @@ class DOSModel:
         """
         path = find_model(path)
         module = load_file(path)
-        where = _choose_device(device, module.capabilities().supported_devices)
+        where = choose_device(device, module.capabilities().supported_devices)
         record = json.loads(module.metadata().extra.get(METADATA_KEY, "null"))
         if record is None:
             return cls._direct(module, path, grid, electrons, where)
@@ -109,7 +106,7 @@ class DOSModel:
             n_psi=readout.n_psi,
             n_members=readout.n_members,
             electrons={**record["electrons"], **(electrons or {})},
-            path=_display_path(path),
+            path=display_path(path),
             dtype=module.capabilities().dtype,
         )
         return cls(module, info, readout, (TRUNK_FEATURES, TRUNK_OUTPUT), where)
@@ -128,7 +125,7 @@ class DOSModel:
 
         :param target: name of the DOS output, needed if there are several
         """
-        where = _choose_device(device, model.capabilities().supported_devices)
+        where = choose_device(device, model.capabilities().supported_devices)
         return cls._direct(model, None, grid, electrons, where, target)
 
     @classmethod
@@ -143,7 +140,7 @@ class DOSModel:
     ) -> DOSModel:
         name = "the model in memory" if path is None else str(path)
         names = list(module.capabilities().outputs)
-        target = target or _dos_output(names, name)
+        target = target or dos_output(names, name)
         base = target.removeprefix("mtt::")
         features = f"mtt::aux::{base}_last_layer_features"
         outputs = (target, features) if features in names else (target,)
@@ -179,7 +176,7 @@ class DOSModel:
             n_psi=readout.n_psi,
             n_members=readout.n_members,
             electrons=dict(electrons or {}),
-            path=_display_path(path) if path else "",
+            path=display_path(path) if path else "",
             dtype=module.capabilities().dtype,
         )
         logger.info("%s is not folded: it is asked for %s; `petdos export` of its checkpoint is faster", name, target)
@@ -351,98 +348,8 @@ class DOSModel:
             return self._model(systems, options, check_consistency=False)
 
 
-def shipped_models() -> list[str]:
-    """Names of the models that come with the package."""
-    return sorted(path.stem for path in MODELS.glob("*.pt"))
-
-
-def find_model(path: str | Path) -> Path:
-    """The file meant by a path or by the name of a shipped model.
-
-    :raises ModelError: if there is none
-    """
-    if Path(path).is_file():
-        return Path(path)
-    if str(path) in shipped_models():
-        return MODELS / f"{path}.pt"
-    raise ModelError(f"{path}: no such file and no shipped model; shipped are: {', '.join(shipped_models()) or 'none'}")
-
-
-def readout_path(path: Path) -> Path:
-    """Where the readout of a folded model lies."""
-    return path.with_name(path.stem + ".readout.safetensors")
-
-
-def load_atomistic(model: Any) -> AtomisticModel:
-    """A metatrain model in memory as metatomic's interface to it."""
-    return model.export()
-
-
-def as_written() -> AbstractContextManager[None]:
-    """Execute TorchScript programs as they are written.
-
-    Otherwise they are recompiled whenever the number of neighbors changes, which costs more than it gains, and the last digits
-    of results depend on how often a program has run.
-    """
-    return torch.jit.optimized_execution(False)
-
-
-def load_file(path: Path) -> AtomisticModel:
-    """Read a metatomic model.
-
-    :raises ModelError: if the file is something else
-    """
-    if not zipfile.is_zipfile(path):
-        raise ModelError(
-            f"{path}: truncated or not a model file; expected a .pt written by `petdos export` or `mtt export`"
-        )
-    with zipfile.ZipFile(path) as archive:
-        names = archive.namelist()
-    if not any("/code/" in name for name in names):
-        if any(name.endswith("data.pkl") for name in names):
-            raise ModelError(
-                f"{path}: is a training checkpoint, not a model; run `petdos export {path} -o NAME.pt` first"
-            )
-        raise ModelError(
-            f"{path}: a zip archive but no model; expected a .pt written by `petdos export` or `mtt export`"
-        )
-    try:
-        return load_atomistic_model(path)
-    except (RuntimeError, ValueError) as error:
-        reason = str(error).strip().split("\n")[0]
-        raise ModelError(
-            f"{path}: not a metatomic model ({reason}); write it with `petdos export` or `mtt export`"
-        ) from None
-
-
-def _choose_device(device: str | torch.device | None, supported: Sequence[str]) -> torch.device:
-    available = [d for d in supported if d == "cpu" or (d == "cuda" and torch.cuda.is_available())]
-    if device is None:
-        return torch.device(available[0] if available else "cpu")
-    chosen = torch.device(device)
-    if chosen.type not in available:
-        raise ModelError(
-            f"device {device!r} is not usable here with this model, expected one of: {', '.join(available)}"
-        )
-    return chosen
-
-
-def _dos_output(names: list[str], where: str) -> str:
-    candidates = [n for n in names if n.removeprefix("mtt::").split("/")[0] == "dos"]
-    if len(candidates) != 1:
-        raise ModelError(
-            f"{where}: expected one DOS output (mtt::dos), its outputs are: {', '.join(sorted(names)) or 'none'}"
-        )
-    return candidates[0]
-
-
 def _bare_info(name: str) -> ModelInfo:
     return ModelInfo(name, "", PET_MAD_GRID, "direct", PET_MAD_GRID.n, 0, {}, "")
-
-
-def _display_path(path: Path) -> str:
-    """A shipped model goes by its name, so that a trace opens on another machine."""
-    return path.stem if path.parent == MODELS else str(path.resolve())
 
 
 def _batches(structures: Sequence[Atoms]) -> list[list[Atoms]]:

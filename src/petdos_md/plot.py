@@ -22,6 +22,7 @@ from matplotlib.figure import Figure
 from matplotlib.legend_handler import HandlerTuple
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator
 
 from .thermo import BOLTZMANN_EV, dos_at_fermi_level
 
@@ -193,6 +194,7 @@ def _dos_panel(axes: Axes, data: xr.Dataset, reference: str, limits: tuple[float
         axes.annotate(r"$E_\mathrm{F}$", (rightmost, 0.0), xytext=(6, 3), textcoords="offset points", color="0.35")
     axes.axhline(0.0, color="0.8", linewidth=0.6, zorder=0)
     axes.set_xlim(limits)
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=9, integer=True, steps=[1, 2, 5, 10]))
     axes.set_ylim(min(0.0, -0.02 * highest), 1.08 * highest)
     axes.legend(loc="upper left", handlelength=2.6)
 
@@ -237,8 +239,10 @@ def _default_range(data: xr.Dataset, reference: str) -> tuple[float, float]:
     at = data.isel(temperature=0)
     x, y = _axis(at, data.attrs["energy_reference"], reference), at["dos"].values
     level = 0.0 if reference == "fermi" else float(at["fermi_level"])
-    occupied = np.flatnonzero((x < level) & (y > 0.02 * y[x < level].max()) & (x > level - 25))
-    low = x[occupied[0]] - 0.8 if len(occupied) else level - 10
+    # Where a hundredth of the electrons is reached: unlike a threshold of the DOS, that is not fooled by ripples below the bands.
+    filled = np.cumsum(y) * (x[1] - x[0])
+    below = np.flatnonzero((filled < 0.01 * float(at["electrons"])) & (x < level))
+    low = x[below[-1]] - 1.0 if len(below) else x[0]
     return max(float(x[0]), float(low)), min(float(x[-1]), level + 5.0)
 
 

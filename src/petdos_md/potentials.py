@@ -15,7 +15,8 @@ from typing import Any
 from ase.calculators.calculator import Calculator
 
 from .errors import ModelError, PetdosError, SettingError
-from .model import DOSModel, as_written, find_model, load_file, shipped_models
+from .model import DOSModel
+from .model_files import as_written, find_model, load_file, shipped_models
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-KB_EV_PER_K = 8.617333262145e-5
+from .thermo import BOLTZMANN_EV
 
 FILES = ("thermo.csv", "dos.nc", "summary.json", "dos.png", "heat_capacity.png")
 
@@ -71,7 +71,7 @@ def format_table(dataset: xr.Dataset) -> str:
                 else ("" if int(at["sampling_reliable"]) else "< ") + f"{n_effective:.0f}",
                 *(f"{float(at[name]):.3f}" for name in ("chemical_potential", "fermi_level", "gap")),
                 _with_errors([1e3 * x for x in heat]),
-                _with_errors([x / n_atoms / KB_EV_PER_K for x in heat]),
+                _with_errors([x / n_atoms / BOLTZMANN_EV for x in heat]),
             ]
         )
     widths = [max(len(row[k]) for row in rows) for k in range(len(rows[0]))]
@@ -128,11 +128,18 @@ def _json_attribute(value: Any) -> Any:
 
 
 def _with_errors(numbers: list[float]) -> str:
-    """A value and its errors to the digits that they allow, in plain notation where that is short."""
+    """A value and its errors, to two digits of the larger error; a smaller one is never shown as zero."""
     value, *errors = numbers
     known = [e for e in errors if math.isfinite(e) and e > 0]
-    scale = min([*known, abs(value) * 0.1] if value else [*known, 1.0])
-    digits = max(0, 1 - math.floor(math.log10(scale))) if scale > 0 else 3
+    scale = max(known, default=0.01 * abs(value))
+    if not math.isfinite(value) or scale == 0:
+        return " ± ".join([f"{value:g}", *("?" if math.isnan(e) else f"{e:g}" for e in errors)])
+    digits = max(0, 1 - math.floor(math.log10(scale)))
     if digits > 6:
-        return " ± ".join([f"{value:.3e}", *(f"{e:.1e}" if math.isfinite(e) else "?" for e in errors)])
-    return " ± ".join([f"{value:.{digits}f}", *(f"{e:.{digits}f}" if math.isfinite(e) else "?" for e in errors)])
+        return " ± ".join([f"{value:.3e}", *("?" if math.isnan(e) else f"{e:.1e}" for e in errors)])
+
+    def shown(e: float) -> str:
+        text = f"{e:.{digits}f}"
+        return "?" if math.isnan(e) else f"{e:.0e}" if e > 0 and float(text) == 0 else text
+
+    return " ± ".join([f"{value:.{digits}f}", *map(shown, errors)])

@@ -101,26 +101,9 @@ def standard_error(
             with np.errstate(invalid="ignore", divide="ignore"):
                 error[part] = np.where(moves, np.sqrt(naive * inefficiency), np.nan)
                 tau[part] = np.where(moves, inefficiency, np.nan)
-                n_eff[part] = variance / error[part] ** 2
+                n_eff[part] = np.minimum(variance / error[part] ** 2, n)
     reliable = converged & (np.nan_to_num(n_eff, nan=0.0) >= MIN_EFFECTIVE)
     return ErrorEstimate(error.reshape(shape), tau.reshape(shape), n_eff.reshape(shape), reliable.reshape(shape))
-
-
-def combine_blocks(series: np.ndarray, weights: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:
-    """Weighted means of ``length`` consecutive samples, the last block being shorter.
-
-    The error of the mean is unchanged as long as blocks are shorter than the distance over which errors converge.
-
-    :param series: ``(n, ...)``
-    :param weights: ``(n,)``
-    :returns: block means ``(ceil(n / length), ...)`` and the sums of their weights
-    """
-    starts = np.arange(0, len(series), length)
-    w = np.asarray(weights, dtype=np.float64)
-    sums = np.add.reduceat(w.reshape(-1, *[1] * (series.ndim - 1)) * series, starts, axis=0)
-    total = np.add.reduceat(w, starts)
-    safe = np.where(total > 0, total, 1.0)
-    return sums / safe.reshape(-1, *[1] * (series.ndim - 1)), total
 
 
 def _by_autocorrelation(x: np.ndarray, bounds: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -1,0 +1,201 @@
+"""The LLPR ensemble of the DOS head: members of the last layer whose spread is the error of the model.
+
+Follows section 4.8 of the PET-MAD-DOS article (DOI 10.1039/D5DD00557D) with the LLPR model class of metatrain:
+
+1. the covariance F^T F of the last-layer features comes from the training set (`compute_covariance`);
+2. targets are aligned to the model's own axis of energy, channels that a target does not define are NaN;
+3. members are drawn around the trained weights. metatrain draws each channel on its own; then the errors of neighboring channels
+   cancel in every integral (electron number, heat capacity). Here channels are correlated as the residuals of the validation
+   set are, at the size that those residuals have in each channel;
+4. the weights of the members are calibrated by Gaussian negative log-likelihood on the training set, and the epoch with the best
+   likelihood on the validation set is kept.
+
+`mtt train` with architecture `llpr` cannot do this in metatrain 2026.4.1: its calibration constant is one number per target and
+refuses a target with many channels, and NaN makes its ensemble loss NaN. The result is a checkpoint of metatrain's `llpr`.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import warnings
+from pathlib import Path
+
+import ase
+import ase.io
+import numpy as np
+import torch
+from metatrain.llpr import __model__ as LLPRModel
+from metatrain.utils.data import DatasetInfo
+from metatrain.utils.data.get_dataset import get_dataset
+from metatrain.utils.io import load_model
+from omegaconf import OmegaConf
+from scipy.linalg import toeplitz
+from scipy.ndimage import gaussian_filter1d
+from scipy.spatial.transform import Rotation
+
+from petdos_md import DOSModel
+from petdos_md.export import export_model
+from petdos_md.grid import EnergyGrid
+from petdos_md.metrics import align, shifted_target
+
+TARGET = "mtt::dos"
+UNCERTAINTY = "mtt::aux::dos_uncertainty"
+
+
+def make_ensemble(
+    checkpoint: Path, train: Path, validation: Path, output: Path, grid: EnergyGrid, options: dict
+) -> None:
+    """Write an LLPR checkpoint for a PET checkpoint.
+
+    :param train, validation: extended XYZ with ``dos`` in ``info``, as written by ``train.py``
+    :param options: the numbers of ``options/llpr.yaml``
+    """
+    torch.manual_seed(options["seed"])
+    rng = np.random.default_rng(options["seed"])
+    n_members = options["n_members"]
+    model = wrapped(checkpoint, n_members)
+    model.compute_covariance([dos_dataset(train, grid.n)], options["batch_size"], False)
+    model.compute_cholesky_decomposition(options["regularizer"])
+    buffers = dict(model.named_buffers())
+    cholesky = buffers[f"cholesky_{UNCERTAINTY}"].double().numpy()
+
+    with tempfile.TemporaryDirectory() as folder:
+        export_model(checkpoint, Path(folder) / "trunk.pt", grid_start=grid.start, grid_step=grid.step)
+        trunk = DOSModel.load(Path(folder) / "trunk.pt", device="cpu")
+        data = {
+            name: features_and_residuals(trunk, path, options["rotations"], rng, options["max_shift"])
+            for name, path in (("training", train), ("validation", validation))
+        }
+    print(f"targets aligned by {data['training'][2]} (training) and {data['validation'][2]} (validation) channels")
+
+    features, residuals, _ = data["validation"]
+    scale, correlation = residual_statistics(features, residuals, cholesky, grid.step)
+    root = correlation_root(correlation)
+    noise = rng.standard_normal((n_members, features.shape[1], root.shape[1])) @ root.T
+    deviations = np.linalg.solve(cholesky.T, noise) * scale  # (members, features, channels)
+    members = torch.tensor(np.swapaxes(deviations, 1, 2).copy(), dtype=torch.float32)
+    members = calibrate(members, data["training"], data["validation"], options)
+
+    names = model.model.last_layer_parameter_names[TARGET]
+    state = model.model.state_dict()
+    weights = torch.cat([state[name] for name in names], dim=-1).double()
+    with torch.no_grad():
+        layer = model.llpr_ensemble_layers[TARGET].weight
+        layer.copy_((weights + (members - members.mean(dim=0)).double()).reshape(layer.shape).to(layer.dtype))
+        # The number that metatrain multiplies its own analytic uncertainty with: that of a typical channel.
+        buffers[f"multiplier_{UNCERTAINTY}"].fill_(float(np.sqrt(np.mean(scale**2))))
+    torch.save(model.get_checkpoint(), output)
+
+
+def wrapped(checkpoint: Path, n_members: int) -> torch.nn.Module:
+    """metatrain's LLPR model around a PET checkpoint."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        pet = load_model(checkpoint)
+    old = pet.dataset_info
+    info = DatasetInfo(old.length_unit, list(old.atomic_types), {TARGET: old.targets[TARGET]})
+    model = LLPRModel({"num_ensemble_members": {TARGET: n_members}}, info)
+    model.set_wrapped_model(pet)
+    return model.eval()
+
+
+def dos_dataset(path: Path, n_channels: int) -> torch.utils.data.Dataset:
+    """Structures and their DOS as metatrain reads them."""
+    target = {
+        "quantity": "", "read_from": str(path), "reader": "ase", "key": "dos", "unit": "", "sample_kind": "system",
+        "per_atom": False, "type": "scalar", "num_subtargets": n_channels, "description": "",
+    }  # fmt: skip
+    systems = {"read_from": str(path), "reader": "ase", "length_unit": "angstrom"}
+    return get_dataset(OmegaConf.create({"systems": systems, "targets": {TARGET: target}}))[0]
+
+
+def features_and_residuals(
+    trunk: DOSModel, path: Path, rotations: int, rng: np.random.Generator, max_shift: int
+) -> tuple[np.ndarray, np.ndarray, str]:
+    """Last-layer features, and target minus prediction with NaN where undefined, for randomly rotated structures."""
+    features, residuals, shifts = [], [], []
+    for atoms in ase.io.read(path, ":"):
+        copies = [rotated(atoms, r) for r in Rotation.random(rotations, random_state=int(rng.integers(2**31)))]
+        samples = trunk.evaluate([atoms, *copies])
+        predictions = [trunk.dos(s) for s in samples]
+        best = align(atoms.info["dos"], predictions[0], trunk.grid.step, max_shift).shift
+        target = shifted_target(atoms.info["dos"], best)
+        shifts.append(best)
+        features += [s.psi[: trunk.readout.n_psi - 2] for s in samples]
+        residuals += [target - p for p in predictions]
+    summary = f"{min(shifts)} to {max(shifts)}, mean {np.mean(shifts):.2f}"
+    return np.array(features, dtype=np.float64), np.array(residuals), summary
+
+
+def rotated(atoms: ase.Atoms, rotation: Rotation) -> ase.Atoms:
+    """A rigidly rotated copy."""
+    copy = ase.Atoms(atoms.numbers, cell=atoms.cell, pbc=atoms.pbc, positions=atoms.positions)
+    copy.set_cell(atoms.cell[:] @ rotation.as_matrix().T, scale_atoms=True)
+    return copy
+
+
+def residual_statistics(
+    features: np.ndarray, residuals: np.ndarray, cholesky: np.ndarray, step: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Size of the error per channel in units of the LLPR deviation, and correlation of channels by distance: both ``(n_channels,)``."""
+    deviation = np.sqrt((np.linalg.solve(cholesky, features.T) ** 2).sum(axis=0))  # sqrt(f (F^T F)^-1 f)
+    ratio = residuals / deviation[:, None]
+    defined = np.isfinite(ratio)
+    count = gaussian_filter1d(defined.sum(axis=0).astype(float), 0.3 / step)
+    total = gaussian_filter1d(np.where(defined, ratio**2, 0.0).sum(axis=0), 0.3 / step)
+    known = np.flatnonzero(defined.any(axis=0))
+    scale = np.sqrt(total / np.maximum(count, 1e-12))
+    scale[known[-1] + 1 :] = scale[known[-1]]
+    standard = np.where(defined, ratio / scale, 0.0)
+    n = residuals.shape[1]
+    # Autocovariance over pairs of channels that are both defined (Wiener-Khinchin with zero padding).
+    power = np.abs(np.fft.rfft(standard, 2 * n, axis=1)) ** 2
+    pairs = np.abs(np.fft.rfft(defined.astype(float), 2 * n, axis=1)) ** 2
+    sums = np.fft.irfft(power.sum(axis=0))[:n]
+    numbers = np.fft.irfft(pairs.sum(axis=0))[:n]
+    correlation = np.where(numbers > 0.5, sums / np.maximum(numbers, 1.0), 0.0)
+    return scale, correlation / correlation[0]
+
+
+def correlation_root(correlation: np.ndarray) -> np.ndarray:
+    """R with R R^T the nearest correlation matrix of a stationary series: ``(n, rank)``."""
+    values, vectors = np.linalg.eigh(toeplitz(correlation))
+    keep = values > 1e-6 * values.max()
+    root = vectors[:, keep] * np.sqrt(values[keep])
+    return root / np.linalg.norm(root, axis=1, keepdims=True)
+
+
+def calibrate(members: torch.Tensor, training: tuple, validation: tuple, options: dict) -> torch.Tensor:
+    """Gaussian negative log-likelihood of the residuals, minimized over the weights of the members."""
+
+    def likelihood(weights: torch.Tensor, features: torch.Tensor, residuals: torch.Tensor) -> torch.Tensor:
+        spread = torch.einsum("mcf,sf->msc", weights - weights.mean(dim=0), features)
+        variance = spread.var(dim=0) + 1e-12
+        defined = torch.isfinite(residuals)
+        # NaN must not enter the formula: its gradient would stay NaN after the selection.
+        loss = 0.5 * (residuals[defined] ** 2 / variance[defined] + torch.log(variance[defined]))
+        return loss.mean()
+
+    train_x, train_r = (torch.tensor(a, dtype=torch.float32) for a in training[:2])
+    valid_x, valid_r = (torch.tensor(a, dtype=torch.float32) for a in validation[:2])
+    # Steps in proportion to the spread that a weight has among the members: channels differ by orders of magnitude.
+    size = members.std(dim=0, keepdim=True)
+    free = torch.nn.Parameter(torch.zeros_like(members))
+    optimizer = torch.optim.Adam([free], lr=options["learning_rate"])
+    best, kept = float("inf"), members
+    for epoch in range(options["n_epochs"] + 1):
+        with torch.no_grad():
+            weights = members + size * free
+            score = float(likelihood(weights, valid_x, valid_r))
+        if score < best:
+            best, kept = score, weights.clone()
+        loss = 0.0
+        for batch in torch.randperm(len(train_x)).split(options["batch_size"]):
+            optimizer.zero_grad()
+            value = likelihood(members + size * free, train_x[batch], train_r[batch])
+            value.backward()
+            optimizer.step()
+            loss += float(value.detach()) * len(batch) / len(train_x)
+        if epoch % 5 == 0:
+            print(f"epoch {epoch}: NLL training {loss:.4f}, validation {score:.4f}, best {best:.4f}", flush=True)
+    return kept

@@ -1,0 +1,260 @@
+"""How good a two-head model is on structures it never saw: a table, ``evaluation.json`` and three figures.
+
+    python evaluate.py outputs/almgsi-lda/almgsi-lda.pt outputs/almgsi-lda
+
+The folder holds ``validation.xyz`` and ``test.xyz`` as written by ``train.py``. DOS errors are those of Eqs. 8 and 9 of the article
+(DOI 10.1039/D5DD00557D); z-scores compare targets, aligned to the model's axis, with mean and spread of the members.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import ase.io
+import matplotlib
+import numpy as np
+from ase import Atoms
+from tqdm import tqdm
+
+from petdos_md import DOSModel, thermo
+from petdos_md.metrics import align, dos_rmse, shifted_target, z_scores
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+
+MAX_SHIFT = 200
+TEMPERATURE_K = 1000.0
+
+
+def evaluate_model(model_path: Path, data: Path, output: Path) -> dict[str, Any]:
+    """Evaluate on the validation and the test split, print the table of the latter, write everything to ``output``."""
+    model = DOSModel.load(model_path, device="cpu")
+    summary: dict[str, Any] = {"model": model.info.name, "fingerprint": model.info.fingerprint}
+    for split in ("validation", "test"):
+        structures = ase.io.read(data / f"{split}.xyz", ":")
+        records = [compare(model, a) for a in tqdm(structures, desc=split, unit="structure")]
+        summary[split] = summarize(model, structures, records)
+    table = format_table(summary["test"], model.info.name)
+    print(table)
+    (output / "evaluation.json").write_text(json.dumps(summary, indent=1))
+    (output / "evaluation.md").write_text(table)
+    images = output / "figures"
+    images.mkdir(exist_ok=True)
+    plot_parity(structures, records, images / "parity.png")
+    plot_dos(model, structures, records, images / "dos.png")
+    plot_z_scores(model, records, images / "z-scores.png")
+    return summary
+
+
+def compare(model: DOSModel, atoms: Atoms) -> dict[str, Any]:
+    """One structure: reference and prediction of everything."""
+    sample, energy, forces, stress = model.evaluate_with_forces(atoms)
+    dos, members = model.dos(sample), model.dos_members(sample)
+    best = align(atoms.info["dos"], dos, model.grid.step, MAX_SHIFT)
+    target = shifted_target(atoms.info["dos"], best.shift)
+    defined = np.isfinite(target)
+    electrons = float(atoms.info["n_electrons"])
+    energies = model.grid.energies[defined]
+    capacity = [
+        thermo.heat_capacity(energies, d, electrons, TEMPERATURE_K) for d in (target[defined], members[:, defined])
+    ]
+    return {
+        "energy": (atoms.get_potential_energy() / len(atoms), energy / len(atoms)),
+        "forces": (atoms.get_forces(), forces),
+        "stress": (atoms.get_stress(voigt=False), stress),
+        "dos": dos,
+        "members": members,
+        "target": target,
+        "shift": best.shift,
+        "z": z_scores(target, members),
+        "z_number": number_z_scores(target, members, model.grid.step),
+        "capacity": (float(capacity[0]), float(np.mean(capacity[1])), float(np.std(capacity[1], ddof=1))),
+        "fermi": thermo.fermi_level(model.grid.energies, dos, electrons),
+    }
+
+
+def number_z_scores(target: np.ndarray, members: np.ndarray, step: float) -> np.ndarray:
+    """z-scores of the number of states below each energy: do the errors of integrals come out right?"""
+    return z_scores(np.cumsum(target) * step, np.cumsum(members, axis=1) * step)
+
+
+def spread(z: np.ndarray, fewest: int) -> np.ndarray:
+    """Root mean square z-score per channel, NaN where fewer structures define it."""
+    count = np.isfinite(z).sum(axis=0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        result = np.sqrt(np.nansum(z**2, axis=0) / count)
+    return np.where(count >= fewest, result, np.nan)
+
+
+def summarize(model: DOSModel, structures: list[Atoms], records: list[dict[str, Any]]) -> dict[str, Any]:
+    targets = [a.info["dos"] for a in structures]
+    predictions = [r["dos"] for r in records]
+    electrons = np.array([a.info["n_electrons"] for a in structures], dtype=float)
+    aligned, errors = dos_rmse(targets, predictions, electrons, model.grid.step, MAX_SHIFT)
+    absolute, _ = dos_rmse(targets, predictions, electrons, model.grid.step, 0)
+    energy = 1000 * np.array([r["energy"][1] - r["energy"][0] for r in records])
+    forces = [1000 * (r["forces"][1] - r["forces"][0]) for r in records]
+    stress = 160.21766 * np.array([r["stress"][1] - r["stress"][0] for r in records])
+    z = spread(np.array([r["z"] for r in records]), fewest=len(records) // 2)
+    number = np.array([r["z_number"] for r in records])
+    fermi = [round((r["fermi"] - model.grid.start) / model.grid.step) for r in records]
+    capacity = np.array([r["capacity"] for r in records])
+    kinds: dict[str, Any] = {}
+    for kind in sorted({kind_of(a) for a in structures}):
+        chosen = [i for i, a in enumerate(structures) if kind_of(a) == kind]
+        kinds[kind] = {
+            "structures": len(chosen),
+            "dos_rmse": float(np.sqrt(np.mean(errors[chosen] ** 2))),
+            "energy_mae_meV": float(np.abs(energy[chosen]).mean()),
+            "force_mae_meV_A": float(np.mean(np.abs(np.concatenate([forces[i] for i in chosen])))),
+        }
+    known = z[np.isfinite(z)]
+    flat = np.concatenate(forces)
+    at_fermi = number[np.arange(len(records)), fermi]
+    return {
+        "structures": len(structures),
+        "dos_rmse": aligned,
+        "dos_rmse_absolute_axis": absolute,
+        "dos_median": float(np.median(errors)),
+        "dos_worst": float(errors.max()),
+        "shift_mean_eV": float(np.mean([r["shift"] for r in records]) * model.grid.step),
+        "shift_std_eV": float(np.std([r["shift"] for r in records]) * model.grid.step),
+        "energy_mae_meV": float(np.abs(energy).mean()),
+        "energy_rmse_meV": float(np.sqrt(np.mean(energy**2))),
+        "force_mae_meV_A": float(np.abs(flat).mean()),
+        "force_rmse_meV_A": float(np.sqrt(np.mean(flat**2))),
+        "stress_mae_GPa": float(np.abs(stress).mean()),
+        "z_spread_median": float(np.median(known)),
+        "z_spread_5_95": [float(x) for x in np.percentile(known, [5, 95])],
+        "z_spread_min_max": [float(known.min()), float(known.max())],
+        "z_spread_within": float(np.mean((known >= 0.7) & (known <= 1.4))),
+        "z_number_at_fermi": float(np.sqrt(np.nanmean(at_fermi**2))),
+        "heat_capacity_relative_rmse": float(np.sqrt(np.mean((capacity[:, 1] / capacity[:, 0] - 1) ** 2))),
+        "heat_capacity_z": float(np.sqrt(np.mean(((capacity[:, 1] - capacity[:, 0]) / capacity[:, 2]) ** 2))),
+        "kinds": kinds,
+    }
+
+
+def kind_of(atoms: Atoms) -> str:
+    """``fcc-Al``, ``liq-Si``, ``AlMg``, ...: the tag without temperature and cell size."""
+    return str(atoms.info["tag"]).rsplit("-", 1)[0].replace("Al4", "Al").replace("Mg4", "Mg")
+
+
+def format_table(test: dict[str, Any], name: str) -> str:
+    low, high = test["z_spread_min_max"]
+    p5, p95 = test["z_spread_5_95"]
+    rows = [
+        ("DOS RMSE, self-aligned (eV^-0.5 electrons^-1 state)", f"{test['dos_rmse']:.4f}", "<= 0.05"),
+        ("- on the absolute axis", f"{test['dos_rmse_absolute_axis']:.4f}", ""),
+        ("- median and worst structure", f"{test['dos_median']:.4f}, {test['dos_worst']:.4f}", ""),
+        ("shift of the axis, mean and spread (eV)", f"{test['shift_mean_eV']:.3f}, {test['shift_std_eV']:.3f}", ""),
+        ("energy MAE, RMSE (meV/atom)", f"{test['energy_mae_meV']:.1f}, {test['energy_rmse_meV']:.1f}", "MAE <= 15"),
+        ("force MAE, RMSE (meV/A)", f"{test['force_mae_meV_A']:.0f}, {test['force_rmse_meV_A']:.0f}", "MAE <= 120"),
+        ("stress MAE (GPa)", f"{test['stress_mae_GPa']:.2f}", ""),
+        ("z-score spread per channel: median", f"{test['z_spread_median']:.2f}", "0.7 to 1.4"),
+        ("- 5 to 95 % of the channels; all", f"{p5:.2f} to {p95:.2f}; {low:.2f} to {high:.2f}", ""),
+        ("- channels within 0.7 to 1.4", f"{100 * test['z_spread_within']:.0f} %", ""),
+        ("z-score spread of the number of states below E_F", f"{test['z_number_at_fermi']:.2f}", ""),
+        (f"C_el({TEMPERATURE_K:.0f} K), relative RMSE", f"{100 * test['heat_capacity_relative_rmse']:.1f} %", ""),
+        (f"C_el({TEMPERATURE_K:.0f} K), z-score spread", f"{test['heat_capacity_z']:.2f}", ""),
+    ]
+    lines = [f"{name}, {test['structures']} test structures", "", "| quantity | value | wanted |", "|---|---|---|"]
+    lines += [f"| {a} | {b} | {c} |" for a, b, c in rows]
+    lines += [
+        "",
+        "| kind | structures | DOS RMSE | energy MAE (meV/atom) | force MAE (meV/A) |",
+        "|---|---|---|---|---|",
+    ]
+    for kind, row in test["kinds"].items():
+        lines.append(
+            f"| {kind} | {row['structures']} | {row['dos_rmse']:.3f} | {row['energy_mae_meV']:.1f} | {row['force_mae_meV_A']:.0f} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def plot_parity(structures: list[Atoms], records: list[dict[str, Any]], path: Path) -> None:
+    """Energies without the share that the composition explains, and force components."""
+    symbols = sorted({s for a in structures for s in a.get_chemical_symbols()})
+    fractions = np.array([[a.get_chemical_symbols().count(s) / len(a) for s in symbols] for a in structures])
+    reference, predicted = np.array([r["energy"] for r in records]).T
+    baseline = fractions @ np.linalg.lstsq(fractions, reference, rcond=None)[0]
+    figure, axes = plt.subplots(1, 2, figsize=(8, 3.8), constrained_layout=True)
+    forces = [np.concatenate([r["forces"][i].ravel() for r in records]) for i in (0, 1)]
+    panels = [
+        (reference - baseline, predicted - baseline, "energy less composition (eV/atom)", 14),
+        (forces[0], forces[1], "force component (eV/Å)", 5),
+    ]
+    for axis, (x, y, label, size) in zip(axes, panels, strict=True):
+        span = [min(x.min(), y.min()), max(x.max(), y.max())]
+        axis.plot(span, span, color="0.6", lw=1, zorder=0)
+        axis.scatter(x, y, s=size, color="#1f5f99", alpha=0.6, lw=0)
+        axis.set(xlabel=f"DFT: {label}", ylabel=f"model: {label}", aspect="equal")
+        mae = f"MAE {1000 * np.abs(y - x).mean():.1f} meV" + ("/Å" if "force" in label else "/atom")
+        axis.text(0.04, 0.95, mae, transform=axis.transAxes, va="top")
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def plot_dos(model: DOSModel, structures: list[Atoms], records: list[dict[str, Any]], path: Path) -> None:
+    """One structure of each kind, that of median error, with two standard deviations of the members."""
+    errors = dos_rmse(
+        [a.info["dos"] for a in structures], [r["dos"] for r in records],
+        np.array([a.info["n_electrons"] for a in structures], dtype=float), model.grid.step, MAX_SHIFT,
+    )[1]  # fmt: skip
+    order = ("fcc-Al", "hcp-Mg", "dia-Si", "Mg2Si", "AlMg", "AlMgSi", "liq-Al", "liq-Mg", "liq-Si")
+    kinds = {k: [i for i, a in enumerate(structures) if kind_of(a) == k] for k in order}
+    shown = [sorted(c, key=lambda i: errors[i])[len(c) // 2] for c in kinds.values() if c]
+    rows = -(-len(shown) // 3)
+    figure, axes = plt.subplots(rows, 3, figsize=(10, 2.5 * rows), constrained_layout=True, squeeze=False)
+    for axis, i in zip(axes.flat, shown, strict=False):
+        atoms, record, n = structures[i], records[i], len(structures[i])
+        x = model.grid.energies - record["fermi"]
+        mean, std = record["members"].mean(axis=0) / n, record["members"].std(axis=0, ddof=1) / n
+        axis.fill_between(
+            x, mean - 2 * std, mean + 2 * std, color="#7fb3de", lw=0, label="model, two standard deviations"
+        )
+        axis.plot(x, mean, color="#1f5f99", lw=1.2, label="model")
+        axis.plot(x, record["target"] / n, color="k", lw=1, ls="--", label="DFT")
+        axis.axvline(0, color="0.7", lw=0.8, zorder=0)
+        axis.set(xlim=(-14, 8), ylim=(-0.05, None), title=f"{atoms.info['tag']}: {errors[i]:.3f}")
+        top = np.nanmax(record["target"] / n)
+        axis.set_ylim(-0.05 * top, 1.2 * top)
+    for axis in list(axes.flat)[len(shown) :]:
+        axis.set_visible(False)
+    for axis in axes[-1]:
+        axis.set_xlabel("$E - E_F$ (eV)")
+    for axis in axes[:, 0]:
+        axis.set_ylabel("states / (eV atom)")
+    axes[0, 0].legend(loc="upper left", fontsize=8, frameon=False)
+    figure.savefig(path, dpi=100)
+    plt.close(figure)
+
+
+def plot_z_scores(model: DOSModel, records: list[dict[str, Any]], path: Path) -> None:
+    z = np.array([r["z"] for r in records])
+    flat = z[np.isfinite(z)]
+    per_channel = spread(z, fewest=len(records) // 2)
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.4), constrained_layout=True)
+    bins = np.linspace(-5, 5, 81)
+    left.hist(np.clip(flat, -5, 5), bins=bins, density=True, color="#7fb3de", label="test structures")
+    left.plot(bins, np.exp(-0.5 * bins**2) / np.sqrt(2 * np.pi), color="k", lw=1.2, label="standard normal")
+    left.set(xlabel="z-score of a channel", ylabel="density")
+    left.legend(frameon=False, fontsize=8)
+    right.axhspan(0.7, 1.4, color="0.9", lw=0)
+    right.plot(model.grid.energies, per_channel, color="#1f5f99", lw=1.2)
+    right.axhline(1, color="k", lw=0.8)
+    right.set(xlabel="energy on the model's axis (eV)", ylabel="root mean square z-score", ylim=(0, 2.2))
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("model", type=Path, help="artifact of `petdos export`")
+    parser.add_argument("data", type=Path, help="folder with validation.xyz and test.xyz")
+    parser.add_argument("-o", "--output", type=Path, help="folder to write to, by default that of the data")
+    arguments = parser.parse_args()
+    evaluate_model(arguments.model, arguments.data, arguments.output or arguments.data)

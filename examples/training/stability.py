@@ -1,0 +1,147 @@
+"""Does the potential hold? 10 ps of NVT dynamics at 300 K and at 1.2 times melting, as a table.
+
+    python stability.py outputs/almgsi-lda/almgsi-lda.pt --jobs 2
+
+Every finished run is kept (``--output``), so that the command goes on where it stopped. A run counts as stable if it ended, the
+mean temperature of its second half is within 10 % of the wanted one, no two atoms ever came closer than 0.7 times the nearest
+neighbor distance of the crystal, and a crystal at 300 K still is one (root mean square displacement below a quarter of that
+distance).
+"""
+
+from __future__ import annotations
+
+import argparse
+import concurrent.futures
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ase import Atoms, units
+from ase.build import bulk, make_supercell
+from ase.md.langevin import Langevin
+from ase.md.velocitydistribution import MaxwellBoltzmannDistribution
+from ase.neighborlist import neighbor_list
+
+MELTING_K = {"Al": 933.0, "Mg": 923.0, "Si": 1687.0, "Mg2Si": 1358.0, "Al48Mg16": 880.0}
+"""Melting points; of the alloy the liquidus."""
+
+
+def structure(name: str) -> Atoms:
+    """A crystal of about 64 atoms at the lattice constant of the experiment at room temperature."""
+    if name == "Al":
+        return bulk("Al", "fcc", a=4.05) * (4, 4, 4)
+    if name == "Mg":
+        return bulk("Mg", "hcp", a=3.21, c=5.21) * (4, 4, 2)
+    if name == "Si":
+        return bulk("Si", "diamond", a=5.43, cubic=True) * (2, 2, 2)
+    if name == "Mg2Si":
+        return bulk("SiMg2", "fluorite", a=6.35) * (3, 3, 2)
+    if name == "Al48Mg16":
+        atoms = make_supercell(bulk("Al", "fcc", a=4.15), 4 * np.eye(3))
+        chosen = np.random.default_rng(0).permutation(len(atoms))[:16]
+        atoms.symbols[chosen] = "Mg"
+        return atoms
+    raise ValueError(f"no structure named {name}")
+
+
+def run(
+    model_path: str, name: str, temperature_K: float, time_ps: float, timestep_fs: float, seed: int
+) -> dict[str, Any]:
+    """One simulation; returns what the table shows."""
+    from petdos_md import DOSModel
+    from petdos_md.ase import DOSCalculator
+
+    rng = np.random.default_rng([seed, round(temperature_K)])
+    atoms = structure(name)
+    nearest = neighbor_list("d", atoms, 4.0).min()
+    if temperature_K > 0.5 * MELTING_K[name]:
+        atoms.set_cell(atoms.cell[:] * 1.02, scale_atoms=True)  # about the thermal expansion
+    atoms.calc = DOSCalculator(DOSModel.load(model_path, device="cpu"))
+    MaxwellBoltzmannDistribution(atoms, temperature_K=temperature_K, rng=rng)
+    dynamics = Langevin(atoms, timestep_fs * units.fs, temperature_K=temperature_K, friction=0.01 / units.fs, rng=rng)
+    start = atoms.get_positions()
+    steps = round(1000 * time_ps / timestep_fs)
+    temperatures, energies, closest = [], [], np.inf
+    radii = np.arange(1.5, 6.0, 0.05)
+    histogram = np.zeros(len(radii) - 1)
+    for step in range(0, steps, 25):
+        dynamics.run(min(25, steps - step))
+        temperature = atoms.get_temperature()
+        distances = neighbor_list("d", atoms, 6.0)
+        closest = min(closest, distances.min())
+        temperatures.append(temperature)
+        energies.append(atoms.get_potential_energy() / len(atoms))
+        if not np.isfinite(temperature) or temperature > 10 * temperature_K or closest < 0.5 * nearest:
+            break
+        if step > steps / 2:
+            histogram += np.histogram(distances, radii)[0]
+    half = temperatures[len(temperatures) // 2 :]
+    moved = atoms.get_positions() - start
+    moved -= moved.mean(axis=0)
+    rms = float(np.sqrt((moved**2).sum(axis=1).mean()))
+    rdf = histogram / (4 * np.pi * (radii[:-1] + 0.025) ** 2)
+    mean = float(np.mean(half))
+    ended = dynamics.nsteps >= steps
+    good = ended and abs(mean / temperature_K - 1) < 0.1 and closest > 0.7 * nearest
+    if temperature_K <= 300:
+        good = good and rms < 0.25 * nearest
+    return {
+        "name": name,
+        "atoms": len(atoms),
+        "wanted_K": temperature_K,
+        "time_ps": dynamics.nsteps * timestep_fs / 1000,
+        "mean_K": mean,
+        "closest_A": float(closest),
+        "nearest_crystal_A": float(nearest),
+        "rdf_peak_A": float(radii[int(np.argmax(rdf))] + 0.025) if histogram.any() else float("nan"),
+        "displacement_A": rms,
+        "energy_drift_meV": 1000 * float(np.mean(energies[-20:]) - np.mean(energies[len(energies) // 2 :][:20])),
+        "stable": bool(good),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("model", type=Path, help="artifact of `petdos export`, or the name of a shipped model")
+    parser.add_argument("-o", "--output", type=Path, help="JSON of the finished runs, by default beside the model")
+    parser.add_argument("--systems", nargs="+", default=list(MELTING_K))
+    parser.add_argument("--time-ps", type=float, default=10.0)
+    parser.add_argument("--timestep-fs", type=float, default=2.0)
+    parser.add_argument("--jobs", type=int, default=1, help="simulations at a time, one thread each")
+    parser.add_argument("--seed", type=int, default=1)
+    args = parser.parse_args()
+    os.environ["OMP_NUM_THREADS"] = "1"
+    output = args.output or args.model.with_name("stability.json")
+    done = json.loads(output.read_text()) if output.exists() else {}
+    jobs = {}
+    for name in args.systems:
+        for temperature in (300.0, round(1.2 * MELTING_K[name])):
+            key = f"{name} {temperature:.0f} K {args.time_ps:g} ps"
+            if key not in done:
+                jobs[key] = (str(args.model), name, float(temperature), args.time_ps, args.timestep_fs, args.seed)
+    with concurrent.futures.ProcessPoolExecutor(args.jobs) as pool:
+        running = {pool.submit(run, *job): key for key, job in jobs.items()}
+        for future in concurrent.futures.as_completed(running):
+            done[running[future]] = future.result()
+            output.write_text(json.dumps(done, indent=1))
+            print(f"{running[future]}: {'stable' if future.result()['stable'] else 'NOT STABLE'}", flush=True)
+    print(format_table(done))
+
+
+def format_table(done: dict[str, dict[str, Any]]) -> str:
+    lines = [
+        "| system | atoms | T (K) | time (ps) | mean T (K) | closest pair (A) | first RDF peak (A) | RMS displacement (A) | stable |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for r in done.values():
+        lines.append(
+            f"| {r['name']} | {r['atoms']} | {r['wanted_K']:.0f} | {r['time_ps']:.0f} | {r['mean_K']:.0f} | {r['closest_A']:.2f} | "
+            f"{r['rdf_peak_A']:.2f} | {r['displacement_A']:.2f} | {'yes' if r['stable'] else 'NO'} |"
+        )
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,213 @@
+"""From DFT data to the artifact: one network for energy, forces, stress and the DOS, with an ensemble of the DOS.
+
+Everything lands in ``--output``; finished stages are skipped and an interrupted training goes on, so that the same command can
+be given again at any time::
+
+    python train.py                         # all stages, data set and options of the shipped model
+    python train.py --stage shift           # one stage
+    python train.py --data MINE.xyz.xz --electrons Ga=3,As=5 --name mine
+
+Stages: ``prepare`` (targets and split), ``start`` (forces above all), ``mse`` (DOS on the absolute axis, energies), ``shift``
+(shift-agnostic loss of the article), ``llpr`` (ensemble), ``export`` (trunk and readout), ``evaluate`` (table, figures). Networks are trained by `mtt train`
+with the option files in ``options/``; its progress is shown and kept in ``STAGE/train.out``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import ase.io
+import numpy as np
+import yaml
+from ase import Atoms
+from ase.calculators.singlepoint import SinglePointCalculator
+
+from petdos_md.grid import EnergyGrid
+from petdos_md.targets import defined_below, dos_target
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE / "dft"))
+from compute import read_xz  # noqa: E402
+
+GRID = EnergyGrid(start=-13.0, step=0.05, n=751)
+"""The grid of the predictions, to 24.5 eV. The lowest eigenvalue of the data is -6.3 eV and no target is defined above 19.4 eV:
+the window of the targets can move by chi = 200 steps (100 each way), as in the article. Below the bands the target is zero."""
+
+STAGES = ("prepare", "start", "mse", "shift", "llpr", "export", "evaluate")
+
+
+def split_of(index: int) -> str:
+    """Fixed by the number of a structure, so that a growing data set never moves one from test to training."""
+    return {3: "test", 7: "validation"}.get(index % 10, "train")
+
+
+def prepare(args: argparse.Namespace) -> None:
+    """Write ``train.xyz``, ``validation.xyz``, ``test.xyz`` with the DOS targets in ``info['dos']``."""
+    found = {int(a.info["index"]): a for path in args.data if path.is_file() for a in read_xz(path)}
+    for folder in (p for p in args.data if p.is_dir()):
+        for path in sorted(folder.glob("*.xyz")):
+            atoms = ase.io.read(path, format="extxyz")
+            found[int(atoms.info["index"])] = atoms
+    if not found:
+        sys.exit(f"no structures in {', '.join(map(str, args.data))}; run dft/compute.py first")
+    parts: dict[str, list[Atoms]] = {"train": [], "validation": [], "test": []}
+    bands = [np.asarray(a.info["eigenvalues"]) for a in found.values()]
+    lowest, highest = min(float(b.min()) for b in bands), max(defined_below(b) for b in bands)
+    for index in sorted(found):
+        parts[split_of(index)].append(with_target(found[index], args.grid, highest))
+    if highest > args.grid.stop:
+        print(f"note: targets are defined up to {highest:.2f} eV, the grid ends at {args.grid.stop:.2f} eV")
+    for name, structures in parts.items():
+        ase.io.write(args.output / f"{name}.xyz", structures, format="extxyz")
+    sizes = ", ".join(f"{len(s)} {name}" for name, s in parts.items())
+    print(f"{sizes}; eigenvalues from {lowest:.2f} eV, targets defined up to {highest:.2f} eV")
+
+
+def with_target(atoms: Atoms, grid: EnergyGrid, highest: float) -> Atoms:
+    """What the training reads: energy, forces, stress and the DOS.
+
+    ``dos_start`` is zero in the channels above the highest limit of all, which no target ever defines: left to themselves in the
+    first trainings, they keep their random weights, and the shift-agnostic loss then moves the whole spectrum to be rid of them.
+    """
+    result = Atoms(atoms.numbers, positions=atoms.positions, cell=atoms.cell, pbc=True)
+    result.info = {key: atoms.info[key] for key in ("index", "tag", "n_electrons")}
+    result.info["dos"] = dos_target(atoms.info["eigenvalues"], atoms.info["kweights"], grid)
+    result.info["dos_start"] = np.where(grid.energies > highest, 0.0, result.info["dos"])
+    result.calc = SinglePointCalculator(
+        result,
+        energy=atoms.get_potential_energy(),
+        forces=atoms.get_forces(),
+        stress=atoms.get_stress(voigt=False),
+    )
+    return result
+
+
+def train(args: argparse.Namespace, stage: str, start: Path | None) -> None:
+    """One run of `mtt train` in a folder of its own; goes on from its newest checkpoint if there is one."""
+    folder = args.output / stage
+    folder.mkdir(exist_ok=True)
+    options = yaml.safe_load((args.options / f"{stage}.yaml").read_text())
+    for part in ("training_set", "validation_set"):
+        name = {"training_set": "train", "validation_set": "validation"}[part]
+        options[part]["systems"]["read_from"] = str(args.output / f"{name}.xyz")
+        options[part]["targets"]["mtt::dos"]["num_subtargets"] = args.grid.n
+    if args.epochs is not None:
+        options["architecture"]["training"]["num_epochs"] = args.epochs
+    if start is not None:
+        options["architecture"]["training"]["finetune"] = {"method": "full", "read_from": str(start)}
+    (folder / "options.yaml").write_text(yaml.safe_dump(options, sort_keys=False))
+    command = [str(Path(sys.executable).parent / "mtt"), "train", "options.yaml", "-o", "model.pt"]
+    checkpoints = sorted(folder.glob("outputs/*/*/model_*.ckpt"), key=lambda p: p.stat().st_mtime)
+    if checkpoints:
+        command += ["--restart", str(checkpoints[-1])]
+        print(f"{stage}: going on from {checkpoints[-1]}")
+    # glibc gives large arrays back to the system at once; to keep them saves a fifth of the time.
+    keep = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**34)}
+    environment = {**os.environ, **keep, "OMP_NUM_THREADS": str(args.threads), "PYTHONWARNINGS": "ignore"}
+    with (
+        open(folder / "train.out", "a") as log,
+        subprocess.Popen(
+            command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        ) as process,
+    ):
+        assert process.stdout is not None
+        for line in process.stdout:
+            log.write(line)
+            if "Epoch:" in line or "ERROR" in line:
+                print(f"{stage}: {line.split('INFO] - ')[-1].strip()}", flush=True)
+    if process.returncode != 0:
+        sys.exit(f"{stage}: mtt train failed, see {folder / 'train.out'}")
+
+
+def export(args: argparse.Namespace) -> None:
+    from petdos_md.export import export_model
+
+    report = export_model(
+        args.output / "shift" / "model.ckpt",
+        args.output / f"{args.name}.pt",
+        llpr=args.output / "llpr.ckpt",
+        grid_start=args.grid.start,
+        grid_step=args.grid.step,
+        electrons=args.electrons,
+        description=args.description,
+    )
+    size = sum(p.stat().st_size for p in (report.trunk, report.readout)) / 1e6
+    print(f"{report.trunk} and {report.readout.name}: {size:.1f} MB, {report.n_members} members")
+
+
+def electron_table(text: str) -> dict[str, float]:
+    """``Al=3,Mg=2`` as a dictionary."""
+    return {symbol: float(number) for symbol, number in (item.split("=") for item in text.split(","))}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--stage", choices=("all", *STAGES), default="all")
+    parser.add_argument("--data", type=Path, nargs="+", default=[HERE / "data" / "almgsi-lda.xyz.xz"],
+                        help="data sets of dft/compute.py, or folders of single structures")  # fmt: skip
+    parser.add_argument("--output", type=Path, default=HERE / "outputs" / "almgsi-lda")
+    parser.add_argument(
+        "--options", type=Path, default=HERE / "options", help="folder of STAGE.yaml"
+    )
+    parser.add_argument("--name", default="almgsi-lda", help="of the artifact")
+    parser.add_argument("--description", default="LDA energies and electronic DOS of Al, Mg, Si and their alloys")
+    parser.add_argument("--electrons", type=electron_table, default="Al=3,Mg=2,Si=4", help="valence electrons")
+    parser.add_argument("--grid", type=float, nargs=2, metavar=("START", "STOP"), help="of the predictions, eV")
+    parser.add_argument("--start", type=Path, help="checkpoint to begin stage start from")
+    parser.add_argument("--epochs", type=int, help="instead of the number in the option file")
+    parser.add_argument("--threads", type=int, default=2)
+    args = parser.parse_args()
+    if args.grid is None:
+        args.grid = GRID
+    else:
+        args.grid = EnergyGrid(args.grid[0], GRID.step, round((args.grid[1] - args.grid[0]) / GRID.step) + 1)
+    args.output = args.output.resolve()
+    args.output.mkdir(parents=True, exist_ok=True)
+
+    out = args.output
+    steps = {
+        "prepare": (out / "train.xyz", lambda: prepare(args)),
+        "start": (out / "start" / "model.ckpt", lambda: train(args, "start", args.start)),
+        "mse": (out / "mse" / "model.ckpt", lambda: train(args, "mse", out / "start" / "model.ckpt")),
+        "shift": (out / "shift" / "model.ckpt", lambda: train(args, "shift", out / "mse" / "model.ckpt")),
+        "llpr": (out / "llpr.ckpt", lambda: llpr(args)),
+        "export": (out / f"{args.name}.pt", lambda: export(args)),
+        "evaluate": (out / "evaluation.json", lambda: evaluate(args)),
+    }
+    for stage, (result, action) in steps.items():
+        if args.stage not in ("all", stage):
+            continue
+        if result.exists() and args.stage == "all":
+            print(f"{stage}: {result} is there, skipped")
+            continue
+        print(f"== {stage}", flush=True)
+        action()
+
+
+def llpr(args: argparse.Namespace) -> None:
+    from ensemble import make_ensemble
+
+    options = yaml.safe_load((args.options / "llpr.yaml").read_text())
+    checkpoint = args.output / "shift" / "model.ckpt"
+    make_ensemble(
+        checkpoint,
+        args.output / "train.xyz",
+        args.output / "validation.xyz",
+        args.output / "llpr.ckpt",
+        args.grid,
+        options,
+    )
+
+
+def evaluate(args: argparse.Namespace) -> None:
+    from evaluate import evaluate_model
+
+    evaluate_model(args.output / f"{args.name}.pt", args.output, args.output)
+
+
+if __name__ == "__main__":
+    main()
