@@ -203,7 +203,7 @@ def md_overhead(folder: Path, repeats: int, steps: int) -> None:
             observer = DOSObserver(atoms, model, trace, temperature_K=300.0, dynamics=dynamics)
 
             def sample(observer: DOSObserver = observer, spent: list[float] = spent) -> None:
-                spent.append(timed(lambda _: observer(), atoms))
+                spent.append(timed(lambda _: observer(), observer.atoms))
 
             dynamics.attach(sample, interval=10)
             total = timed(lambda _, d=dynamics: d.run(steps), atoms)  # type: ignore[misc]

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import random
 import signal
@@ -45,8 +46,12 @@ def rows(path: str | Path) -> dict[tuple[int, int], bytes]:
     return {key: psi[i].tobytes() + np.array([column[i] for column in labels]).tobytes() for i, key in enumerate(keys)}
 
 
-def attempt(arguments: list[str], log: Path, kill_after_s: float | None) -> int | None:
-    """One process; its exit status, None if it was killed."""
+def attempt(arguments: list[str], log: Path, trace: Path, kill_after_s: float | None, at_work: bool) -> int | None:
+    """One process; its exit status, None if it was killed.
+
+    ``at_work``: the time counts from the moment at which something was written, not from the start.
+    """
+    before = touched(trace)
     child = os.fork()
     if child == 0:
         with open(log, "ab") as file:
@@ -60,15 +65,22 @@ def attempt(arguments: list[str], log: Path, kill_after_s: float | None) -> int 
         os._exit(status)
     if kill_after_s is not None:
         # Until the moment comes, look whether the run is over.
-        end = time.monotonic() + kill_after_s
+        end = math.inf if at_work else time.monotonic() + kill_after_s
         while time.monotonic() < end:
             done, status = os.waitpid(child, os.WNOHANG)
             if done:
                 return os.waitstatus_to_exitcode(status)
+            if end == math.inf and touched(trace) != before:
+                end = time.monotonic() + kill_after_s
             time.sleep(0.002)
         os.kill(child, signal.SIGKILL)
     status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     return None if status == -signal.SIGKILL else status
+
+
+def touched(trace: Path) -> int:
+    """Changes when something is written to a trace."""
+    return sum(os.stat(path).st_mtime_ns for path in (trace, *trace.glob("*/c")) if path.exists())
 
 
 def main() -> None:
@@ -79,7 +91,8 @@ def main() -> None:
     kills = in_the_middle = 0
     seen: dict[tuple[int, int], bytes] = {}
     while True:
-        status = attempt(arguments, log, rng.uniform(0.02, longest_s) if kills < max_kills else None)
+        delay = rng.uniform(0.0, longest_s) if kills < max_kills else None
+        status = attempt(arguments, log, Path(path), delay, at_work=rng.random() < 0.75)
         now = rows(path)
         lost = [key for key, row in seen.items() if now.get(key) != row]
         assert not lost, f"samples lost or changed after kill {kills}: {lost}"

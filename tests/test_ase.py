@@ -95,6 +95,18 @@ class TestObserver:
             observer.trace.close()
         assert Trace.open(tmp_path / "t.zarr", "r").step.tolist() == [0, 5, 10, 15]
 
+    def test_burn_in_of_every_simulation(self, atoms, metal, tmp_path: Path) -> None:
+        """Skipped again where a new simulation starts, but not where one goes on."""
+        for seed in (0, 1, None):
+            if seed is not None:
+                atoms.rattle(0.05, seed=seed)
+            dyn = dynamics(atoms)
+            observer = DOSObserver(atoms, metal, tmp_path / "t.zarr", 600, dynamics=dyn, burn_in=4)
+            dyn.attach(observer, interval=2)
+            dyn.run(8)
+            observer.trace.close()
+        assert Trace.open(tmp_path / "t.zarr", "r").step.tolist() == [4, 6, 8, 14, 16, 18, 20, 22, 24, 26]
+
     def test_restored_step_count_fills_no_step_twice(self, atoms, metal, tmp_path: Path) -> None:
         """Dynamics put back to an older step, as a restart from a checkpoint does."""
         dyn = dynamics(atoms)

@@ -5,8 +5,8 @@ Follows section 4.8 of the PET-MAD-DOS article (DOI 10.1039/D5DD00557D) with the
 1. the covariance F^T F of the last-layer features comes from the training set (`compute_covariance`);
 2. targets are aligned to the model's own axis of energy, channels that a target does not define are NaN;
 3. members are drawn around the trained weights. metatrain draws each channel on its own; then the errors of neighboring channels
-   cancel in every integral (electron number, heat capacity). Here channels are correlated as the residuals of the validation
-   set are, at the size that those residuals have in each channel;
+   cancel in every integral (electron number, heat capacity). Here channels are correlated as the residuals are, at the size
+   that they have in each channel (shape from the training, overall size from the validation set);
 4. the weights of the members are calibrated by Gaussian negative log-likelihood on the training set, and the epoch with the best
    likelihood on the validation set is kept.
 
@@ -54,7 +54,7 @@ def make_ensemble(
     rng = np.random.default_rng(options["seed"])
     n_members = options["n_members"]
     model = wrapped(checkpoint, n_members)
-    model.compute_covariance([dos_dataset(train, grid.n)], options["batch_size"], False)
+    model.compute_covariance([dos_dataset(train, grid.n)], 4, False)
     model.compute_cholesky_decomposition(options["regularizer"])
     buffers = dict(model.named_buffers())
     cholesky = buffers[f"cholesky_{UNCERTAINTY}"].double().numpy()
@@ -68,8 +68,12 @@ def make_ensemble(
         }
     print(f"targets aligned by {data['training'][2]} (training) and {data['validation'][2]} (validation) channels")
 
-    features, residuals, _ = data["validation"]
+    # Training residuals are many and tell the shape; validation residuals are honest and tell the size.
+    features, residuals, _ = data["training"]
     scale, correlation = residual_statistics(features, residuals, cholesky, grid.step)
+    size = float(np.sqrt(np.nanmean(standardized(*data["validation"][:2], cholesky, scale) ** 2)))
+    print(f"residuals of the validation set are {size:.2f} times those of the training set")
+    scale *= max(size, 1.0)
     root = correlation_root(correlation)
     noise = rng.standard_normal((n_members, features.shape[1], root.shape[1])) @ root.T
     deviations = np.linalg.solve(cholesky.T, noise) * scale  # (members, features, channels)
@@ -138,8 +142,7 @@ def residual_statistics(
     features: np.ndarray, residuals: np.ndarray, cholesky: np.ndarray, step: float
 ) -> tuple[np.ndarray, np.ndarray]:
     """Size of the error per channel in units of the LLPR deviation, and correlation of channels by distance: both ``(n_channels,)``."""
-    deviation = np.sqrt((np.linalg.solve(cholesky, features.T) ** 2).sum(axis=0))  # sqrt(f (F^T F)^-1 f)
-    ratio = residuals / deviation[:, None]
+    ratio = standardized(features, residuals, cholesky, np.ones(residuals.shape[1]))
     defined = np.isfinite(ratio)
     count = gaussian_filter1d(defined.sum(axis=0).astype(float), 0.3 / step)
     total = gaussian_filter1d(np.where(defined, ratio**2, 0.0).sum(axis=0), 0.3 / step)
@@ -155,6 +158,12 @@ def residual_statistics(
     numbers = np.fft.irfft(pairs.sum(axis=0))[:n]
     correlation = np.where(numbers > 0.5, sums / np.maximum(numbers, 1.0), 0.0)
     return scale, correlation / correlation[0]
+
+
+def standardized(features: np.ndarray, residuals: np.ndarray, cholesky: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    """Residuals in units of scale sqrt(f (F^T F)^-1 f), the deviation that the LLPR assigns to a structure."""
+    deviation = np.sqrt((np.linalg.solve(cholesky, features.T) ** 2).sum(axis=0))
+    return residuals / (deviation[:, None] * scale)
 
 
 def correlation_root(correlation: np.ndarray) -> np.ndarray:
@@ -196,6 +205,6 @@ def calibrate(members: torch.Tensor, training: tuple, validation: tuple, options
             value.backward()
             optimizer.step()
             loss += float(value.detach()) * len(batch) / len(train_x)
-        if epoch % 5 == 0:
+        if epoch % 2 == 0:
             print(f"epoch {epoch}: NLL training {loss:.4f}, validation {score:.4f}, best {best:.4f}", flush=True)
     return kept

@@ -150,14 +150,14 @@ def main() -> None:
     parser.add_argument("--data", type=Path, nargs="+", default=[HERE / "data" / "almgsi-lda.xyz.xz"],
                         help="data sets of dft/compute.py, or folders of single structures")  # fmt: skip
     parser.add_argument("--output", type=Path, default=HERE / "outputs" / "almgsi-lda")
-    parser.add_argument(
-        "--options", type=Path, default=HERE / "options", help="folder of STAGE.yaml"
-    )
+    parser.add_argument("--options", type=Path, default=HERE / "options", help="folder of STAGE.yaml")
     parser.add_argument("--name", default="almgsi-lda", help="of the artifact")
     parser.add_argument("--description", default="LDA energies and electronic DOS of Al, Mg, Si and their alloys")
     parser.add_argument("--electrons", type=electron_table, default="Al=3,Mg=2,Si=4", help="valence electrons")
     parser.add_argument("--grid", type=float, nargs=2, metavar=("START", "STOP"), help="of the predictions, eV")
-    parser.add_argument("--start", type=Path, help="checkpoint to begin stage start from")
+    parser.add_argument(
+        "--start", type=Path, help="checkpoint to begin the (first) stage from, e.g. of an earlier data set"
+    )
     parser.add_argument("--epochs", type=int, help="instead of the number in the option file")
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
@@ -169,11 +169,15 @@ def main() -> None:
     args.output.mkdir(parents=True, exist_ok=True)
 
     out = args.output
+
+    def begin(stage: str, before: str) -> Path:
+        return args.start.resolve() if args.start and args.stage == stage else out / before / "model.ckpt"
+
     steps = {
         "prepare": (out / "train.xyz", lambda: prepare(args)),
         "start": (out / "start" / "model.ckpt", lambda: train(args, "start", args.start)),
-        "mse": (out / "mse" / "model.ckpt", lambda: train(args, "mse", out / "start" / "model.ckpt")),
-        "shift": (out / "shift" / "model.ckpt", lambda: train(args, "shift", out / "mse" / "model.ckpt")),
+        "mse": (out / "mse" / "model.ckpt", lambda: train(args, "mse", begin("mse", "start"))),
+        "shift": (out / "shift" / "model.ckpt", lambda: train(args, "shift", begin("shift", "mse"))),
         "llpr": (out / "llpr.ckpt", lambda: llpr(args)),
         "export": (out / f"{args.name}.pt", lambda: export(args)),
         "evaluate": (out / "evaluation.json", lambda: evaluate(args)),

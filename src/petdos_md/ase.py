@@ -53,7 +53,7 @@ class DOSObserver:
     :param dynamics: the ASE dynamics, which know the step and the time; without it, calls are counted
     :param interval: of ``dyn.attach``; used for the step number if ``dynamics`` is not given
     :param replica: which simulation of the trace this is
-    :param burn_in: steps to skip at the beginning of the trace's numbering
+    :param burn_in: steps to skip at the beginning of a simulation, but not where one goes on from the last sample
     :param flush_every: samples after which the trace is flushed; by default the trace decides
     :param target_error: relative sampling error of the heat capacity at which ``converged`` becomes true
     :param min_samples: samples without which ``converged`` never becomes true
@@ -103,13 +103,18 @@ class DOSObserver:
         self._timestep_fs = trace.timestep_fs if math.isnan(timestep_fs) else timestep_fs
         self.running = RunningAverage(self.model.readout)
         self._before: Sample | None = None  # the last sample of this replica when the observer was made
+        self._stride = interval
         for sample in _samples(trace, self.model, replica):
             self.running.update(sample)
+            if self._before is not None:
+                assert sample.step is not None and self._before.step is not None
+                self._stride = max(sample.step - self._before.step, 1)
             self._before = sample
         self.n_samples = self.n_refused = 0
         self.elapsed_s = 0.0
         self.converged = self._is_converged()
         self._offset: int | None = None
+        self._start = burn_in
         self._calls = 0
 
     def __call__(self) -> None:
@@ -166,13 +171,13 @@ class DOSObserver:
     def _observe(self) -> None:
         temperature = self.temperature_K()
         self._calls += 1
-        if self._offset is not None and (self._step() < self.burn_in or self._known(self._step())):
+        if self._offset is not None and (self._step() < self._start or self._known(self._step())):
             return
         sample = self._evaluate()
         if self._offset is None:
             self._offset = self._find_offset(sample)
         step = self._step()
-        if step < self.burn_in or self._known(step):
+        if step < self._start or self._known(step):
             return
         if isinstance(sample, str):
             self.n_refused += self.trace.refuse(sample, step=step, replica=self.replica)
@@ -219,7 +224,9 @@ class DOSObserver:
             size = np.abs(self._before.psi).max()
             if np.allclose(first.psi, self._before.psi, rtol=0.0, atol=SAME_FRAME * size):
                 return self._before.step
-        return self._before.step + self.interval
+        offset = self._before.step + self._stride
+        self._start = offset + self.burn_in
+        return offset
 
     def _evaluate(self) -> Sample | str:
         """A sample, or the reason why there is none."""

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -33,6 +34,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (PetdosError, OSError) as error:
         if os.environ.get("PETDOS_DEBUG"):
             raise
+        # A trace that could not be written says so again when it is dropped.
+        logging.getLogger("petdos_md").setLevel(logging.CRITICAL)
         message = " ".join(str(error).split())
         print(f"petdos: error: {message}", file=sys.stderr)
         return 2

@@ -179,6 +179,7 @@ def main() -> None:
     parser.add_argument("--known", type=Path, nargs="*", default=[], help="data sets whose structures are done")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes, one a core")
     parser.add_argument("--nice", type=int, default=15)
+    parser.add_argument("--collect", action="store_true", help="compute nothing, write what is finished")
     parser.add_argument("--limit", type=int, help="only the first so many structures")
     parser.add_argument("--pw", default="pw.x", help="the executable of Quantum ESPRESSO")
     parser.add_argument("--pseudo-dir", type=Path, default=Path("/usr/share/espresso/pseudo"))
@@ -191,6 +192,9 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1, help="of the random shifts of the k-meshes")
     parser.add_argument("--scratch", type=Path, default=Path(tempfile.gettempdir()))
     args = parser.parse_args()
+    if args.collect:
+        print(f"{collect(args)} structures in {args.output}")
+        return
     if shutil.which(args.pw) is None:
         sys.exit(f"{args.pw}: no such program; on Debian: apt-get install quantum-espresso quantum-espresso-data")
     args.work.mkdir(parents=True, exist_ok=True)
