@@ -8,7 +8,7 @@ be given again at any time::
     python train.py --data MINE.xyz.xz --electrons Ga=3,As=5 --name mine
 
 Stages: ``prepare`` (targets and split), ``start`` (forces above all), ``mse`` (DOS on the absolute axis, energies), ``shift``
-(shift-agnostic loss of the article), ``llpr`` (ensemble), ``export`` (trunk and readout), ``evaluate`` (table, figures). Networks are trained by `mtt train`
+(shift-agnostic loss of the article), ``smooth`` (noise of the last layer), ``llpr`` (ensemble), ``export`` (trunk and readout), ``evaluate`` (table, figures). Networks are trained by `mtt train`
 with the option files in ``options/``; its progress is shown and kept in ``STAGE/train.out``.
 """
 
@@ -25,9 +25,10 @@ import numpy as np
 import yaml
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
+from scipy.ndimage import gaussian_filter1d
 
 from petdos_md.grid import EnergyGrid
-from petdos_md.targets import defined_below, dos_target
+from petdos_md.targets import SMEARING_EV, defined_below, dos_target
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE / "dft"))
@@ -37,7 +38,7 @@ GRID = EnergyGrid(start=-13.0, step=0.05, n=751)
 """The grid of the predictions, to 24.5 eV. The lowest eigenvalue of the data is -6.3 eV and no target is defined above 19.4 eV:
 the window of the targets can move by chi = 200 steps (100 each way), as in the article. Below the bands the target is zero."""
 
-STAGES = ("prepare", "start", "mse", "shift", "llpr", "export", "evaluate")
+STAGES = ("prepare", "start", "mse", "shift", "smooth", "llpr", "export", "evaluate")
 
 
 def split_of(index: int) -> str:
@@ -123,11 +124,36 @@ def train(args: argparse.Namespace, stage: str, start: Path | None) -> None:
         sys.exit(f"{stage}: mtt train failed, see {folder / 'train.out'}")
 
 
+def smooth(args: argparse.Namespace) -> None:
+    """Remove what the last layer has learned on a scale finer than any target: noise from channel to channel.
+
+    Weights of the DOS head are filtered along energy. The kernel 2 G - G * G, with G a Gaussian of a third of the smearing, lowers a
+    Gaussian of the targets' own width by 0.7 % and changes all that is broader much less.
+    """
+    import torch
+    from metatrain.utils.io import load_model
+
+    model = load_model(args.output / "shift" / "model.ckpt")
+    width = SMEARING_EV / 3 / args.grid.step
+    names = list(model.last_layer_parameter_names["mtt::dos"])
+    names += [name.removesuffix("weight") + "bias" for name in names]
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name in names:
+                once = gaussian_filter1d(parameter.double().numpy(), width, axis=0, mode="nearest")
+                twice = gaussian_filter1d(once, width, axis=0, mode="nearest")
+                parameter.copy_(torch.tensor(2 * once - twice))
+                names.remove(name)
+    if names:
+        sys.exit(f"smooth: the network has no parameters {', '.join(names)}; metatrain 2026.4 names them otherwise")
+    torch.save(model.get_checkpoint(), args.output / "model.ckpt")
+
+
 def export(args: argparse.Namespace) -> None:
     from petdos_md.export import export_model
 
     report = export_model(
-        args.output / "shift" / "model.ckpt",
+        args.output / "model.ckpt",
         args.output / f"{args.name}.pt",
         llpr=args.output / "llpr.ckpt",
         grid_start=args.grid.start,
@@ -178,6 +204,7 @@ def main() -> None:
         "start": (out / "start" / "model.ckpt", lambda: train(args, "start", args.start)),
         "mse": (out / "mse" / "model.ckpt", lambda: train(args, "mse", begin("mse", "start"))),
         "shift": (out / "shift" / "model.ckpt", lambda: train(args, "shift", begin("shift", "mse"))),
+        "smooth": (out / "model.ckpt", lambda: smooth(args)),
         "llpr": (out / "llpr.ckpt", lambda: llpr(args)),
         "export": (out / f"{args.name}.pt", lambda: export(args)),
         "evaluate": (out / "evaluation.json", lambda: evaluate(args)),

@@ -16,6 +16,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import tempfile
 import warnings
 from collections.abc import Iterator
@@ -107,6 +108,8 @@ def export_model(
     with _beside(output) as partial:
         trunk.export(metadata).save(str(partial))
         Readout.save(readout_path(partial), grid, weights, deviations, fingerprint)
+        # safetensors makes files that only their owner may read.
+        shutil.copymode(partial, readout_path(partial))
         folded = DOSModel.load(partial, device="cpu")
         stock = ensemble if ensemble is not None else pet
         worst_dos, worst_members = _compare(folded, stock, target, dtype)
