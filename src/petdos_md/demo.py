@@ -131,8 +131,7 @@ def table(analyses: dict[str, xr.Dataset], costs: dict[str, dict[str, float]]) -
                     f"{int(at['n_samples'])}",
                     *(f"{float(at[key]):.3f}" for key in ("chemical_potential", "fermi_level", "gap")),
                     f"{heat[0]:.4f}",
-                    "?" if math.isnan(heat[1]) else f"{heat[1]:.4f}",
-                    "?" if math.isnan(heat[2]) else f"{heat[2]:.5f}",
+                    *("?" if math.isnan(x) else f"{x:.1g}" for x in heat[1:]),
                     "?" if math.isnan(cost) else f"{cost:.1f}",
                 ]
             )
@@ -152,7 +151,7 @@ def table(analyses: dict[str, xr.Dataset], costs: dict[str, dict[str, float]]) -
 def _settings(system: System, quick: bool) -> MDSettings:
     if quick:
         return MDSettings(system.temperatures_K[:2], 20, 2, 3.0, equilibrate=4, seed=2026, checkpoint_every=50)
-    return MDSettings(system.temperatures_K, 160, 2, 3.0, equilibrate=30, seed=2026, checkpoint_every=50)
+    return MDSettings(system.temperatures_K, 300, 3, 3.0, equilibrate=60, seed=2026, checkpoint_every=50)
 
 
 class _Figures:
