@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import signal
 import subprocess
 import sys
 import time
@@ -155,12 +156,17 @@ class TestMd:
         """Ctrl-C: one line, and nothing sampled is lost."""
         arguments = md(structure, metal_path, tmp_path / "run.zarr")
         arguments[arguments.index("--steps") + 1] = "100000"
-        process = subprocess.Popen([PETDOS, *arguments], stderr=subprocess.PIPE, text=True)
-        until = time.monotonic() + 60
-        while time.monotonic() < until and len(rows(tmp_path / "run.zarr")) < 3:
-            time.sleep(0.2)
-        process.send_signal(2)
-        _, stderr = process.communicate(timeout=60)
+        # A shell's background jobs, and so perhaps this test, ignore Ctrl-C and hand that down.
+        listens = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}
+        with subprocess.Popen([PETDOS, *arguments], stderr=subprocess.PIPE, text=True, **listens) as process:
+            try:
+                until = time.monotonic() + 60
+                while time.monotonic() < until and len(rows(tmp_path / "run.zarr")) < 3:
+                    time.sleep(0.2)
+                process.send_signal(signal.SIGINT)
+                _, stderr = process.communicate(timeout=60)
+            finally:
+                process.kill()
         assert process.returncode == 130
         assert stderr.splitlines()[-1] == "petdos: interrupted; the same command with --resume goes on"
         assert len(rows(tmp_path / "run.zarr")) >= 3

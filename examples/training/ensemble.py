@@ -8,7 +8,8 @@ Follows section 4.8 of the PET-MAD-DOS article (DOI 10.1039/D5DD00557D) with the
    cancel in every integral (electron number, heat capacity). Here channels are correlated as the residuals are, at the size
    that they have in each channel (shape from the training, overall size from the validation set);
 4. the weights of the members are calibrated by Gaussian negative log-likelihood on the training set, and the epoch with the best
-   likelihood on the validation set is kept; a last common factor makes the median z-score spread of a channel one there.
+   likelihood on the validation set is kept. Last, every channel is scaled to the spread of the training residuals, and all
+   channels by one factor to a median z-score spread of one on the validation set.
 
 `mtt train` with architecture `llpr` cannot do this in metatrain 2026.4.1: its calibration constant is one number per target and
 refuses a target with many channels, and NaN makes its ensemble loss NaN. The result is a checkpoint of metatrain's `llpr`.
@@ -79,9 +80,7 @@ def make_ensemble(
     deviations = np.linalg.solve(cholesky.T, noise) * scale  # (members, features, channels)
     members = torch.tensor(np.swapaxes(deviations, 1, 2).copy(), dtype=torch.float32)
     members = calibrate(members, data["training"], data["validation"], options)
-    spread = z_spread(members, *data["validation"][:2])
-    print(f"z-scores on the validation set: median spread of a channel {np.median(spread):.2f}, scaled to one")
-    members = members.mean(dim=0) + (members - members.mean(dim=0)) * float(np.median(spread))
+    members = rescale(members, data["training"][:2], data["validation"][:2])
 
     names = model.model.last_layer_parameter_names[TARGET]
     state = model.model.state_dict()
@@ -144,14 +143,15 @@ def rotated(atoms: ase.Atoms, rotation: Rotation) -> ase.Atoms:
 def residual_statistics(
     features: np.ndarray, residuals: np.ndarray, cholesky: np.ndarray, step: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Size of the error per channel in units of the LLPR deviation, and correlation of channels by distance: both ``(n_channels,)``."""
+    """Size of the error per channel in units of the LLPR deviation, and correlation of channels by distance: both ``(n_channels,)``.
+
+    The size is that of a Gaussian with the mean absolute value found: a few structures far off shall not set the scale of all.
+    """
     ratio = standardized(features, residuals, cholesky, np.ones(residuals.shape[1]))
     defined = np.isfinite(ratio)
     count = gaussian_filter1d(defined.sum(axis=0).astype(float), 0.3 / step)
-    total = gaussian_filter1d(np.where(defined, ratio**2, 0.0).sum(axis=0), 0.3 / step)
-    known = np.flatnonzero(defined.any(axis=0))
-    scale = np.sqrt(total / np.maximum(count, 1e-12))
-    scale[known[-1] + 1 :] = scale[known[-1]]
+    total = gaussian_filter1d(np.where(defined, np.abs(ratio), 0.0).sum(axis=0), 0.3 / step)
+    scale = fill_end(np.sqrt(np.pi / 2) * total / np.maximum(count, 1e-12), defined.any(axis=0))
     standard = np.where(defined, ratio / scale, 0.0)
     n = residuals.shape[1]
     # Autocovariance over pairs of channels that are both defined (Wiener-Khinchin with zero padding).
@@ -161,6 +161,12 @@ def residual_statistics(
     numbers = np.fft.irfft(pairs.sum(axis=0))[:n]
     correlation = np.where(numbers > 0.5, sums / np.maximum(numbers, 1.0), 0.0)
     return scale, correlation / correlation[0]
+
+
+def fill_end(values: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """Channels above all targets take the value of the last one that is known."""
+    last = np.flatnonzero(known)[-1]
+    return np.where(np.arange(len(values)) > last, values[last], values)
 
 
 def standardized(features: np.ndarray, residuals: np.ndarray, cholesky: np.ndarray, scale: np.ndarray) -> np.ndarray:
@@ -213,10 +219,22 @@ def calibrate(members: torch.Tensor, training: tuple, validation: tuple, options
     return kept
 
 
-def z_spread(members: torch.Tensor, features: np.ndarray, residuals: np.ndarray) -> np.ndarray:
-    """Root mean square of residual over spread of the members, for every channel that half of the structures define."""
+def rescale(members: torch.Tensor, training: tuple, validation: tuple) -> torch.Tensor:
+    """Even out the channels by the training set, then set the size of all by the validation set."""
+    center = members.mean(dim=0)
+    z = z_scores(members, *training)
+    known = np.isfinite(z).any(axis=0)
+    with np.errstate(invalid="ignore"):
+        typical = np.sqrt(np.pi / 2) * np.nansum(np.abs(z), axis=0) / np.isfinite(z).sum(axis=0)
+    members = center + (members - center) * torch.tensor(fill_end(typical, known), dtype=members.dtype)[:, None]
+    z = z_scores(members, *validation)
+    z = z[:, np.isfinite(z).sum(axis=0) >= len(z) / 2]
+    spread = float(np.median(np.sqrt(np.nanmean(z**2, axis=0))))
+    print(f"z-scores on the validation set: median spread of a channel {spread:.2f}, scaled to one")
+    return center + (members - center) * spread
+
+
+def z_scores(members: torch.Tensor, features: np.ndarray, residuals: np.ndarray) -> np.ndarray:
+    """Residual over spread of the members: ``(n_structures, n_channels)``, NaN where the target is undefined."""
     deviations = (members - members.mean(dim=0)).double().numpy()
-    sigma = np.einsum("mcf,sf->msc", deviations, features).std(axis=0, ddof=1)
-    z = residuals / sigma
-    known = np.isfinite(z).sum(axis=0) >= len(z) / 2
-    return np.sqrt(np.nanmean(z[:, known] ** 2, axis=0))
+    return residuals / np.einsum("mcf,sf->msc", deviations, features).std(axis=0, ddof=1)

@@ -223,9 +223,8 @@ def llpr(args: argparse.Namespace) -> None:
     from ensemble import make_ensemble
 
     options = yaml.safe_load((args.options / "llpr.yaml").read_text())
-    checkpoint = args.output / "shift" / "model.ckpt"
     make_ensemble(
-        checkpoint,
+        args.output / "model.ckpt",
         args.output / "train.xyz",
         args.output / "validation.xyz",
         args.output / "llpr.ckpt",
