@@ -106,7 +106,7 @@ def cost_table(folder: Path, sizes: list[int], turns: int) -> None:
         atoms = gallium_arsenide(repeats)
         rng = np.random.default_rng(repeats)
         times: dict[str, list[float]] = {name: [] for name in rows}
-        for turn in range(turns + 2):
+        for turn in range(turns * (2 if repeats < 3 else 1) + 2):
             atoms.positions += rng.normal(0.0, 0.05, atoms.positions.shape)
             for name, run in rows.items():
                 seconds = timed(run, atoms)
@@ -182,7 +182,7 @@ def md_overhead(folder: Path, repeats: int, steps: int) -> None:
     from petdos_md.model import DOSModel
     from petdos_md.trace import Trace
 
-    model = DOSModel.load(folder / "folded.pt", device="cpu")
+    model = DOSModel.load(folder / "folded.pt", device="cpu", electrons={"Ga": 13, "As": 5})
     potentials: dict[str, Calculator] = {
         "separate potential": MetatomicCalculator(str(folder / "stock-pet.pt"), device="cpu"),
         "shared trunk": DOSCalculator(model),
@@ -208,14 +208,12 @@ def md_overhead(folder: Path, repeats: int, steps: int) -> None:
             dynamics.attach(sample, interval=10)
             total = timed(lambda _, d=dynamics: d.run(steps), atoms)  # type: ignore[misc]
             trace.close()
-            size = sum(f.stat().st_size for f in (Path(scratch) / "run.zarr").rglob("*") if f.is_file())
         # Step 0 is sampled too: the share is that of one sample in ten steps.
         share = 100 * statistics.median(spent) / (10 * (total - sum(spent)) / steps)
         limit = "<= 6" if name == "separate potential" else "<= 2"
         print(
             f"{name:<20} {steps:>6} {len(spent):>8} {total - sum(spent):8.2f} {sum(spent):11.3f} {share:11.2f} {limit:>9}"
         )
-    del size
     print(f"a sample of this model takes {model.readout.n_psi * 4 / 1000:.1f} kB in the trace (required <= 10 kB)")
 
 

@@ -236,7 +236,7 @@ def plot_dos(model: DOSModel, structures: list[Atoms], records: list[dict[str, A
     for axis in axes[:, 0]:
         axis.set_ylabel("states / (eV atom)")
     axes[0, 0].legend(loc="upper left", fontsize=8, frameon=False)
-    figure.savefig(path, dpi=100)
+    figure.savefig(path, dpi=90)
     plt.close(figure)
 
 
