@@ -151,7 +151,7 @@ def table(analyses: dict[str, xr.Dataset], costs: dict[str, dict[str, float]]) -
 def _settings(system: System, quick: bool) -> MDSettings:
     if quick:
         return MDSettings(system.temperatures_K[:2], 20, 2, 3.0, equilibrate=4, seed=2026, checkpoint_every=50)
-    return MDSettings(system.temperatures_K, 300, 3, 3.0, equilibrate=60, seed=2026, checkpoint_every=50)
+    return MDSettings(system.temperatures_K, 240, 3, 3.0, equilibrate=45, seed=2026, checkpoint_every=50)
 
 
 class _Figures:
