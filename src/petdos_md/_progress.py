@@ -14,8 +14,8 @@ from tqdm import tqdm
 
 from .errors import PetdosError
 from .md import Simulation
+from .thermo import BOLTZMANN_EV
 
-KB_EV_PER_K = 8.617333262145e-5
 _REFRESH_S = 2.0
 
 
@@ -85,7 +85,7 @@ def describe(simulation: Simulation) -> str:
     except PetdosError:
         return "no result yet"
     per_atom = [
-        x / result.n_atoms / KB_EV_PER_K for x in (result.heat_capacity.value, result.heat_capacity.sampling_err)
+        x / result.n_atoms / BOLTZMANN_EV for x in (result.heat_capacity.value, result.heat_capacity.sampling_err)
     ]
     error = f" ± {per_atom[1]:.1g}" if per_atom[1] == per_atom[1] else ""
     refused = f", {simulation.observer.n_refused} refused" if simulation.observer.n_refused else ""

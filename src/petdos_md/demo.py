@@ -20,12 +20,13 @@ from typing import TYPE_CHECKING, Any
 import ase.build
 from ase import Atoms
 
-from ._progress import KB_EV_PER_K, MDProgress
+from ._progress import MDProgress
 from .analysis import analyze
 from .errors import PetdosError, SettingError
 from .md import MDSettings, Simulation, run_md
 from .model import DOSModel
 from .potentials import Potential
+from .thermo import BOLTZMANN_EV
 from .trace import Trace
 
 if TYPE_CHECKING:
@@ -121,7 +122,7 @@ def table(analyses: dict[str, xr.Dataset], costs: dict[str, dict[str, float]]) -
     for name, data in analyses.items():
         for i, temperature in enumerate(data["temperature"].values):
             at = data.isel(temperature=i)
-            per_atom = float(at["n_atoms"]) * KB_EV_PER_K
+            per_atom = float(at["n_atoms"]) * BOLTZMANN_EV
             heat = [float(at[f"heat_capacity{kind}"]) / per_atom for kind in ("", "_model_std", "_sampling_err")]
             cost = costs.get(name, {}).get(f"{temperature:g}", math.nan)
             rows.append(

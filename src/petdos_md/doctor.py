@@ -165,6 +165,7 @@ def _try_trace() -> str:
     from .analysis import analyze
     from .model import DOSModel
     from .model_files import shipped_models
+    from .thermo import BOLTZMANN_EV
     from .trace import Trace
 
     model = DOSModel.load(shipped_models()[0])
@@ -175,7 +176,7 @@ def _try_trace() -> str:
                 atoms.rattle(0.05, seed=seed)
                 trace.append(model.evaluate(atoms), step=seed, temperature_K=600.0)
         result = analyze(Path(folder) / "doctor.zarr", model)
-    heat = float(result["heat_capacity"][0]) / 4 / 8.617333262145e-5
+    heat = float(result["heat_capacity"][0]) / 4 / BOLTZMANN_EV
     return f"C_el of aluminium at 600 K: {heat:.3f} k_B/atom"
 
 
