@@ -78,9 +78,9 @@ class TestStructures:
         message = fails(capsys, *command(path, tmp_path / "m.pt", tmp_path / "o.zarr"))
         assert "no number of valence electrons is known for Si" in message and "electrons" in message
         if command is run_eval:  # and what the message says helps
-            arguments = command(path, tmp_path / "m.pt", tmp_path / "p.zarr")
+            arguments = command(path, tmp_path / "m.pt", tmp_path / "o.zarr")
             assert main([*arguments, "--electrons", "Si=4"]) == 0
-            assert Trace.open(tmp_path / "p.zarr", "r").n_electrons.tolist() == [32.0]
+            assert Trace.open(tmp_path / "o.zarr", "r").n_electrons.tolist() == [32.0]
 
     @COMMANDS
     def test_no_atoms(self, command, metal_path, tmp_path: Path, capsys) -> None:
@@ -116,6 +116,7 @@ class TestTemperatures:
     def test_missing(self, structure, metal_path, tmp_path: Path, capsys) -> None:
         message = fails(capsys, "eval", metal_path, structure, "-o", tmp_path / "o.zarr")
         assert "frame 0 does not tell the temperature of its ensemble; give --temperature" in message
+        assert not (tmp_path / "o.zarr").exists()
         with pytest.raises(SystemExit):
             main(["md", str(structure), "--potential", "emt", "--dos", str(metal_path), "--steps", "1", "-o", "x.zarr"])
         assert "the following arguments are required: --temperature" in capsys.readouterr().err

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -84,33 +85,26 @@ def evaluate_trajectory(
         raise SettingError(f"{trajectory}: no frames with index {index!r}; give another --index")
     counts = {"n_frames": 0, "n_new": 0, "n_known": 0, "n_refused": 0}
     source = Path(trajectory).name
-    with Trace.open(output, model=model, engine="eval", metadata={"source": source}) as trace:
-        if trace.engine != "eval":
-            raise TraceError(
-                f"{output}: its samples are not of {source}; choose another -o, and give both to `petdos analyze`"
+    fresh = not os.path.lexists(output)
+    try:
+        with Trace.open(output, model=model, engine="eval", metadata={"source": source}) as trace:
+            if trace.engine != "eval":
+                raise TraceError(
+                    f"{output}: its samples are not of {source}; choose another -o, and give both to `petdos analyze`"
+                )
+            labelled = (
+                (number, atoms, _labels(atoms, number, temperature_K, replica, str(trajectory)))
+                for number, atoms in _chain(first, frames)
             )
-        pending = _chain(first, frames)
-        while group := list(islice(pending, batch)):
-            counts["n_frames"] += len(group)
-            new: list[tuple[Atoms, dict[str, Any]]] = []
-            for number, atoms in group:
-                labels = _labels(atoms, number, temperature_K, replica, str(trajectory))
-                if trace.has_step(labels["step"], labels["replica"]):
-                    counts["n_known"] += 1
-                elif _is_finite(atoms):
-                    _check(model, atoms, number, str(trajectory))
-                    new.append((atoms, labels))
-                else:
-                    trace.refuse("positions or cell are not finite", step=labels["step"], replica=labels["replica"])
-                    counts["n_refused"] += 1
-            for (_, labels), sample in zip(new, _evaluate(model, [a for a, _ in new]), strict=True):
-                if sample is None:
-                    trace.refuse("prediction is not finite", step=labels["step"], replica=labels["replica"])
-                    counts["n_refused"] += 1
-                else:
-                    counts["n_new" if trace.append(sample, **labels) else "n_known"] += 1
-            if progress is not None:
-                progress(len(group))
+            while group := list(islice(labelled, batch)):
+                _sample_group(model, trace, group, counts, str(trajectory))
+                if progress is not None:
+                    progress(len(group))
+    except (SettingError, StructureError):
+        # An empty trace would only stand in the way of the same command, put right.
+        if fresh and counts["n_new"] + counts["n_refused"] == 0:
+            shutil.rmtree(output)
+        raise
     return EvaluationResult(**counts)
 
 
@@ -149,6 +143,29 @@ def read_frames(
         raise SettingError(
             f"{path}: ASE cannot read it ({reason}); name its --format, or convert it to .extxyz"
         ) from None
+
+
+def _sample_group(
+    model: DOSModel, trace: Trace, group: list[tuple[int, Atoms, dict[str, Any]]], counts: dict[str, int], where: str
+) -> None:
+    """Evaluate some frames with their labels into the trace, and count what became of them."""
+    counts["n_frames"] += len(group)
+    new: list[tuple[Atoms, dict[str, Any]]] = []
+    for number, atoms, labels in group:
+        if trace.has_step(labels["step"], labels["replica"]):
+            counts["n_known"] += 1
+        elif _is_finite(atoms):
+            _check(model, atoms, number, where)
+            new.append((atoms, labels))
+        else:
+            trace.refuse("positions or cell are not finite", step=labels["step"], replica=labels["replica"])
+            counts["n_refused"] += 1
+    for (_, labels), sample in zip(new, _evaluate(model, [a for a, _ in new]), strict=True):
+        if sample is None:
+            trace.refuse("prediction is not finite", step=labels["step"], replica=labels["replica"])
+            counts["n_refused"] += 1
+        else:
+            counts["n_new" if trace.append(sample, **labels) else "n_known"] += 1
 
 
 def _chain(first: tuple[int, Atoms], rest: Iterator[tuple[int, Atoms]]) -> Iterator[tuple[int, Atoms]]:

@@ -174,7 +174,7 @@ def _load_checkpoint(path: Path) -> Any:
     except ModelError:
         raise
     except Exception as error:
-        reason = str(error).strip().split("\n")[0]
+        reason = str(error).strip().split("\n")[0].split(". ")[0]
         raise ModelError(f"{path}: not a readable metatrain checkpoint ({reason})") from error
 
 
