@@ -8,8 +8,8 @@ Follows section 4.8 of the PET-MAD-DOS article (DOI 10.1039/D5DD00557D) with the
    cancel in every integral (electron number, heat capacity). Here channels are correlated as the residuals are, at the size
    that they have in each channel (shape from the training, overall size from the validation set);
 4. the weights of the members are calibrated by Gaussian negative log-likelihood on the training set, and the epoch with the best
-   likelihood on the validation set is kept. Last, every channel is scaled to the spread of the training residuals, and all
-   channels by one factor to a median z-score spread of one on the validation set.
+   likelihood on the validation set is kept. Last, every channel is scaled to the spread of the training residuals, and then
+   by a factor that is smooth in energy to a z-score spread of one on the validation set.
 
 `mtt train` with architecture `llpr` cannot do this in metatrain 2026.4.1: its calibration constant is one number per target and
 refuses a target with many channels, and NaN makes its ensemble loss NaN. The result is a checkpoint of metatrain's `llpr`.
@@ -41,6 +41,8 @@ from petdos_md.metrics import align, shifted_target
 
 TARGET = "mtt::dos"
 UNCERTAINTY = "mtt::aux::dos_uncertainty"
+VALIDATION_EV = 1.5
+"""The few validation structures tell the size of the members' spread on this scale of energy, the training set tells finer shapes."""
 
 
 def make_ensemble(
@@ -80,7 +82,7 @@ def make_ensemble(
     deviations = np.linalg.solve(cholesky.T, noise) * scale  # (members, features, channels)
     members = torch.tensor(np.swapaxes(deviations, 1, 2).copy(), dtype=torch.float32)
     members = calibrate(members, data["training"], data["validation"], options)
-    members = rescale(members, data["training"][:2], data["validation"][:2])
+    members = rescale(members, data["training"][:2], data["validation"][:2], grid.step)
 
     names = model.model.last_layer_parameter_names[TARGET]
     state = model.model.state_dict()
@@ -219,8 +221,8 @@ def calibrate(members: torch.Tensor, training: tuple, validation: tuple, options
     return kept
 
 
-def rescale(members: torch.Tensor, training: tuple, validation: tuple) -> torch.Tensor:
-    """Even out the channels by the training set, then set the size of all by the validation set."""
+def rescale(members: torch.Tensor, training: tuple, validation: tuple, step: float) -> torch.Tensor:
+    """Even out the channels by the training set, then set the size, smooth in energy, by the validation set."""
     center = members.mean(dim=0)
     z = z_scores(members, *training)
     known = np.isfinite(z).any(axis=0)
@@ -228,10 +230,14 @@ def rescale(members: torch.Tensor, training: tuple, validation: tuple) -> torch.
         typical = np.sqrt(np.pi / 2) * np.nansum(np.abs(z), axis=0) / np.isfinite(z).sum(axis=0)
     members = center + (members - center) * torch.tensor(fill_end(typical, known), dtype=members.dtype)[:, None]
     z = z_scores(members, *validation)
-    z = z[:, np.isfinite(z).sum(axis=0) >= len(z) / 2]
-    spread = float(np.median(np.sqrt(np.nanmean(z**2, axis=0))))
-    print(f"z-scores on the validation set: median spread of a channel {spread:.2f}, scaled to one")
-    return center + (members - center) * spread
+    z = np.where(np.isfinite(z).sum(axis=0) >= len(z) / 2, z, np.nan)
+    known = np.isfinite(z).any(axis=0)
+    width = VALIDATION_EV / step
+    total = gaussian_filter1d(np.nansum(z**2, axis=0), width)
+    count = gaussian_filter1d(np.where(known, np.isfinite(z).sum(axis=0), 0).astype(float), width)
+    spread = fill_end(np.sqrt(total / np.maximum(count, 1e-12)), known)
+    print(f"z-scores on the validation set: spread of {spread[known].min():.2f} to {spread[known].max():.2f}, scaled to one")
+    return center + (members - center) * torch.tensor(spread, dtype=members.dtype)[:, None]
 
 
 def z_scores(members: torch.Tensor, features: np.ndarray, residuals: np.ndarray) -> np.ndarray:
