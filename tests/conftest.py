@@ -93,3 +93,36 @@ def aluminium() -> Atoms:
     atoms = ase.build.bulk("Al", cubic=True) * (2, 1, 1)
     atoms.rattle(0.05, seed=3)
     return atoms
+
+
+@pytest.fixture(scope="session")
+def lammps_model_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folded model in double precision with adaptive cutoffs, whose halo must be wider than the reach of its messages."""
+    import torch
+
+    from petdos_md.export import export_model
+    from petdos_md.testing import SMALL, write_checkpoints
+
+    folder = tmp_path_factory.mktemp("double")
+    hypers = {**SMALL, "num_neighbors_adaptive": 12.0}
+    pet, llpr = write_checkpoints(
+        folder, hypers, symbols=list(ELECTRONS), n_channels=N_CHANNELS, n_members=2, dtype=torch.float64
+    )
+    export_model(pet, folder / "double.pt", llpr=llpr, grid_start=GRID_START, electrons=ELECTRONS)
+    return folder / "double.pt"
+
+
+@pytest.fixture(scope="session")
+def lammps_model(lammps_model_path: Path):
+    """The model in double precision, loaded."""
+    from petdos_md.model import DOSModel
+
+    return DOSModel.load(lammps_model_path)
+
+
+@pytest.fixture(scope="session")
+def lammps_plugin() -> Path:
+    """The folder of the LAMMPS plugin, compiled if it is not there."""
+    from petdos_md._lammps_build import build
+
+    return build()

@@ -25,7 +25,7 @@ from petdos_md.model import DOSModel
 from petdos_md.trace import Trace
 
 PETDOS = str(Path(sys.executable).with_name("petdos"))
-COMMANDS = ["demo", "md", "eval", "analyze", "export", "info", "doctor"]
+COMMANDS = ["demo", "md", "ipi", "eval", "analyze", "levels", "evaluate", "calibrate", "export", "info", "doctor"]
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ class TestHelp:
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
         assert done.stdout.splitlines()[-1] == "False"
         for command in COMMANDS:
-            assert f"    {command} " in done.stdout
+            assert f"    {command} " in done.stdout or f"    {command}\n" in done.stdout
 
     @pytest.mark.parametrize("command", COMMANDS)
     def test_examples_are_understood(self, command: str, capsys) -> None:

@@ -21,8 +21,9 @@ EXAMPLES = Path(__file__).parent.parent / "examples"
 pytestmark = pytest.mark.skipif(not shipped_models(), reason="no model is shipped")
 
 
-def run(name: str, folder: Path) -> str:
-    done = subprocess.run([sys.executable, str(EXAMPLES / name)], cwd=folder, capture_output=True, text=True)
+def run(name: str, folder: Path, *arguments: str) -> str:
+    command = [sys.executable, str(EXAMPLES / name), *arguments]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -82,3 +83,28 @@ def test_temperatures(tmp_path: Path) -> None:
 def test_trajectory(tmp_path: Path) -> None:
     values = re.findall(r"([0-9.]+) meV/K", run("04_trajectory.py", tmp_path))
     assert len(values) == 2 and abs(float(values[0]) / float(values[1]) - 1) < 1e-5
+
+
+def test_silicon_melting(tmp_path: Path) -> None:
+    """Liquid silicon is a metal, the solid is not."""
+    first = run("06_silicon_melting.py", tmp_path, "--quick")
+    found = re.search(r"liquid at 2000 K is ([0-9.]+) times", first)
+    assert found and float(found.group(1)) > 3
+    assert (tmp_path / "outputs/06-quick/silicon-melting.png").stat().st_size > 10000
+
+
+def test_heat_capacity_of_dft(tmp_path: Path) -> None:
+    """Predictions lie within a few percent of DFT, and gamma of aluminium near its value from band theory."""
+    told = run("07_heat_capacity_vs_dft.py", tmp_path, "--quick")
+    for deviation in re.findall(r"deviation of the mean C_el\(T\) ([0-9.]+) %", told):
+        assert float(deviation) < 15
+    found = re.search(r"model ([0-9.]+) ± ([0-9.]+), DFT of the same frames ([0-9.]+)", told)
+    assert found
+    model, error, dft = map(float, found.groups())
+    assert abs(model - dft) < 4 * error and 0.8 < dft < 1.25
+
+
+def test_side_by_side(tmp_path: Path) -> None:
+    told = run("08_side_by_side.py", tmp_path, "--quick")
+    assert len(re.findall(r"^(Mg|Mg2Si|Si), (solid|liquid) at", told, re.M)) == 6
+    assert (tmp_path / "outputs/08-quick/side-by-side.png").stat().st_size > 10000

@@ -71,6 +71,12 @@ def md(args: argparse.Namespace) -> int:
     return 0
 
 
+def ipi(args: argparse.Namespace) -> int:
+    from ._command_ipi import ipi
+
+    return ipi(args)
+
+
 def eval(args: argparse.Namespace) -> int:
     from ._progress import count_bar
     from .evaluate import evaluate_trajectory
@@ -95,6 +101,10 @@ def eval(args: argparse.Namespace) -> int:
 
 
 def analyze(args: argparse.Namespace) -> int:
+    if args.pooled is not None and (args.denoise or args.weights or args.carriers or args.electronic_temperature):
+        raise SettingError(
+            "--pooled averages plain DOS of all frames; leave out --denoise, --weights, --carriers and the like"
+        )
     from ._progress import count_bar
     from .analysis import analyze
     from .report import format_table, write_report
@@ -112,12 +122,42 @@ def analyze(args: argparse.Namespace) -> int:
             reference=args.reference,
             burn_in=args.burn_in,
             error_method=args.error_method,
+            align=args.align,
+            denoise=True if args.denoise == "auto" else args.denoise or False,
+            weights=args.weights,
+            electronic_temperatures_K=parse_temperatures(args.electronic_temperature),
+            carriers=args.carriers,
             progress=show,
         )
-    paths = write_report(result, args.output, plots=not args.no_plots)
+    paths = write_report(result, args.output, plots=not args.no_plots, amount=args.units)
     print(format_table(result))
+    if args.pooled is not None:
+        from ._pooled_report import format_pooled, write_pooled
+        from .mbar import pooled_estimate
+
+        pooled = pooled_estimate(args.traces, args.pooled, args.model, burn_in=args.burn_in)
+        paths += write_pooled(pooled, result, args.output, plots=not args.no_plots)
+        print(format_pooled(pooled, result))
     print("written: " + " ".join(str(path) for path in paths))
     return 0
+
+
+def levels(args: argparse.Namespace) -> int:
+    from ._command_levels import levels
+
+    return levels(args)
+
+
+def evaluate(args: argparse.Namespace) -> int:
+    from ._command_evaluate import evaluate
+
+    return evaluate(args, parse_electrons(args.electrons))
+
+
+def calibrate(args: argparse.Namespace) -> int:
+    from ._command_evaluate import calibrate
+
+    return calibrate(args, parse_electrons(args.electrons))
 
 
 def export(args: argparse.Namespace) -> int:
@@ -126,6 +166,12 @@ def export(args: argparse.Namespace) -> int:
         import metatrain  # noqa: F401
     except ModuleNotFoundError:
         raise SettingError("export needs metatrain; install it with: pip install 'petdos-md[train]'") from None
+    if args.checkpoint == "pet-mad-dos":
+        from ._command_pet_mad_dos import export_published
+
+        return export_published(args)
+    if args.output is None or args.grid_start is None:
+        raise SettingError(f"{args.checkpoint}: give -o NAME.pt and --grid-start EV, the first energy of its DOS")
     from .export import export_model
 
     report = export_model(
@@ -159,6 +205,12 @@ def info(args: argparse.Namespace) -> int:
         for key, value in described.items():
             print(f"{key:<{width}}  {_text(value)}")
     return 0
+
+
+def lammps(args: argparse.Namespace) -> int:
+    from ._command_lammps import lammps
+
+    return lammps(args)
 
 
 def doctor(args: argparse.Namespace) -> int:
@@ -207,6 +259,29 @@ def parse_electrons(text: str | None) -> dict[str, float] | None:
         if symbol not in atomic_numbers or not electrons[symbol] > 0:
             raise SettingError(f"got --electrons {text}, expected element=number of valence electrons, as in Al=3,Mg=2")
     return electrons
+
+
+def parse_temperatures(text: str | None) -> list[float] | None:
+    """``300,600`` or ``100:2000:100`` (the last one included) as a list.
+
+    :raises SettingError: if it is something else
+    """
+    import numpy as np
+
+    if text is None:
+        return None
+    try:
+        numbers = [float(x) for x in text.replace(":", ",").split(",")]
+    except ValueError:
+        numbers = []
+    if ":" in text and len(numbers) == 3 and numbers[2] > 0 and numbers[1] >= numbers[0]:
+        first, last, step = numbers
+        numbers = [float(x) for x in np.arange(first, last + 1e-9 * step, step)]
+    elif ":" in text:
+        numbers = []
+    if not numbers or min(numbers) <= 0:
+        raise SettingError(f"got the temperatures {text}, expected T1,T2,... or FIRST:LAST:STEP in K, all positive")
+    return numbers
 
 
 def _load_model(name: str, args: argparse.Namespace) -> DOSModel:

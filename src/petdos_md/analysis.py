@@ -24,18 +24,18 @@ import numpy as np
 import xarray as xr
 
 from . import thermo
-from .averages import FrameTransform, check_constant
-from .dataset import build_dataset, relative_to_fermi
-from .errors import ModelError
+from ._inputs import TraceLike, electronic_temperatures, electrons_per_group, fermi_network, find_readout, open_traces
+from .averages import FrameTransform
+from .dataset import add_carriers, build_dataset, relative_to_fermi
+from .denoise import Denoise
 from .frames import Frames
 from .group_averages import FermiAlignment, FrameByFrameAverages, GroupAverages, LinearAverages, relative_energies
+from .networks import Network
 from .quantities import LINEAR, derive, derive_members, kernels
 from .readout import Readout
-from .sample import ModelInfo
 from .statistics import METHODS
-from .trace import HasModelInfo, Trace
-
-TraceLike = Trace | str | os.PathLike[str]
+from .trace import HasModelInfo
+from .weights import FrameWeights
 
 
 def analyze(
@@ -51,8 +51,11 @@ def analyze(
     n_electrons: float | None = None,
     electronic_temperatures_K: Sequence[float] | None = None,
     transform: FrameTransform | None = None,
+    denoise: bool | str | Path | Network = False,
+    weights: FrameWeights | str | os.PathLike[str] | None = None,
     members: bool = True,
     keep_members: bool = False,
+    carriers: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> xr.Dataset:
     """Thermal averages per ensemble temperature.
@@ -72,30 +75,51 @@ def analyze(
         which there must then be one
     :param transform: applied to the DOS of every frame and member before averaging (see
         :class:`~petdos_md.averages.FrameTransform`), on the same energies
+    :param denoise: whether to denoise every frame and member before averaging (Eqs. 11-16, :mod:`petdos_md.denoise`); the Fermi
+        level of each comes from the network beside the model if there is one, else from the integral of the raw DOS.
+        ``network`` and ``integration`` insist on one of them; a :class:`~petdos_md.networks.Network` or its file is used as given.
+        ``attrs["denoise"]`` tells what was done
+    :param weights: statistical weights in place of those of the samples: a :class:`~petdos_md.weights.FrameWeights` or its file
     :param members: whether to evaluate the ensemble; otherwise all model errors are NaN
     :param keep_members: store the average DOS of every member as ``dos_members``
+    :param carriers: count electrons and holes (:func:`petdos_md.electronic.carriers`); every average DOS must have a gap
     :param progress: called with the work done and the total
     :returns: dimensions ``temperature`` (K), ``energy`` (eV), ``member``; every variable names its unit in
         ``attrs["units"]``; energies and capacities are per structure (of ``n_atoms``); ``attrs["notes"]``, if there, says what
         to beware of
     :raises NoSamplesError: if there are no samples, or none are left
     :raises TraceError: if traces do not belong together, or lack a temperature or replica
+    :raises SettingError: if a frame has no weight in the table, or all weights of a temperature are zero
     :raises ModelError: if the model is not there or is not that of the trace
-    :raises StructureError: if composition varies within a temperature, or the number of electrons is not known
+    :raises StructureError: if composition varies within a temperature, the number of electrons is not known, or carriers
+        are asked for where a DOS has no gap
     :raises ChemicalPotentialError: if a member cannot hold the electrons on the energy grid
     """
     _check_choices(reference, align, error_method, burn_in, n_electrons)
-    frames = Frames(_open(traces), temperatures_K, burn_in, replicas)
-    readout = _readout(model, frames.model, str(frames.traces[0].path))
-    electrons = _electrons(frames, n_electrons)
-    temperatures, which = _electronic(frames, electronic_temperatures_K)
+    if denoise and transform is not None:
+        raise ValueError(
+            "denoise and transform are both given, expected one; a transform may call petdos_md.denoise.Denoise"
+        )
+    if isinstance(weights, str | os.PathLike):
+        weights = FrameWeights.read(weights)
+    frames = Frames(open_traces(traces), temperatures_K, burn_in, replicas, weights)
+    readout = find_readout(model, frames.model, str(frames.traces[0].path))
+    electrons = electrons_per_group(frames, n_electrons)
+    temperatures, which = electronic_temperatures(frames, electronic_temperatures_K)
+    network = fermi_network(denoise, model, frames.model, readout) if denoise else None
+    before: list[FrameTransform | None] = [transform] * len(electrons)
+    if denoise:
+        sizes = [int(frames.n_atoms[frames.group == index][0]) for index in range(len(electrons))]
+        before = [
+            Denoise(readout.grid.energies, size, float(n), network) for size, n in zip(sizes, electrons, strict=True)
+        ]
     with_members = members and readout.n_members > 0
 
     averages: GroupAverages
-    if transform is None and align == "average":
+    if before[0] is None and align == "average":
         averages = LinearAverages(frames, readout, progress)
     else:
-        energies, transforms = _transforms(frames, readout, transform, align, electrons)
+        energies, transforms = _transforms(frames, readout, before, align, electrons)
         averages = FrameByFrameAverages(frames, readout, transforms, energies, with_members, progress)
 
     energies, dos, n_el = averages.energies, averages.dos[which], electrons[which]
@@ -126,11 +150,15 @@ def analyze(
     if with_members and keep_members:
         whole = np.concatenate([s[which] for s in averages.member_slices()], axis=1)
         dataset["dos_members"] = ("temperature", "member", "energy"), whole, dict(dataset["dos"].attrs)
+    if carriers:
+        slices = averages.member_slices() if with_members else iter([averages.dos[:, None]])
+        add_carriers(dataset, energies, (s[which] for s in slices), n_el)
     dataset.attrs |= {
         "align": align,
         "error_method": error_method,
         "burn_in": int(burn_in),
-        "transform": "none" if transform is None else getattr(transform, "__name__", type(transform).__name__),
+        "denoise": _denoising(network) if denoise else "no",
+        "transform": "none" if before[0] is None else getattr(before[0], "__name__", type(before[0]).__name__),
     }
     return relative_to_fermi(dataset) if reference == "fermi" and align == "average" else dataset
 
@@ -153,77 +181,20 @@ def _check_choices(reference: str, align: str, error_method: str, burn_in: int, 
         raise ValueError(f"n_electrons={n_electrons} given, expected a positive number, that of the whole structure")
 
 
-def _open(traces: TraceLike | Sequence[TraceLike]) -> list[Trace]:
-    listed = [traces] if isinstance(traces, Trace | str | os.PathLike) else list(traces)
-    return [trace if isinstance(trace, Trace) else Trace.open(trace, "r") for trace in listed]
-
-
-def _readout(model: HasModelInfo | Readout | str | os.PathLike[str] | None, info: ModelInfo, where: str) -> Readout:
-    """The readout, of ``model`` or of the model that the trace names, if it belongs to the trace."""
-    if model is None or isinstance(model, str | os.PathLike):
-        from .model import DOSModel
-        from .model_files import find_model, readout_path
-
-        if model is None and not info.path:
-            raise ModelError(f"{where}: its model {info.name!r} was never stored in a file; give model=...")
-        path = info.path if model is None else os.fspath(model)
-        try:
-            # The trunk is not needed, only what maps psi.
-            beside = readout_path(find_model(path))
-            found = Readout.load(beside) if beside.is_file() else DOSModel.load(path, grid=info.grid).readout
-        except ModelError as error:
-            if model is not None:
-                raise
-            raise ModelError(
-                f"{where}: its model {info.name!r} cannot be loaded ({error}); if it has moved, give model=PATH"
-            ) from None
-    else:
-        found = model if isinstance(model, Readout) else model.readout  # type: ignore[attr-defined]
-    if found.fingerprint != info.fingerprint or found.n_psi != info.n_psi:
-        raise ModelError(
-            f"{where}: its samples were made by {info.name!r} ({info.fingerprint[:12]}), got a model with fingerprint "
-            f"{found.fingerprint[:12] or 'unknown'}; give the model that made them, from {Path(info.path) if info.path else 'where it is'}"
-        )
-    return found
-
-
-def _electrons(frames: Frames, n_electrons: float | None) -> np.ndarray:
-    """Number of electrons of every temperature, ``(n_groups,)``."""
-    if n_electrons is not None:
-        return np.full(len(frames.temperatures_K), float(n_electrons))
-    result = []
-    for index, temperature in enumerate(frames.temperatures_K):
-        rows = frames.group == index
-        check_constant(float(temperature), frames.n_atoms[rows], frames.n_electrons[rows], known=True)
-        result.append(float(frames.n_electrons[rows][0]))
-    return np.array(result)
-
-
-def _electronic(frames: Frames, temperatures_K: Sequence[float] | None) -> tuple[np.ndarray, np.ndarray]:
-    """Temperatures of the electrons, and the group of frames that belongs to each."""
-    if temperatures_K is None:
-        return frames.temperatures_K, np.arange(len(frames.temperatures_K))
-    if len(frames.temperatures_K) > 1:
-        listed = ", ".join(f"{t:g}" for t in frames.temperatures_K)
-        raise ValueError(
-            f"electronic_temperatures_K needs frames of one ensemble, got {listed} K; choose with temperatures_K"
-        )
-    values = np.asarray(temperatures_K, dtype=np.float64)
-    if values.ndim != 1 or not len(values) or not (np.isfinite(values).all() and (values > 0).all()):
-        raise ValueError(f"electronic_temperatures_K={temperatures_K} given, expected a list of positive temperatures")
-    return values, np.zeros(len(values), dtype=int)
+def _denoising(network: Network | None) -> str:
+    return f"Eqs. 11-16, Fermi level from {network.source if network else 'the integral of the raw DOS'}"
 
 
 def _transforms(
-    frames: Frames, readout: Readout, transform: FrameTransform | None, align: str, electrons: np.ndarray
+    frames: Frames, readout: Readout, before: list[FrameTransform | None], align: str, electrons: np.ndarray
 ) -> tuple[np.ndarray, list[FrameTransform]]:
     """Energies after the transforms, and the transform of each group of frames."""
-    energies, n_groups = readout.grid.energies, len(electrons)
+    energies = readout.grid.energies
     if align == "average":
-        assert transform is not None
-        return energies, [transform] * n_groups
+        return energies, [transform for transform in before if transform is not None]
     # All groups share one axis; anchored at a typical Fermi level, it loses least at its ends.
     psi = np.stack([history.mean() for history in frames.histories()])
     levels = thermo.fermi_level(energies, readout.dos(psi), electrons)
     relative = relative_energies(energies, float(np.mean(levels)))
-    return relative, [FermiAlignment(energies, relative, float(n), transform) for n in electrons]
+    aligned = [FermiAlignment(energies, relative, float(n), t) for n, t in zip(electrons, before, strict=True)]
+    return relative, list(aligned)

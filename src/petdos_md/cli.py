@@ -54,7 +54,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"petdos {version('petdos-md')}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for add in (_demo, _md, _eval, _analyze, _export, _info, _doctor):
+    for add in (_demo, _md, _ipi, _eval, _analyze, _levels, _evaluate, _calibrate, _export, _info, _lammps, _doctor):
         add(commands)
     return parser
 
@@ -129,6 +129,42 @@ def _md(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--resume", action="store_true", help="go on with a run that ended early")
 
 
+def _ipi(commands: argparse._SubParsersAction) -> None:
+    parser = _command(
+        commands,
+        "ipi",
+        "Run an input of i-PI and sample the electronic structure of all its replicas and beads.\n"
+        "Ends as `i-pi` does: with a RESTART, from which the same command with RESTART for the input goes on.",
+        "  petdos ipi input.xml --dos almgsi-lda --every 50 -o run.zarr\n"
+        "  petdos ipi --snippet --dos almgsi-lda --every 50 -o run.zarr",
+    )
+    parser.add_argument("input", nargs="?", metavar="INPUT", help="an input of i-PI, or a RESTART or checkpoint file")
+    parser.add_argument("--dos", metavar="M", help="the DOS model: a shipped model or a .pt file")
+    _model_options(parser)
+    parser.add_argument("--every", type=int, metavar="N", help="steps between samples")
+    parser.add_argument(
+        "-o", "--output", metavar="RUN.zarr", help="the trace; samples after the RESTART are taken again"
+    )
+    parser.add_argument("--burn-in", type=int, default=0, metavar="STEPS", help="no samples at earlier steps")
+    parser.add_argument(
+        "--max-failed",
+        type=int,
+        default=10,
+        metavar="N",
+        help="failures in a row that end the run (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--previous", metavar="OLD.zarr", help="the trace that the run of the RESTART has written so far"
+    )
+    parser.add_argument(
+        "--collect",
+        metavar="STRUCTURE",
+        help="run nothing: sort psi that drivers sent as extras, of these atoms, into a trace",
+    )
+    parser.add_argument("--snippet", action="store_true", help="print what samples with the stock `i-pi`, to be pasted")
+    parser.add_argument("--drivers", action="store_true", help="print the folder of the force fields for i-PI")
+
+
 def _eval(commands: argparse._SubParsersAction) -> None:
     parser = _command(
         commands,
@@ -171,7 +207,107 @@ def _analyze(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--burn-in", type=int, default=0, metavar="STEPS", help="leave out earlier steps")
     parser.add_argument("--temperature", type=float, nargs="+", metavar="T", help="these only, K")
     parser.add_argument("--error-method", choices=("autocorrelation", "blocking"), default="autocorrelation")
+    parser.add_argument(
+        "--pooled",
+        type=float,
+        nargs="*",
+        metavar="T",
+        help="also reweight all frames to these temperatures with MBAR, K",
+    )
     parser.add_argument("--no-plots", action="store_true", help="write the data only")
+    parser.add_argument(
+        "--align", choices=("average", "frames"), default="average",
+        help="shift the average, or every frame and member, to its Fermi level (default: %(default)s)",
+    )  # fmt: skip
+    _denoise(parser)
+    parser.add_argument("--weights", metavar="FILE", help="table of step (replica) weight, in place of the trace's own")
+    parser.add_argument(
+        "--units", choices=("cell", "atom", "mol", "kB"), default="cell",
+        help="what extensive quantities in the files refer to (default: %(default)s, eV and eV/K per structure)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--electronic-temperature", metavar="T", help="of the electrons, K: T1,T2,... or FIRST:LAST:STEP"
+    )
+    parser.add_argument("--carriers", action="store_true", help="count electrons and holes of a system with a gap")
+
+
+def _levels(commands: argparse._SubParsersAction) -> None:
+    parser = _command(
+        commands,
+        "levels",
+        "Fermi level, band gap and DOS at the Fermi level of every frame: raw, denoised, and by networks.\n"
+        "Writes levels.csv (thermal means with errors), series.csv (frames), levels.nc and levels.png.",
+        "  petdos levels run.zarr -o results",
+    )
+    parser.add_argument("traces", nargs="+", metavar="X.zarr", help="one trace, or several of the same model")
+    parser.add_argument("-o", "--output", required=True, metavar="OUT", help="folder for the results")
+    parser.add_argument("--model", metavar="M", help="the model, if it is no longer where the trace says")
+    parser.add_argument("--road", choices=("raw", "denoised", "network"), nargs="+", help="only these (default: all)")
+    parser.add_argument("--burn-in", type=int, default=0, metavar="STEPS", help="leave out earlier steps")
+    parser.add_argument("--temperature", type=float, nargs="+", metavar="T", help="these only, K")
+    _denoise(parser, always=True)
+    parser.add_argument("--weights", metavar="FILE", help="table of step (replica) weight, in place of the trace's own")
+    parser.add_argument(
+        "--threshold", type=float, default=0.1, metavar="X", help="states/eV/atom of a gap (default: %(default)s)"
+    )
+    parser.add_argument("--no-members", action="store_true", help="of the mean prediction only: fast, no model errors")
+    parser.add_argument("--no-plots", action="store_true", help="write the data only")
+
+
+def _evaluate(commands: argparse._SubParsersAction) -> None:
+    parser = _command(
+        commands,
+        "evaluate",
+        "Compare a model with reference structures: error of the DOS, symmetry error, and whether model errors are right.\n"
+        "Structures carry `dos`, or `eigenvalues` and `kweights`, in their info. Writes tables and figures.",
+        "  petdos evaluate almgsi-lda almgsi-lda.xyz.xz --where index%10=3 -o evaluation",
+    )
+    _references(parser)
+    parser.add_argument("-o", "--output", required=True, metavar="OUT", help="folder for the results")
+    parser.add_argument("--subset", metavar="KEY", help="key in info that names the subset (default: subset or tag)")
+    parser.add_argument(
+        "--temperature", type=float, nargs="+", default=[300.0, 1000.0, 3000.0], metavar="T", help="of mu and C_el, K"
+    )
+    parser.add_argument("--no-symmetry", action="store_true", help="leave out the 38 rotations of each structure")
+    parser.add_argument("--no-plots", action="store_true", help="write the data only")
+    _model_options(parser)
+
+
+def _calibrate(commands: argparse._SubParsersAction) -> None:
+    parser = _command(
+        commands,
+        "calibrate",
+        "Give a model an ensemble with correlated channels, fitted on a calibration split, so that errors of integrals come out right.\n"
+        "The mean prediction stays exactly what it was, so that traces of the old model can be analyzed with the new one.",
+        "  petdos calibrate almgsi-lda almgsi-lda.xyz.xz --where index%10=7 -o calibrated.pt",
+    )
+    _references(parser)
+    parser.add_argument("-o", "--output", required=True, metavar="NAME.pt")
+    parser.add_argument("--members", type=int, default=64, metavar="N", help="of the ensemble (default: %(default)s)")
+    parser.add_argument("--features", metavar="DATASET", help="training structures, which tell what the model has seen")
+    parser.add_argument("--features-where", metavar="CONDITION", help="which of them")
+    parser.add_argument("--seed", type=int, default=0, metavar="S", help="of the members (default: %(default)s)")
+    _model_options(parser)
+
+
+def _references(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", metavar="MODEL", help="a shipped model or a .pt file")
+    parser.add_argument("dataset", metavar="DATASET", help="any file that ASE reads, also compressed")
+    parser.add_argument(
+        "--where", metavar="CONDITION", help="only structures with key=value or key%%number=value in info"
+    )
+
+
+def _denoise(parser: argparse.ArgumentParser, always: bool = False) -> None:
+    parser.add_argument(
+        "--denoise",
+        nargs="?",
+        const="auto",
+        default="auto" if always else None,
+        metavar="HOW",
+        help="Eqs. 11-16 of the article for every frame and member, with the Fermi level from the `network` beside the model, by "
+        "`integration`, or from a network FILE (default: network if there is one)",
+    )
 
 
 def _export(commands: argparse._SubParsersAction) -> None:
@@ -179,14 +315,21 @@ def _export(commands: argparse._SubParsersAction) -> None:
         commands,
         "export",
         "Make a fast model of a metatrain checkpoint: NAME.pt and NAME.readout.safetensors.\n"
+        "For pet-mad-dos, the published universal model, checkpoint and networks are downloaded.\n"
         "The result is compared with the checkpoint's own model; nothing is written if they differ.",
-        "  petdos export model.ckpt --llpr llpr.ckpt --electrons Al=3,Mg=2,Si=4 --grid-start -20 -o almgsi.pt",
+        "  petdos export model.ckpt --llpr llpr.ckpt --electrons Al=3,Mg=2,Si=4 --grid-start -20 -o almgsi.pt\n"
+        "  petdos export pet-mad-dos",
     )
-    parser.add_argument("checkpoint", metavar="CKPT", help="of metatrain's PET, or of LLPR around it")
+    parser.add_argument(
+        "checkpoint", metavar="CKPT", help="of metatrain's PET, or LLPR around it; or pet-mad-dos, the published one"
+    )
+    parser.add_argument("--files", metavar="FOLDER", help="where the files of pet-mad-dos are, instead of a download")
     parser.add_argument("--llpr", metavar="CKPT", help="LLPR checkpoint of the same network, for the ensemble")
-    parser.add_argument("-o", "--output", required=True, metavar="NAME.pt")
+    parser.add_argument("-o", "--output", metavar="NAME.pt", help="needed, but for pet-mad-dos (pet-mad-dos.pt)")
     parser.add_argument("--electrons", metavar="Al=3,...", help="valence electrons of each element's pseudopotential")
-    parser.add_argument("--grid-start", required=True, type=float, metavar="EV", help="first energy of the DOS, eV")
+    parser.add_argument(
+        "--grid-start", type=float, metavar="EV", help="first energy of the DOS, eV; needed, but for pet-mad-dos"
+    )
     parser.add_argument(
         "--grid-step", type=float, default=0.05, metavar="EV", help="spacing, eV (default: %(default)s)"
     )
@@ -203,6 +346,18 @@ def _info(commands: argparse._SubParsersAction) -> None:
     )
     parser.add_argument("path", metavar="MODEL|TRACE", help="a shipped model, a .pt file, or a trace")
     parser.add_argument("--json", action="store_true", help="for programs")
+
+
+def _lammps(commands: argparse._SubParsersAction) -> None:
+    parser = _command(
+        commands,
+        "lammps",
+        "Compile the LAMMPS plugin for the installed versions.\n"
+        "Once is enough until LAMMPS, torch or this package is upgraded. Needs g++ and petdos-md[lammps].",
+        "  petdos lammps build",
+    )
+    parser.add_argument("action", choices=("build",), help="compile compute petdos and fix petdos")
+    parser.add_argument("--force", action="store_true", help="compile again")
 
 
 def _doctor(commands: argparse._SubParsersAction) -> None:

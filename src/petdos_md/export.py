@@ -105,7 +105,7 @@ def export_model(
     from metatomic.torch import ModelMetadata
 
     metadata = ModelMetadata(name=record["name"], description=description, extra={METADATA_KEY: json.dumps(record)})
-    with _beside(output) as partial:
+    with beside(output) as partial:
         trunk.export(metadata).save(str(partial))
         Readout.save(readout_path(partial), grid, weights, deviations, fingerprint)
         # safetensors makes files that only their owner may read.
@@ -283,7 +283,7 @@ def _fingerprint(trunk: Any, weights: torch.Tensor, deviations: torch.Tensor | N
 
 
 @contextmanager
-def _beside(output: Path) -> Iterator[Path]:
+def beside(output: Path) -> Iterator[Path]:
     """A path in a temporary folder beside ``output``, so that the final renames are atomic."""
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=output.parent, prefix=".petdos-export-") as folder:

@@ -15,8 +15,9 @@ import numpy as np
 import scipy.sparse
 
 from .averages import check_constant, same_temperature
-from .errors import NoSamplesError, TraceError
+from .errors import NoSamplesError, SettingError, TraceError
 from .trace import Trace
+from .weights import FrameWeights
 
 CHUNK_BYTES = 32e6
 HISTORY_BYTES = 256e6
@@ -51,7 +52,9 @@ class Frames:
     :param temperatures_K: keep these ensembles only; all if None
     :param burn_in: drop samples with a smaller step
     :param replicas: keep these replicas only; all if None
+    :param weights: statistical weights in place of those of the samples
     :raises NoSamplesError: if nothing is left
+    :raises SettingError: if the weights of a temperature are all zero, or not finite or negative
     :raises TraceError: if the traces are of different models, a temperature or replica is not in them, or frames differ in
         composition
     """
@@ -62,6 +65,7 @@ class Frames:
         temperatures_K: Sequence[float] | None = None,
         burn_in: int = 0,
         replicas: Sequence[int] | None = None,
+        weights: FrameWeights | None = None,
     ) -> None:
         if not traces or not any(len(trace) for trace in traces):
             raise NoSamplesError(f"{_names(traces)}: no samples yet; run some steps before analyzing")
@@ -85,8 +89,13 @@ class Frames:
         self.group = self._grouped(temperatures_K, burn_in, replicas)
         # Series of one simulation: of one trace and one replica.
         _, self.segment = np.unique(np.stack([self.source, self.replica]), axis=1, return_inverse=True)
+        if weights is not None:
+            kept = self.group >= 0
+            self.weight = np.where(kept, 1.0, 0.0)
+            self.weight[kept] = weights.of(self.replica[kept], self.step[kept])
         for index, temperature in enumerate(self.temperatures_K):
             rows = self.group == index
+            _check_weights(self.weight[rows], temperature, _names(self.traces))
             check_constant(temperature, self.n_atoms[rows], self.n_electrons[rows])
 
     def __len__(self) -> int:
@@ -238,6 +247,13 @@ def assign_blocks(segments: np.ndarray, max_blocks: int) -> tuple[np.ndarray, np
     rank = np.arange(n) - np.repeat(starts, np.diff(np.r_[starts, n]))
     new = rank % length == 0
     return np.cumsum(new) - 1, segments[new], length
+
+
+def _check_weights(weights: np.ndarray, temperature_K: float, where: str) -> None:
+    if not (np.isfinite(weights).all() and (weights >= 0).all()):
+        raise SettingError(f"{where}: weights at {temperature_K:g} K are negative or not finite, expected numbers >= 0")
+    if not weights.any():
+        raise SettingError(f"{where}: all weights at {temperature_K:g} K are zero, so there is nothing to average")
 
 
 def _names(traces: Sequence[Trace]) -> str:

@@ -6,7 +6,7 @@
 >>> best.shift, best.squared_error  # the prediction lies one channel higher
 (1, 0.0)
 
-Equations 3, 4, 8 and 9 of the PET-MAD-DOS article (DOI 10.1039/D5DD00557D).
+Equations 3, 4 and 8 to 10 of the PET-MAD-DOS article (DOI 10.1039/D5DD00557D).
 """
 
 from __future__ import annotations
@@ -14,6 +14,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+from ase import Atoms
+from scipy.integrate import lebedev_rule
+from scipy.spatial.transform import Rotation
 
 
 class Alignment(NamedTuple):
@@ -24,6 +27,9 @@ class Alignment(NamedTuple):
 
     squared_error: float
     """Integral of the squared difference at this shift, (states/eV)^2 eV."""
+
+    refined: float
+    """The shift between channels, from a parabola through the squared differences around the best one."""
 
 
 def align(target: np.ndarray, prediction: np.ndarray, step: float, max_shift: int = 200) -> Alignment:
@@ -58,7 +64,12 @@ def align(target: np.ndarray, prediction: np.ndarray, step: float, max_shift: in
     tail = np.concatenate([[0.0], np.cumsum(padded**2)])[: 2 * max_shift + 1]
     squared = step * ((difference**2).sum(axis=1) + tail)
     best = int(np.argmin(squared))
-    return Alignment(best - max_shift, float(squared[best]))
+    between = 0.0
+    if 0 < best < len(squared) - 1:
+        left, middle, right = squared[best - 1 : best + 2]
+        # At a minimum neither neighbor is lower, so that this lies within half a channel.
+        between = float((left - right) / 2 / (left - 2 * middle + right)) if left + right > 2 * middle else 0.0
+    return Alignment(best - max_shift, float(squared[best]), best - max_shift + between)
 
 
 def dos_rmse(
@@ -86,6 +97,34 @@ def dos_rmse(
     squared = [align(t, p, step, max_shift).squared_error for t, p in zip(targets, predictions, strict=True)]
     errors = np.sqrt(squared) / np.asarray(n_electrons, dtype=np.float64)
     return float(np.sqrt(np.mean(errors**2))), errors
+
+
+def rotations() -> list[np.ndarray]:
+    """38 rotations that take the z axis to the points of a Lebedev grid, as for Eq. 10; each ``(3, 3)``."""
+    points, _ = lebedev_rule(9)
+    x, y, z = points
+    angles = np.stack([np.arctan2(y, x), np.arccos(np.clip(z, -1, 1))], axis=1)
+    return list(Rotation.from_euler("ZY", angles).as_matrix())
+
+
+def rotated(atoms: Atoms, rotation: np.ndarray) -> Atoms:
+    """A rigidly rotated copy.
+
+    :param rotation: ``(3, 3)``
+    """
+    copy = Atoms(atoms.numbers, positions=atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
+    copy.set_cell(atoms.cell[:] @ rotation.T)
+    copy.positions = atoms.positions @ rotation.T
+    return copy
+
+
+def symmetry_error(dos: np.ndarray, n_electrons: float, step: float) -> float:
+    """Scatter of the predictions for rotated copies of a structure (Eq. 10), eV^-0.5 electrons^-1 state.
+
+    :param dos: ``(n_rotations, n)``
+    """
+    dos = np.asarray(dos, dtype=np.float64)
+    return float(np.sqrt(((dos - dos.mean(axis=0)) ** 2).mean(axis=0).sum() * step) / n_electrons)
 
 
 def shifted_target(target: np.ndarray, shift: int) -> np.ndarray:

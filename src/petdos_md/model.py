@@ -26,6 +26,7 @@ from ase.data import chemical_symbols
 from metatomic.torch import AtomisticModel, ModelEvaluationOptions, ModelOutput, System
 from vesin.metatomic import NeighborList
 
+from .chunks import hops_needed, sum_over_chunks
 from .errors import ModelError, PredictionError, StructureError
 from .grid import EnergyGrid
 from .model_files import as_written, choose_device, display_path, dos_output, find_model, load_file, readout_path
@@ -222,22 +223,31 @@ class DOSModel:
             )
 
     @overload
-    def evaluate(self, atoms: Atoms) -> Sample: ...
+    def evaluate(self, atoms: Atoms, *, max_atoms_per_chunk: int | None = None) -> Sample: ...
     @overload
-    def evaluate(self, atoms: Sequence[Atoms]) -> list[Sample]: ...
-    def evaluate(self, atoms: Atoms | Sequence[Atoms]) -> Sample | list[Sample]:
+    def evaluate(self, atoms: Sequence[Atoms], *, max_atoms_per_chunk: int | None = None) -> list[Sample]: ...
+    def evaluate(
+        self, atoms: Atoms | Sequence[Atoms], *, max_atoms_per_chunk: int | None = None
+    ) -> Sample | list[Sample]:
         """Evaluate one structure, or several in batches.
 
+        :param max_atoms_per_chunk: evaluate larger structures in parts of so many atoms at most, halos included, to bound the
+            memory; see :mod:`petdos_md.chunks`
         :raises StructureError: if a structure cannot be evaluated, see :meth:`check`
         :raises PredictionError: if the model returns NaN or infinity
+        :raises SettingError: if chunks of that size are too small for the range of the model
         """
         if isinstance(atoms, Atoms):
-            return self.evaluate([atoms])[0]
+            return self.evaluate([atoms], max_atoms_per_chunk=max_atoms_per_chunk)[0]
         for structure in atoms:
             self.check(structure)
         samples: list[Sample] = []
-        for batch in _batches(atoms):
-            for structure, parts in zip(batch, self._record(batch), strict=True):
+        for batch in _batches(atoms) if max_atoms_per_chunk is None else [[a] for a in atoms]:
+            if max_atoms_per_chunk is not None and len(batch[0]) > max_atoms_per_chunk:
+                records = [self._record_in_chunks(batch[0], max_atoms_per_chunk)]
+            else:
+                records = self._record(batch)
+            for structure, parts in zip(batch, records, strict=True):
                 samples.append(self._sample(structure, parts))
         return samples
 
@@ -322,6 +332,18 @@ class DOSModel:
     def _record(self, batch: Sequence[Atoms]) -> list[list[np.ndarray]]:
         return self._parts(self._run_plain(batch, self._outputs), len(batch))
 
+    def _record_in_chunks(self, atoms: Atoms, max_atoms: int) -> list[np.ndarray]:
+        system = self._system(atoms)
+        for neighbors in self._neighbors:
+            neighbors.add_neighbor_list([system], copy=True)
+
+        def run(part: System) -> list[torch.Tensor]:
+            result = self._forward([part], self._outputs, "atom")
+            return [result[name].block().values for name in self._outputs]
+
+        with torch.no_grad():
+            return sum_over_chunks(system, hops_needed(self._model.capabilities(), self.cutoff), max_atoms, run)
+
     def _parts(self, result: dict[str, Any], n: int) -> list[list[np.ndarray]]:
         arrays = [result[name].block().values.detach().double().cpu().numpy() for name in self._outputs]
         return [[array[i] for array in arrays] for i in range(n)]
@@ -342,7 +364,10 @@ class DOSModel:
     def _run(self, systems: list[System], outputs: tuple[str, ...]) -> dict[str, Any]:
         for neighbors in self._neighbors:
             neighbors.add_neighbor_list(systems, copy=True)
-        requested = {n: ModelOutput(unit="eV" if n == "energy" else "", sample_kind="system") for n in outputs}
+        return self._forward(systems, outputs, "system")
+
+    def _forward(self, systems: list[System], outputs: tuple[str, ...], sample_kind: str) -> dict[str, Any]:
+        requested = {n: ModelOutput(unit="eV" if n == "energy" else "", sample_kind=sample_kind) for n in outputs}
         options = ModelEvaluationOptions(length_unit="angstrom", outputs=requested)
         with as_written():
             return self._model(systems, options, check_consistency=False)

@@ -36,7 +36,7 @@ MARKERS = "osD^vP"
 MAX_CURVES = 5
 """Temperatures drawn in one panel; of more, an even choice is taken that keeps the lowest and the highest."""
 
-_STYLE: Any = {
+STYLE: Any = {
     "font.size": 9.5,
     "axes.linewidth": 0.8,
     "axes.labelsize": 10,
@@ -75,8 +75,8 @@ def plot_dos(
             raise ValueError(
                 f"{name or 'the result'}: energies are relative to the Fermi level; analyze with reference='raw'"
             )
-    with matplotlib.rc_context(_STYLE):
-        figure = _figure(7.2, 0.9 + 2.35 * len(named) if len(named) > 1 else 4.2)
+    with matplotlib.rc_context(STYLE):
+        figure = new_figure(7.2, 0.9 + 2.35 * len(named) if len(named) > 1 else 4.2)
         panels = figure.subplots(len(named), 1, sharex=True, squeeze=False)[:, 0]
         limits = energy_range or _common_range([_default_range(data, reference) for data in named.values()])
         for axes, (name, data) in zip(panels, named.items(), strict=True):
@@ -105,8 +105,8 @@ def plot_heat_capacity(results: Results, *, sommerfeld: bool = True, sigmas: flo
     :param sigmas: half width of band and bars in standard errors
     """
     named = _named(results)
-    with matplotlib.rc_context(_STYLE):
-        figure = _figure(6.2, 4.2)
+    with matplotlib.rc_context(STYLE):
+        figure = new_figure(6.2, 4.2)
         axes = figure.subplots()
         handles: list[Handle] = []
         labels: list[str] = []
@@ -116,7 +116,9 @@ def plot_heat_capacity(results: Results, *, sommerfeld: bool = True, sigmas: flo
             if sommerfeld and float(sommerfeld_slope(data)) > 0:
                 t = np.array([0.0, float(data["temperature"].max()) * 1.04])
                 line = sommerfeld_slope(data) * t / _per_atom(data, i=0)
-                axes.plot(t, line, color=_color(i), linewidth=0.9, linestyle=":", label=f"sommerfeld {name}", zorder=1)
+                axes.plot(
+                    t, line, color=system_color(i), linewidth=0.9, linestyle=":", label=f"sommerfeld {name}", zorder=1
+                )
         bands, texts = _band_legend(
             sigmas, any(np.isfinite(d["heat_capacity_model_std"]).any() for d in named.values())
         )
@@ -144,7 +146,7 @@ def plot_heat_capacity(results: Results, *, sommerfeld: bool = True, sigmas: flo
 
 def save(figure: Figure, path: str | Path, dpi: float = 160) -> Path:
     """Write a figure; the ending of the path tells the format."""
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure.savefig(path, dpi=dpi)
     return Path(path)
 
@@ -206,7 +208,7 @@ def _capacity_line(axes: Axes, data: xr.Dataset, i: int, sigmas: float) -> Handl
     y, model, sampling = (
         data[name].values * scale for name in ("heat_capacity", "heat_capacity_model_std", "heat_capacity_sampling_err")
     )
-    color = _color(i)
+    color = system_color(i)
     if np.isfinite(model).any():
         if len(t) > 1:
             axes.fill_between(t, y - sigmas * model, y + sigmas * model, color=color, alpha=0.18, linewidth=0, zorder=2)
@@ -268,7 +270,7 @@ def _per_atom(data: xr.Dataset, i: int) -> float:
     return float(data["n_atoms"][i]) * BOLTZMANN_EV
 
 
-def _color(i: int) -> str:
+def system_color(i: int) -> str:
     return SYSTEM_COLORS[i % len(SYSTEM_COLORS)]
 
 
@@ -279,7 +281,7 @@ def _named(results: Results) -> dict[str, xr.Dataset]:
     return named
 
 
-def _figure(width: float, height: float) -> Figure:
+def new_figure(width: float, height: float) -> Figure:
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure

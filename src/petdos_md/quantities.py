@@ -30,6 +30,8 @@ UNITS = {
     "heat_capacity": "eV/K",
     "heat_capacity_finite_difference": "eV/K",
     "gap": "eV",
+    "dos_at_fermi_level": "states/eV",
+    "sommerfeld_gamma": "eV/K^2",
 }
 """Derived quantities and their units, per structure."""
 
@@ -44,10 +46,15 @@ DESCRIPTIONS = {
     "heat_capacity": "electronic heat capacity dU/dT at a constant number of electrons",
     "heat_capacity_finite_difference": "the same as [U(T + d) - U(T - d)] / 2d with d = T / 1000, as a check",
     "gap": "width around the Fermi level with a DOS below 0.01 states/eV/electron",
+    "dos_at_fermi_level": "DOS at the Fermi level",
+    "sommerfeld_gamma": "Sommerfeld coefficient pi^2/3 k_B^2 g(E_F), the slope of C_el at T = 0",
 }
 
 LINEAR = tuple(name for name in UNITS if name not in ("gap", "heat_capacity_finite_difference"))
 """Quantities whose sampling error follows from linear response."""
+
+SOMMERFELD = np.pi**2 / 3 * thermo.BOLTZMANN_EV**2
+"""gamma / g(E_F) in eV^2/K^2."""
 
 MEMBER_BYTES = 64e6
 
@@ -103,6 +110,8 @@ def derive(
         "heat_capacity": lambda: thermo.heat_capacity(*args, mu=mu),
         "heat_capacity_finite_difference": lambda: thermo.heat_capacity_finite_difference(*args),
         "gap": lambda: thermo.band_gap(*args[:3]),
+        "dos_at_fermi_level": lambda: thermo.dos_at_fermi_level(*args[:3]),
+        "sommerfeld_gamma": lambda: SOMMERFELD * get("dos_at_fermi_level"),
     }
     return {name: get(name) for name in names}
 
@@ -180,6 +189,10 @@ def kernels(
             result[name] = free
         elif name == "heat_capacity":
             result[name] = thermo.heat_capacity_kernel(*args, mu=mu)
+        elif name == "dos_at_fermi_level":
+            result[name] = _dos_at_fermi_kernel(energies, dos, n_electrons, fermi)
+        elif name == "sommerfeld_gamma":
+            result[name] = SOMMERFELD * _dos_at_fermi_kernel(energies, dos, n_electrons, fermi)
         else:
             raise ValueError(f"no linear response is known for {name!r}, expected one of {', '.join(LINEAR)}")
     return result
@@ -189,3 +202,14 @@ def _ground_state_kernel(energies: np.ndarray, dos: np.ndarray, n_electrons: flo
     """dU(T = 0) = int_{-inf}^{E_F} dg (E - E_F) dE: the electrons that dg displaces come from the Fermi level."""
     level = np.atleast_1d(thermo.fermi_level(energies, dos, n_electrons))
     return step_weights(energies, level)[1][0]
+
+
+def _dos_at_fermi_kernel(energies: np.ndarray, dos: np.ndarray, n_electrons: float, fermi: np.ndarray) -> np.ndarray:
+    """dg(E_F) = dg at the old level + g' dE_F, ``fermi`` being the kernel of E_F."""
+    level = float(thermo.fermi_level(energies, dos, n_electrons))
+    i = int(np.clip(np.searchsorted(energies, level, side="left") - 1, 0, len(energies) - 2))
+    width = energies[i + 1] - energies[i]
+    result = (dos[i + 1] - dos[i]) / width * fermi
+    result[i] += (energies[i + 1] - level) / width
+    result[i + 1] += (level - energies[i]) / width
+    return result

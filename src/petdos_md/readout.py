@@ -36,6 +36,7 @@ class Readout:
         trailing (direct models) part of psi; None if there is no ensemble
     :param fingerprint: identity of the model that the weights belong to
     :param direct: psi begins with the DOS itself and the map picks it
+    :param ancestors: fingerprints of models with the same trunk and mean, but another ensemble (see :mod:`petdos_md.calibrate`)
     """
 
     def __init__(
@@ -46,7 +47,9 @@ class Readout:
         n_psi: int,
         fingerprint: str = "",
         direct: bool = False,
+        ancestors: tuple[str, ...] = (),
     ) -> None:
+        self.ancestors = ancestors
         self.grid, self.n_psi, self.fingerprint, self.direct = grid, n_psi, fingerprint, direct
         self._weights = None if weights is None else weights.to(torch.float64)
         self._deviations = deviations
@@ -104,17 +107,41 @@ class Readout:
         deviations = _map_tensor(path, "deviations") if has_ensemble else None
         grid = EnergyGrid.from_dict(json.loads(header["grid"]))
         _check_shapes(grid, weights, deviations, str(path))
-        return cls(grid, weights, deviations, int(weights.shape[1]), header["fingerprint"])
+        ancestors = tuple(json.loads(header.get("ancestors", "[]")))
+        return cls(grid, weights, deviations, int(weights.shape[1]), header["fingerprint"], ancestors=ancestors)
+
+    @property
+    def mean_weights(self) -> torch.Tensor:
+        """A, ``(n_channels, n_psi)``.
+
+        :raises ModelError: for a direct model, which maps nothing
+        """
+        if self._weights is None:
+            raise ModelError(
+                "a model that is not folded has no weights of its own to read; export its checkpoint with `petdos export`"
+            )
+        return self._weights
+
+    def belongs_to(self, fingerprint: str) -> bool:
+        """Whether psi of the model with this fingerprint is psi of this readout."""
+        return fingerprint == self.fingerprint or fingerprint in self.ancestors
 
     @staticmethod
     def save(
-        path: str | Path, grid: EnergyGrid, weights: torch.Tensor, deviations: torch.Tensor | None, fingerprint: str
+        path: str | Path,
+        grid: EnergyGrid,
+        weights: torch.Tensor,
+        deviations: torch.Tensor | None,
+        fingerprint: str,
+        ancestors: tuple[str, ...] = (),
     ) -> None:
         """Write a readout: safetensors with the tensors ``weights`` and ``deviations`` and a text header."""
         tensors = {"weights": weights.contiguous()}
         if deviations is not None:
             tensors["deviations"] = deviations.contiguous()
         header = {"format": FORMAT, "grid": json.dumps(grid.to_dict()), "fingerprint": fingerprint}
+        if ancestors:
+            header["ancestors"] = json.dumps(ancestors)
         save_file(tensors, str(path), metadata=header)
 
     def dos(self, psi: np.ndarray) -> np.ndarray:

@@ -16,11 +16,12 @@ import numpy as np
 import xarray as xr
 
 from .thermo import BOLTZMANN_EV
+from .units import in_units
 
 FILES = ("thermo.csv", "dos.nc", "summary.json", "dos.png", "heat_capacity.png")
 
 
-def write_report(dataset: xr.Dataset, out_dir: str | Path, *, plots: bool = True) -> list[Path]:
+def write_report(dataset: xr.Dataset, out_dir: str | Path, *, plots: bool = True, amount: str = "cell") -> list[Path]:
     """Write :data:`FILES` into a folder, replacing those of an earlier report.
 
     ``thermo.csv``: one row per temperature, units in the header, ``nan`` for what is not known. ``dos.nc``: the whole
@@ -28,18 +29,21 @@ def write_report(dataset: xr.Dataset, out_dir: str | Path, *, plots: bool = True
 
     :param dataset: of :func:`petdos_md.analyze`
     :param plots: whether to draw ``dos.png`` and ``heat_capacity.png``
+    :param amount: what extensive quantities in ``thermo.csv`` and ``summary.json`` refer to, see
+        :func:`petdos_md.units.in_units`; ``dos.nc`` is always per structure
     :returns: paths of the files
     """
     folder = Path(out_dir)
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / name for name in (FILES if plots else FILES[:3])]
-    _write_csv(dataset, paths[0])
+    told = in_units(dataset, amount)
+    _write_csv(told, paths[0])
     # The old file may be a link or be open elsewhere: netCDF would write into it.
     paths[1].unlink(missing_ok=True)
     dataset.to_netcdf(
         paths[1], engine="netcdf4", encoding={str(n): {"zlib": True} for n in dataset.data_vars if dataset[n].ndim}
     )
-    paths[2].write_text(json.dumps(summary(dataset), indent=2, allow_nan=False) + "\n")
+    paths[2].write_text(json.dumps(summary(told), indent=2, allow_nan=False) + "\n")
     if plots:
         from .plot import plot_dos, plot_heat_capacity, save
 
@@ -70,8 +74,8 @@ def format_table(dataset: xr.Dataset) -> str:
                 if math.isnan(n_effective)
                 else ("" if int(at["sampling_reliable"]) else "< ") + f"{n_effective:.0f}",
                 *(f"{float(at[name]):.3f}" for name in ("chemical_potential", "fermi_level", "gap")),
-                _with_errors([1e3 * x for x in heat]),
-                _with_errors([x / n_atoms / BOLTZMANN_EV for x in heat]),
+                with_errors([1e3 * x for x in heat]),
+                with_errors([x / n_atoms / BOLTZMANN_EV for x in heat]),
             ]
         )
     widths = [max(len(row[k]) for row in rows) for k in range(len(rows[0]))]
@@ -127,7 +131,7 @@ def _json_attribute(value: Any) -> Any:
     return value
 
 
-def _with_errors(numbers: list[float]) -> str:
+def with_errors(numbers: list[float]) -> str:
     """A value and its errors, to two digits of the larger error; a smaller one is never shown as zero."""
     value, *errors = numbers
     known = [e for e in errors if math.isfinite(e) and e > 0]

@@ -1,0 +1,169 @@
+"""Cost of sampling an i-PI simulation: batching, plumbing, overhead in replica exchange, memory.
+
+    python benchmarks/ipi_speed.py            # minutes
+    python benchmarks/ipi_speed.py --quick    # to see that it works
+
+Claims: one batched call for R replicas is faster than R calls; without the model, sampling 16 replicas every 50 steps costs at most 1 ms a
+step; in the 16-replica alloy with the two-head potential, a sample every 50 steps costs at most 5 % of the time; memory does not grow with steps.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import os
+import resource
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import ase.build
+import ase.io
+import numpy as np
+import torch
+from ase import Atoms
+from ipi.engine.simulation import Simulation
+from ipi.utils.softexit import softexit
+
+from petdos_md._ipi_hook import DRIVERS
+from petdos_md.ipi import Observer, attach
+from petdos_md.model import DOSModel
+
+XML = """<simulation verbosity='quiet' threading='False' safe_stride='10'>
+<output prefix='run'></output>
+<total_steps> 1000000 </total_steps>
+<ffdirect name='f'>{potential}</ffdirect>
+<smotion mode='remd'><remd><stride> 100 </stride></remd></smotion>
+<system_template><labels> [INDEX, TEMP] </labels>{instances}
+<template><system prefix='INDEX'>
+<initialize nbeads='1'><file mode='ase'> init.xyz </file><velocities mode='thermal' units='kelvin'> TEMP </velocities></initialize>
+<forces><force forcefield='f'/></forces>
+<ensemble><temperature units='kelvin'> TEMP </temperature></ensemble>
+<motion mode='dynamics'><dynamics mode='nvt'><timestep units='femtosecond'> {timestep} </timestep>
+<thermostat mode='svr'><tau units='femtosecond'> 100 </tau></thermostat></dynamics></motion>
+</system></template></system_template></simulation>"""
+FREE = "<pes> dummy </pes>"
+TWO_HEAD = f"<pes> custom </pes><pes_path> {DRIVERS}/petdos_potential.py </pes_path><parameters> {{model: almgsi-lda, template: init.xyz}} </parameters>"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true")
+    quick = parser.parse_args().quick
+    model = DOSModel.load("almgsi-lda")
+    print(f"{model}, {torch.get_num_threads()} threads")
+    batching(model, repeats=1 if quick else 10)
+    with tempfile.TemporaryDirectory() as folder, in_folder(folder):
+        plumbing(model, samples=3 if quick else 100)
+        overhead(model, steps=4 if quick else 100, every=2 if quick else 50)
+        memory(model, samples=(2, 4) if quick else (200, 1200))
+
+
+def batching(model: DOSModel, repeats: int) -> None:
+    print("\none call for R structures against R calls")
+    for n_atoms, size in ((32, 2), (108, 3)):
+        for n_replicas in (1, 4, 16):
+            structures = [alloy(size, seed) for seed in range(n_replicas)]
+            batched = best(lambda s=structures: model.evaluate(s), repeats)
+            single = best(lambda s=structures: [model.evaluate(atoms) for atoms in s], repeats)
+            print(
+                f"  {n_replicas:2d} x {n_atoms:3d} atoms: {1e3 * batched:7.1f} ms, single {1e3 * single:7.1f} ms, ratio {single / batched:.2f}"
+            )
+
+
+def plumbing(model: DOSModel, samples: int) -> None:
+    """What the observer costs beside the model, with a sample at every step."""
+    spent = 0.0
+    evaluate = model.evaluate
+
+    def timed(structures: list[Atoms]) -> object:
+        nonlocal spent
+        start = time.perf_counter()
+        try:
+            return evaluate(structures)
+        finally:
+            spent += time.perf_counter() - start
+
+    model.evaluate = timed  # type: ignore[method-assign]
+    observer, _ = run(model, FREE, samples, every=1, timestep=1e-3)
+    del model.evaluate
+    each = 1e3 * (observer.elapsed_s - spent) / samples
+    print(
+        f"\nplumbing without the model: {each:.2f} ms a sample of 16 replicas, {each / 50:.3f} ms a step with one every 50 steps"
+    )
+
+
+def overhead(model: DOSModel, steps: int, every: int) -> None:
+    observer, total = run(model, TWO_HEAD, steps, every=every, timestep=2.0)
+    rest = total - observer.elapsed_s
+    print(
+        f"16 replicas of 32 atoms, two-head potential, a sample every {every} steps: {1e3 * rest / steps:.0f} ms per step, sampling "
+        f"adds {100 * observer.elapsed_s / rest:.1f} %"
+    )
+
+
+def memory(model: DOSModel, samples: tuple[int, int]) -> None:
+    used = []
+    for n in samples:
+        run(model, FREE, n, every=1, timestep=1e-3)
+        used.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+    print(
+        f"largest memory: {used[0]:.0f} MB with {samples[0]} samples of 16 replicas, {used[1]:.0f} MB with {samples[1]}"
+    )
+
+
+def run(model: DOSModel, potential: str, steps: int, every: int, timestep: float) -> tuple[Observer, float]:
+    """Some steps of 16 replicas; the observer, and the time without the first step."""
+    folder = Path(tempfile.mkdtemp(dir="."))
+    ase.io.write(folder / "init.xyz", alloy(2, 0), format="extxyz")
+    instances = "".join(f"<instance> [{i}, {500 * 2.4 ** (i / 15):.2f}] </instance>" for i in range(16))
+    (folder / "input.xml").write_text(XML.format(potential=potential, instances=instances, timestep=timestep))
+    softexit.reset()
+    with in_folder(folder), contextlib.redirect_stdout(io.StringIO()):
+        with open("input.xml") as file:
+            simulation = Simulation.load_from_xml(file)
+        simulation.tsteps = 1
+        simulation.run()
+        simulation.step, simulation.tsteps = 1, steps + 1
+        observer = attach(simulation, model, "run.zarr", every=every)
+        start = time.perf_counter()
+        simulation.run()
+        total = time.perf_counter() - start
+        observer.close()
+        softexit.cleanup(status="success")
+    softexit.reset()
+    return observer, total
+
+
+@contextlib.contextmanager
+def in_folder(folder: str | Path) -> Iterator[None]:
+    before = os.getcwd()
+    os.chdir(folder)
+    try:
+        yield
+    finally:
+        os.chdir(before)
+
+
+def alloy(size: int, seed: int) -> Atoms:
+    atoms = ase.build.bulk("Al", cubic=True) * (size, size, size)
+    rng = np.random.default_rng(seed)
+    atoms.symbols[rng.choice(len(atoms), len(atoms) // 4, replace=False)] = "Mg"
+    atoms.rattle(0.08, seed=seed)
+    return atoms
+
+
+def best(call: object, repeats: int) -> float:
+    times = []
+    for _ in range(repeats + 1):
+        start = time.perf_counter()
+        call()  # type: ignore[operator]
+        times.append(time.perf_counter() - start)
+    return min(times[1:])
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    main()

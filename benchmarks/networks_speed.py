@@ -1,0 +1,64 @@
+"""How many DOS a second the networks read, against upet's module on the same weights.
+
+    python benchmarks/networks_speed.py [--number 512] [--channels 4806]
+
+Aim: 2000 DOS a second on two cores. The largest difference of the two is printed with the times.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+from collections.abc import Callable
+
+import numpy as np
+import torch
+
+from petdos_md.grid import EnergyGrid
+from petdos_md.networks import DOSNetwork, Network
+
+
+def main() -> None:
+    """Run and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--number", type=int, default=512)
+    parser.add_argument("--channels", type=int, default=4806)
+    parser.add_argument("--repeat", type=int, default=3)
+    args = parser.parse_args()
+    torch.manual_seed(0)
+    grid = EnergyGrid(0.0, 0.05, args.channels)
+    network = Network(DOSNetwork(grid.n), grid, "fermi_level")
+    dos = 8 * np.random.default_rng(0).random((args.number, grid.n))
+    contenders: list[tuple[str, Callable[[], np.ndarray]]] = [("this package", lambda: network(dos, 8))]
+    if grid.n == 4806:
+        from upet.ase.dos._models import CNNModel
+
+        peer = CNNModel().eval()
+        peer.load_state_dict(network.module.state_dict())
+
+        def of_peer() -> np.ndarray:
+            with torch.inference_mode():
+                parts = torch.as_tensor(dos / 8, dtype=torch.float32)[:, None].split(64)
+                return torch.cat([peer(part)[:, 0] for part in parts]).double().numpy()
+
+        contenders.append(("upet", of_peer))
+    print(f"{torch.get_num_threads()} threads, load {os.getloadavg()[0]:.1f}, {grid.n} energies, {args.number} DOS")
+    results = []
+    for name, call in contenders:
+        call()
+        wall, cpu = [], []
+        for _ in range(args.repeat):
+            start, processor = time.perf_counter(), time.process_time()
+            results.append(call())
+            wall.append(time.perf_counter() - start)
+            cpu.append(time.process_time() - processor)
+        print(
+            f"{name:<14} {args.number / min(wall):8.0f} DOS/s   {args.number / min(cpu):8.0f} DOS per processor second"
+        )
+    if len(contenders) > 1:
+        print(f"largest difference {np.abs(results[0] - results[-1]).max():.1e} eV")
+
+
+if __name__ == "__main__":
+    main()

