@@ -253,12 +253,13 @@ class TestKills:
         expected = rows(folder / "reference.zarr")
         assert len(expected) == n_samples
         kills = middle = 0
-        while kills < n_kills:
+        # Most kills are to hit a run at work, not one that is loading its model; chance decides how many are needed for that.
+        while (kills < n_kills or middle < n_kills // 3) and kills < 10 * n_kills:
             seed += 1
-            told = run_killed(folder / f"{seed}.zarr", arguments, seed=seed, max_kills=min(n_kills - kills, 12))
+            told = run_killed(folder / f"{seed}.zarr", arguments, seed=seed, max_kills=min(n_kills, 12))
             assert rows(folder / f"{seed}.zarr") == expected
             kills, middle = kills + told["kills"], middle + told["in_the_middle"]
-        assert middle >= n_kills // 3  # most kills hit a run at work, not one that was loading its model
+        assert middle >= n_kills // 3
 
     def md(self, folder: Path, model: Path) -> list[str]:
         ase.io.write(folder / "Al.xyz", ase.build.bulk("Al", cubic=True))
