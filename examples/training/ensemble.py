@@ -21,7 +21,6 @@ import tempfile
 import warnings
 from pathlib import Path
 
-import ase
 import ase.io
 import numpy as np
 import torch
@@ -30,14 +29,14 @@ from metatrain.utils.data import DatasetInfo
 from metatrain.utils.data.get_dataset import get_dataset
 from metatrain.utils.io import load_model
 from omegaconf import OmegaConf
-from scipy.linalg import toeplitz
 from scipy.ndimage import gaussian_filter1d
 from scipy.spatial.transform import Rotation
 
 from petdos_md import DOSModel
+from petdos_md.calibrate import autocorrelation, correlation_root
 from petdos_md.export import export_model
 from petdos_md.grid import EnergyGrid
-from petdos_md.metrics import align, shifted_target
+from petdos_md.metrics import align, rotated, shifted_target
 
 TARGET = "mtt::dos"
 UNCERTAINTY = "mtt::aux::dos_uncertainty"
@@ -123,7 +122,8 @@ def features_and_residuals(
     """Last-layer features, and target minus prediction with NaN where undefined, for randomly rotated structures."""
     features, residuals, shifts = [], [], []
     for atoms in ase.io.read(path, ":"):
-        copies = [rotated(atoms, r) for r in Rotation.random(rotations, random_state=int(rng.integers(2**31)))]
+        turns = Rotation.random(rotations, random_state=int(rng.integers(2**31))).as_matrix()
+        copies = [rotated(atoms, turn) for turn in turns]
         samples = trunk.evaluate([atoms, *copies])
         predictions = [trunk.dos(s) for s in samples]
         best = align(atoms.info["dos"], predictions[0], trunk.grid.step, max_shift).shift
@@ -133,13 +133,6 @@ def features_and_residuals(
         residuals += [target - p for p in predictions]
     summary = f"{min(shifts)} to {max(shifts)}, mean {np.mean(shifts):.2f}"
     return np.array(features, dtype=np.float64), np.array(residuals), summary
-
-
-def rotated(atoms: ase.Atoms, rotation: Rotation) -> ase.Atoms:
-    """A rigidly rotated copy."""
-    copy = ase.Atoms(atoms.numbers, cell=atoms.cell, pbc=atoms.pbc, positions=atoms.positions)
-    copy.set_cell(atoms.cell[:] @ rotation.as_matrix().T, scale_atoms=True)
-    return copy
 
 
 def residual_statistics(
@@ -154,15 +147,7 @@ def residual_statistics(
     count = gaussian_filter1d(defined.sum(axis=0).astype(float), 0.3 / step)
     total = gaussian_filter1d(np.where(defined, np.abs(ratio), 0.0).sum(axis=0), 0.3 / step)
     scale = fill_end(np.sqrt(np.pi / 2) * total / np.maximum(count, 1e-12), defined.any(axis=0))
-    standard = np.where(defined, ratio / scale, 0.0)
-    n = residuals.shape[1]
-    # Autocovariance over pairs of channels that are both defined (Wiener-Khinchin with zero padding).
-    power = np.abs(np.fft.rfft(standard, 2 * n, axis=1)) ** 2
-    pairs = np.abs(np.fft.rfft(defined.astype(float), 2 * n, axis=1)) ** 2
-    sums = np.fft.irfft(power.sum(axis=0))[:n]
-    numbers = np.fft.irfft(pairs.sum(axis=0))[:n]
-    correlation = np.where(numbers > 0.5, sums / np.maximum(numbers, 1.0), 0.0)
-    return scale, correlation / correlation[0]
+    return scale, autocorrelation(ratio / scale)
 
 
 def fill_end(values: np.ndarray, known: np.ndarray) -> np.ndarray:
@@ -175,14 +160,6 @@ def standardized(features: np.ndarray, residuals: np.ndarray, cholesky: np.ndarr
     """Residuals in units of scale sqrt(f (F^T F)^-1 f), the deviation that the LLPR assigns to a structure."""
     deviation = np.sqrt((np.linalg.solve(cholesky, features.T) ** 2).sum(axis=0))
     return residuals / (deviation[:, None] * scale)
-
-
-def correlation_root(correlation: np.ndarray) -> np.ndarray:
-    """R with R R^T the nearest correlation matrix of a stationary series: ``(n, rank)``."""
-    values, vectors = np.linalg.eigh(toeplitz(correlation))
-    keep = values > 1e-6 * values.max()
-    root = vectors[:, keep] * np.sqrt(values[keep])
-    return root / np.linalg.norm(root, axis=1, keepdims=True)
 
 
 def calibrate(members: torch.Tensor, training: tuple, validation: tuple, options: dict) -> torch.Tensor:
@@ -236,7 +213,9 @@ def rescale(members: torch.Tensor, training: tuple, validation: tuple, step: flo
     total = gaussian_filter1d(np.nansum(z**2, axis=0), width)
     count = gaussian_filter1d(np.where(known, np.isfinite(z).sum(axis=0), 0).astype(float), width)
     spread = fill_end(np.sqrt(total / np.maximum(count, 1e-12)), known)
-    print(f"z-scores on the validation set: spread of {spread[known].min():.2f} to {spread[known].max():.2f}, scaled to one")
+    print(
+        f"z-scores on the validation set: spread of {spread[known].min():.2f} to {spread[known].max():.2f}, scaled to one"
+    )
     return center + (members - center) * torch.tensor(spread, dtype=members.dtype)[:, None]
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import xarray as xr
 
-from ._progress import count_bar
+from ._progress import share_bar
 from .figures import plot_levels
 from .levels import QUANTITIES, ROADS, frame_levels
 from .plot import save
@@ -18,12 +18,7 @@ from .report import with_errors
 
 def levels(args: argparse.Namespace) -> int:
     """Read the levels of all frames, print the thermal means, write files."""
-    with count_bar(None, "DOS") as bar:
-
-        def show(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
+    with share_bar("DOS") as show:
         data = frame_levels(
             args.traces if len(args.traces) > 1 else args.traces[0],
             args.model,

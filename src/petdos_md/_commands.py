@@ -105,16 +105,11 @@ def analyze(args: argparse.Namespace) -> int:
         raise SettingError(
             "--pooled averages plain DOS of all frames; leave out --denoise, --weights, --carriers and the like"
         )
-    from ._progress import count_bar
+    from ._progress import share_bar
     from .analysis import analyze
     from .report import format_table, write_report
 
-    with count_bar(None, "part") as bar:
-
-        def show(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
+    with share_bar("part") as show:
         result = analyze(
             args.traces if len(args.traces) > 1 else args.traces[0],
             args.model,

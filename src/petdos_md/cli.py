@@ -198,14 +198,10 @@ def _analyze(commands: argparse._SubParsersAction) -> None:
         "Writes thermo.csv, dos.nc, summary.json, dos.png and heat_capacity.png.",
         "  petdos analyze run.zarr -o results",
     )
-    parser.add_argument("traces", nargs="+", metavar="X.zarr", help="one trace, or several of the same model")
-    parser.add_argument("-o", "--output", required=True, metavar="OUT", help="folder for the results")
-    parser.add_argument("--model", metavar="M", help="the model, if it is no longer where the trace says")
+    _traces(parser)
     parser.add_argument(
         "--reference", choices=("raw", "fermi"), default="fermi", help="zero of energy (default: %(default)s)"
     )
-    parser.add_argument("--burn-in", type=int, default=0, metavar="STEPS", help="leave out earlier steps")
-    parser.add_argument("--temperature", type=float, nargs="+", metavar="T", help="these only, K")
     parser.add_argument("--error-method", choices=("autocorrelation", "blocking"), default="autocorrelation")
     parser.add_argument(
         "--pooled",
@@ -214,13 +210,11 @@ def _analyze(commands: argparse._SubParsersAction) -> None:
         metavar="T",
         help="also reweight all frames to these temperatures with MBAR, K",
     )
-    parser.add_argument("--no-plots", action="store_true", help="write the data only")
     parser.add_argument(
         "--align", choices=("average", "frames"), default="average",
         help="shift the average, or every frame and member, to its Fermi level (default: %(default)s)",
     )  # fmt: skip
     _denoise(parser)
-    parser.add_argument("--weights", metavar="FILE", help="table of step (replica) weight, in place of the trace's own")
     parser.add_argument(
         "--units", choices=("cell", "atom", "mol", "kB"), default="cell",
         help="what extensive quantities in the files refer to (default: %(default)s, eV and eV/K per structure)",
@@ -239,19 +233,13 @@ def _levels(commands: argparse._SubParsersAction) -> None:
         "Writes levels.csv (thermal means with errors), series.csv (frames), levels.nc and levels.png.",
         "  petdos levels run.zarr -o results",
     )
-    parser.add_argument("traces", nargs="+", metavar="X.zarr", help="one trace, or several of the same model")
-    parser.add_argument("-o", "--output", required=True, metavar="OUT", help="folder for the results")
-    parser.add_argument("--model", metavar="M", help="the model, if it is no longer where the trace says")
+    _traces(parser)
     parser.add_argument("--road", choices=("raw", "denoised", "network"), nargs="+", help="only these (default: all)")
-    parser.add_argument("--burn-in", type=int, default=0, metavar="STEPS", help="leave out earlier steps")
-    parser.add_argument("--temperature", type=float, nargs="+", metavar="T", help="these only, K")
     _denoise(parser, always=True)
-    parser.add_argument("--weights", metavar="FILE", help="table of step (replica) weight, in place of the trace's own")
     parser.add_argument(
         "--threshold", type=float, default=0.1, metavar="X", help="states/eV/atom of a gap (default: %(default)s)"
     )
     parser.add_argument("--no-members", action="store_true", help="of the mean prediction only: fast, no model errors")
-    parser.add_argument("--no-plots", action="store_true", help="write the data only")
 
 
 def _evaluate(commands: argparse._SubParsersAction) -> None:
@@ -296,6 +284,17 @@ def _references(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--where", metavar="CONDITION", help="only structures with key=value or key%%number=value in info"
     )
+
+
+def _traces(parser: argparse.ArgumentParser) -> None:
+    """What every analysis of traces understands."""
+    parser.add_argument("traces", nargs="+", metavar="X.zarr", help="one trace, or several of the same model")
+    parser.add_argument("-o", "--output", required=True, metavar="OUT", help="folder for the results")
+    parser.add_argument("--model", metavar="M", help="the model, if it is no longer where the trace says")
+    parser.add_argument("--burn-in", type=int, default=0, metavar="STEPS", help="leave out earlier steps")
+    parser.add_argument("--temperature", type=float, nargs="+", metavar="T", help="these only, K")
+    parser.add_argument("--weights", metavar="FILE", help="table of step (replica) weight, in place of the trace's own")
+    parser.add_argument("--no-plots", action="store_true", help="write the data only")
 
 
 def _denoise(parser: argparse.ArgumentParser, always: bool = False) -> None:
