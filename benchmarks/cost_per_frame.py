@@ -13,11 +13,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -97,10 +99,16 @@ def timed(run: Callable[[Atoms], None], atoms: Atoms) -> float:
 
 
 def cost_table(folder: Path, sizes: list[int], turns: int) -> None:
-    """Seconds per evaluation and ratios of the folded sample to each stock evaluation."""
+    """Seconds per evaluation, and ratios of the folded sample and of two lower limits to each stock evaluation.
+
+    The limits: the network alone (stock features), and its products of matrices at the speed of this machine.
+    """
     rows = contenders(folder)
+    gflops = product_speed()
+    print(f"products of matrices: {gflops:.0f} GFLOP/s on this machine")
     print(
         f"\n{'atoms':>6} {'contender':<16} {'median s':>9} {'slowest/median':>15} {'folded/this':>12} {'required':>9}"
+        f" {'features/this':>14} {'products/this':>14}"
     )
     limits = {"folded sample": "<= 3", "stock features": "<= 1.10", "stock DOS": "<= 0.40", "stock ensemble": "<= 0.10"}
     limits["- per atom"] = limits["stock ensemble"]
@@ -114,12 +122,31 @@ def cost_table(folder: Path, sizes: list[int], turns: int) -> None:
                 seconds = timed(run, atoms)
                 if turn >= 2:
                     times[name].append(seconds)
-        ours = times["folded sample"]
+        ours, features = times["folded sample"], times["stock features"]
+        products_s = product_gflop(rows["stock features"], atoms) / gflops
         for name, own in times.items():
-            ratio = statistics.median(a / b for a, b in zip(ours, own, strict=True))
             middle = statistics.median(own)
-            shown = "" if name == "folded sample" else f"{ratio:12.3f}"
-            print(f"{len(atoms):>6} {name:<16} {middle:9.3f} {max(own) / middle:15.2f} {shown:>12} {limits[name]:>9}")
+            print(f"{len(atoms):>6} {name:<16} {middle:9.3f} {max(own) / middle:15.2f}", end="")
+            if name == "folded sample":
+                print(f" {'':>12} {limits[name]:>9}")
+                continue
+            ratio, limit = (statistics.median(a / b for a, b in zip(x, own, strict=True)) for x in (ours, features))
+            print(f" {ratio:12.3f} {limits[name]:>9} {limit:14.3f} {products_s / middle:14.3f}")
+
+
+def product_speed() -> float:
+    """GFLOP/s of this machine at a product of the shape that a PET of this size computes for 256 atoms."""
+    a, b = torch.randn(4352, 256), torch.randn(256, 768)
+    fastest = min(timed(lambda _: torch.mm(a, b), Atoms()) for _ in range(50))  # type: ignore[arg-type, return-value]
+    return 2 * 4352 * 256 * 768 / fastest / 1e9
+
+
+def product_gflop(run: Callable[[Atoms], None], atoms: Atoms) -> float:
+    """Floating-point operations of the products of matrices in one evaluation, in units of 1e9; those of attention are not counted."""
+    with warnings.catch_warnings(), torch.profiler.profile(with_flops=True) as profile:
+        warnings.simplefilter("ignore")  # operations that the profiler cannot count
+        run(atoms)
+    return sum(e.flops for e in profile.key_averages() if e.key in ("aten::mm", "aten::addmm", "aten::bmm")) / 1e9
 
 
 def jitter(folder: Path, turns: int = 40) -> None:
@@ -230,6 +257,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler of torch would tell of each start and stop
     build(arguments.folder)
     print(f"torch {torch.__version__}, {arguments.threads} threads")
     cost_table(arguments.folder, arguments.sizes, arguments.turns)
