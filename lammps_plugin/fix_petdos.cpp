@@ -50,7 +50,7 @@ FixPetdos::FixPetdos(LAMMPS *lmp, int narg, char **arg) : Fix(lmp, narg, arg), e
   scalar_flag = 1;
   extscalar = 0;
   time_depend = 1;     // reset_timestep would give new frames the numbers of old ones
-  restart_file = 1;    // to flush the trace when a restart file is written
+  restart_global = 1;    // to flush the trace before a restart file is whole
 }
 
 FixPetdos::~FixPetdos()
@@ -98,9 +98,15 @@ void FixPetdos::post_run()
   flush(true);
 }
 
-void FixPetdos::write_restart_file(const char *)
+// Samples up to this step are on disk before the restart file is whole, whenever the run is killed: who goes on from the file
+// takes later ones only. LAMMPS wants a number of bytes, and the bytes.
+void FixPetdos::write_restart(FILE *file)
 {
   flush(true);
+  if (comm->me != 0) return;
+  const int format = 1, size = sizeof(format);
+  std::fwrite(&size, sizeof(size), 1, file);
+  std::fwrite(&format, sizeof(format), 1, file);
 }
 
 // Samples in the trace.

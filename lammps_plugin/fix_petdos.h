@@ -23,7 +23,7 @@ class FixPetdos : public Fix {
   void setup(int) override;
   void end_of_step() override;
   void post_run() override;
-  void write_restart_file(const char *) override;
+  void write_restart(FILE *) override;
   double compute_scalar() override;
 
  private:
