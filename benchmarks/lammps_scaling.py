@@ -3,7 +3,7 @@
 The model has the size of PET-MAD-DOS and random weights. Each case is a process of its own, and evaluates once. With a folder the
 model is made once, and cases may be run one at a time. Needs the LAMMPS plugin and metatrain.
 
-    python benchmarks/lammps_scaling.py [--atoms 1000 4000 16000 100000] [--where 1 2 python] [--chunk 8000] [--folder DIR]
+    python benchmarks/lammps_scaling.py [--atoms 1000 4000 16000 100000] [--where 1 2 python] [--chunk 16000] [--folder DIR]
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--atoms", type=int, nargs="+", default=[1000, 4000, 16000, 100000])
     parser.add_argument("--where", nargs="+", default=["1", "2", "python"], help="numbers of ranks of lmp, or python")
-    parser.add_argument("--chunk", type=int, default=8000)
+    parser.add_argument("--chunk", type=int, default=16000)
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), help="of all ranks together")
     parser.add_argument("--folder", type=Path, help="keeps the model for the next run")
     parser.add_argument("--small", action="store_true", help="a tiny network, to try the script")

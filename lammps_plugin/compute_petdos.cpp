@@ -22,7 +22,7 @@ using namespace LAMMPS_NS;
 
 namespace {
 
-constexpr int DEFAULT_MAX_ATOMS = 8000;
+constexpr int DEFAULT_MAX_ATOMS = 16000;
 const char *const KEYWORDS[] = {"output", "device", "threads", "window", "chunk", "electrons"};
 
 bool is_keyword(const char *word)

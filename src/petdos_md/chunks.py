@@ -1,6 +1,6 @@
 """Large structures piece by piece: atoms are evaluated in chunks, each with the halo of neighbors that its features depend on.
 
->>> model.evaluate(atoms, max_atoms_per_chunk=8000)                       # doctest: +SKIP
+>>> model.evaluate(atoms, max_atoms_per_chunk=16000)                       # doctest: +SKIP
 
 A chunk is a part of the same periodic structure with the pairs whose two atoms are in it, so the features of its own atoms are
 those of the whole structure to rounding, and so is their sum. The time grows with the halos (as (1 + 2 h / L)^3 for chunks of
