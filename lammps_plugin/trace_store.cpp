@@ -2,6 +2,7 @@
 
 #include "trace_store.h"
 
+#include "rewind.h"
 #include "trace_files.h"
 
 #include <fcntl.h>
@@ -218,12 +219,11 @@ void TraceStore::load(double timestep_fs)
     fail(path_.string() + ": trace format version " + saved_.value("schema_version", json()).dump() +
          ", this petdos-md writes version 1; use the petdos-md that made it");
   check_model(timestep_fs);
-  if (fs::exists(path_ / "psi" / "rewind.npz"))
-    fail(path_.string() + ": its last writer died while dropping samples; finish that with petdos_md.Trace.open(...).rewind(STEP)");
   arrays_.clear();
   for (const Column &column : COLUMNS) arrays_.push_back(read_array(column.name, column.dtype));
   arrays_.push_back(read_array("psi", model_.dtype));
-  const size_t n = length();
+  const auto rewind = begun_rewind();
+  const size_t n = rewind ? std::min(length(), rewind->start) : length();
   for (const Array &array : arrays_) {
     for (size_t index = 0; index * array.chunk_rows < n; ++index) {
       std::error_code none;
@@ -232,13 +232,44 @@ void TraceStore::load(double timestep_fs)
         damaged(array.chunk(index).lexically_relative(path_).string() + " is missing or has a wrong size");
     }
   }
-  commit(n);
+  try {
+    commit(n);
+    if (rewind) finish_rewind(*rewind);
+  } catch (const std::system_error &error) {
+    fail(path_.string() + ": cannot be written: " + error.code().message() + "; free space on that disk or check its rights");
+  }
   attributes = saved_;
   const std::string engines = ", " + attributes.value("engine", "") + ",";
   if (engines.find(" lammps,") == std::string::npos)
     attributes["engine"] = attributes.value("engine", "").empty() ? "lammps" : attributes.value("engine", "") + ", lammps";
   if (attributes.value("timestep_fs", json()).is_null() && std::isfinite(timestep_fs))
     attributes["timestep_fs"] = timestep_fs;
+}
+
+std::optional<Rewind> TraceStore::begun_rewind() const
+{
+  const fs::path file = fs::path("psi") / "rewind.npz";
+  if (!fs::exists(path_ / file)) return std::nullopt;
+  std::vector<RewindArray> expected;
+  for (const Array &array : arrays_) {
+    const bool flat = array.metadata.at("shape").size() == 1;
+    expected.push_back({array.folder.filename().string(), array.metadata.at("data_type"), array.width, flat});
+  }
+  try {
+    return read_rewind(path_ / file, expected);
+  } catch (const std::runtime_error &error) {
+    damaged(file.string() + ": " + error.what());
+  }
+}
+
+// Rows that were set aside come back behind those that are there; only then the file goes.
+void TraceStore::finish_rewind(const Rewind &rewind)
+{
+  const size_t n = length();
+  for (size_t i = 0; i < arrays_.size(); ++i) write(arrays_[i], n, rewind.rows, rewind.data[i]);
+  commit(n + rewind.rows);
+  fs::remove(path_ / "psi" / "rewind.npz");
+  sync_folder(path_ / "psi");    // it must not come back after a power cut, on top of newer rows
 }
 
 void TraceStore::check_model(double timestep_fs) const

@@ -5,11 +5,13 @@
 #define PETDOS_TRACE_STORE_H
 
 #include "model.h"
+#include "rewind.h"
 #include "trace.h"
 
 #include "json.h"
 
 #include <filesystem>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -55,6 +57,8 @@ class TraceStore {
   [[noreturn]] void damaged(const std::string &what) const;
   LAMMPS_NS::json read_json(const std::filesystem::path &file) const;
   Array read_array(const std::string &array, const std::string &dtype) const;
+  std::optional<Rewind> begun_rewind() const;
+  void finish_rewind(const Rewind &rewind);
   void check_model(double timestep_fs) const;
   template <typename Number> std::vector<Number> read_column(size_t which) const;
   void write(const Array &array, size_t start, size_t count, const std::string &data) const;

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -215,6 +218,72 @@ def test_kill_at_any_moment(tmp_path: Path) -> None:
         kept = len(trace)
     with Trace.open(tmp_path / "run.zarr", "a") as python:
         assert python.append(python[0], step=10**6)
+
+
+def interrupted_rewinds(path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """Copies of a trace as a writer leaves it that is killed while it drops samples of one of two replicas."""
+    with Trace.open(path, "a") as trace:
+        for i in range(1, 160):
+            trace.append(trace[0], step=i // 2, replica=i % 2)
+    states: list[Path] = []
+
+    def noting(real: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **keywords: Any) -> Any:
+            result = real(*args, **keywords)
+            states.append(folder / f"state-{len(states)}.zarr")
+            shutil.copytree(path, states[-1])
+            return result
+
+        return call
+
+    with monkeypatch.context() as patch:
+        for name in ("replace", "pwrite"):
+            patch.setattr(os, name, noting(getattr(os, name)))
+        with Trace.open(path, "a") as trace:
+            assert trace.rewind(20, replica=1) == 59
+    return states
+
+
+def test_an_unfinished_rewind_is_finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever a writer has left that was killed while it dropped samples: the plugin goes on with what Python reads there."""
+    write_counting_model(tmp_path / "counting.pt")
+    deck = ALLOY + f"compute psi all petdos {tmp_path}/counting.pt Al Mg output features\n"
+    fix = "fix obs all petdos 1 psi {path} temp 300 replica {replica} append yes\nrun 0\n"
+    with instance(deck + fix.format(path=tmp_path / "run.zarr", replica=0)):
+        pass
+    lengths, journals = [], []
+    for state in interrupted_rewinds(tmp_path / "run.zarr", tmp_path, monkeypatch):
+        if (state / "psi/rewind.npz").exists():
+            journals.append(state)
+        before = read(state)
+        columns = {name: np.array(getattr(before, name)) for name in ("step", "replica", "temperature_K", "psi")}
+        lengths.append(len(before))
+        if state in journals[:1]:
+            continue
+        with instance(deck + fix.format(path=state, replica=7)) as lmp:
+            assert lmp.extract_fix("obs", 0, 0) == len(before) + 1
+        after = read(state)
+        assert after.replica[-1] == 7 and not (state / "psi/rewind.npz").exists()
+        for name, values in columns.items():
+            assert np.array_equal(getattr(after, name)[:-1], values), name
+        stock = zarr.open_group(state, mode="r")
+        assert {array.shape[0] for _, array in stock.arrays()} == {len(before) + 1}
+    assert set(lengths) - {160} == {101} and len(journals) > 20  # the campaign did interrupt it
+    whole = (journals[0] / "psi/rewind.npz").read_bytes()
+    middle = len(whole) // 2
+    broken = {
+        "it is cut off|it is no archive": whole[:middle],
+        "wrong checksum": whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :],
+    }
+    for message, content in broken.items():
+        (journals[0] / "psi/rewind.npz").write_bytes(content)
+        with (
+            pytest.raises(
+                Exception, match=f"damaged or foreign trace: psi/rewind.npz: .*({message}).*restore it from a copy"
+            ),
+            instance(deck + fix.format(path=journals[0], replica=7)),
+        ):
+            pass
 
 
 def test_error_elsewhere_keeps_samples(tmp_path: Path) -> None:
