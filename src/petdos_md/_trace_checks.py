@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import operator
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ import numpy as np
 from ._trace_schema import COLUMNS
 from .errors import PredictionError, TraceError
 from .sample import ModelInfo, Sample
+
+_FLOATS = tuple(name for name, (dtype, _, _) in COLUMNS.items() if dtype == "float64")
 
 
 def check_model(path: Path, expected: ModelInfo, got: ModelInfo) -> None:
@@ -38,20 +41,20 @@ def check_model(path: Path, expected: ModelInfo, got: ModelInfo) -> None:
         )
 
 
-def checked_sample(path: Path, sample: Sample) -> Sample:
-    """The sample with plain Python numbers and its own copy of psi, or the error that says what is wrong with it.
+def checked_sample(path: Path, sample: Sample, labels: Mapping[str, Any]) -> Sample:
+    """The sample with the labels in place of its own, plain Python numbers and its own copy of psi, or the error
+    that says what is wrong with it.
 
     :raises PredictionError: if psi is not finite
     :raises TraceError: if anything else is wrong
     """
-    where = f"{path}: sample of replica {sample.replica}, step {sample.step}"
+    known = {name: labels[name] if name in labels else getattr(sample, name) for name in COLUMNS}
+    where = f"{path}: sample of replica {known['replica']}, step {known['step']}"
     try:
-        replica = operator.index(sample.replica)
-        step = None if sample.step is None else operator.index(sample.step)
-        n_atoms = operator.index(sample.n_atoms)
-        numbers: dict[str, Any] = {
-            name: float(getattr(sample, name)) for name in COLUMNS if COLUMNS[name][0] == "float64"
-        }
+        replica = operator.index(known["replica"])
+        step = None if known["step"] is None else operator.index(known["step"])
+        n_atoms = operator.index(known["n_atoms"])
+        numbers: dict[str, Any] = {name: float(known[name]) for name in _FLOATS}
     except (TypeError, ValueError) as error:
         raise TraceError(
             f"{where}: labels must be numbers, and whole ones for replica, step and n_atoms: {error}"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,7 @@ PSI_DTYPES = ("float32", "float64")
 COLUMN_CHUNK_ROWS = 1024
 PSI_CHUNK_ROWS = 64
 PSI_CHUNK_BYTES = 1 << 19
+SYNC_THREADS = 12
 
 _CODECS = [{"name": "bytes", "configuration": {"endian": "little"}}]
 _KEYS = {"name": "default", "configuration": {"separator": "/"}}
@@ -154,20 +156,61 @@ def damaged(path: Path, what: str) -> TraceError:
 
 
 def replace_json(file: Path, data: dict[str, Any], fsync: bool) -> None:
-    replace_file(file, json.dumps(data, allow_nan=False).encode(), fsync)
+    replace_files({file: json_bytes(data)}, fsync)
 
 
-def replace_file(file: Path, data: bytes, fsync: bool) -> None:
-    """Write a whole file so that every reader finds the old or the new content."""
-    draft = file.with_name(f".{file.name}.partial")  # one name: what a killed writer leaves is used again
+def json_bytes(data: dict[str, Any]) -> bytes:
+    return json.dumps(data, allow_nan=False).encode()
+
+
+def replace_files(contents: dict[Path, bytes], fsync: bool) -> None:
+    """Write whole files so that every reader finds the old or the new content of each; they change in the order given."""
+    # One name for each: what a killed writer leaves is used again.
+    drafts = {file: file.with_name(f".{file.name}.partial") for file in contents}
     try:
-        with open(draft, "wb") as out:
-            out.write(data)
-            out.flush()
+        with contextlib.ExitStack() as stack:
+            opened = [stack.enter_context(open(draft, "wb")) for draft in drafts.values()]
+            for out, data in zip(opened, contents.values(), strict=True):
+                out.write(data)
+                out.flush()
             if fsync:
-                datasync(out.fileno())
-        os.replace(draft, file)
+                sync_files([out.fileno() for out in opened])
+        for file, draft in drafts.items():
+            os.replace(draft, file)
     except BaseException:
-        with contextlib.suppress(OSError):
-            draft.unlink(missing_ok=True)
+        for draft in drafts.values():
+            with contextlib.suppress(OSError):
+                draft.unlink(missing_ok=True)
         raise
+
+
+def sync_files(descriptors: list[int]) -> None:
+    """Wait until the disk has all of some open files; at once, because a journaling file system then writes its journal once.
+
+    :raises OSError: if that fails for one of them
+    """
+    waiting = list(descriptors)
+    errors: list[OSError] = []
+
+    def work() -> None:
+        while True:
+            try:
+                datasync(waiting.pop())
+            except IndexError:
+                return
+            except OSError as error:
+                errors.append(error)
+
+    helpers = [threading.Thread(target=work) for _ in range(min(len(descriptors), SYNC_THREADS) - 1)]
+    started = []
+    for helper in helpers:
+        try:
+            helper.start()
+        except RuntimeError:  # no new threads: at the end of the interpreter, or at the limit of this user
+            break
+        started.append(helper)
+    work()
+    for helper in started:
+        helper.join()
+    if errors:
+        raise errors[0]

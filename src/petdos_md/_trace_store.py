@@ -19,6 +19,7 @@ import shutil
 import socket
 import warnings
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,17 +32,20 @@ from ._trace_schema import (
     Array,
     array_metadata,
     damaged,
-    datasync,
     group_metadata,
+    json_bytes,
     read_array,
     read_json,
-    replace_file,
+    replace_files,
     replace_json,
+    sync_files,
 )
 from .errors import TraceError
 
 _LOCK = "psi/writer.lock"  # not at the top of the group, where zarr would warn of an unknown object
 _JOURNAL = "psi/rewind.npz"
+OPEN_FILES = 64
+"""At most so many chunks are open at a time."""
 
 
 class Store:
@@ -213,7 +217,7 @@ class Store:
             buffer = io.BytesIO()
             kept: dict[str, Any] = {name: self.read(name, tail) for name in ARRAYS}
             np.savez(buffer, start=start, **kept)
-            replace_file(self.path / _JOURNAL, buffer.getvalue(), self.fsync)
+            replace_files({self.path / _JOURNAL: buffer.getvalue()}, self.fsync)
             self._sync(self.path / "psi")
             self._journal = self._read_journal()
             self._repair()
@@ -278,15 +282,26 @@ class Store:
         self._commit(self._n_plain)
 
     def _write(self, start: int, rows: dict[str, np.ndarray]) -> None:
-        for name, array in self._arrays.items():
-            values = np.ascontiguousarray(rows[name], array.dtype)
-            stop = start + len(values)
-            for index in range(start // array.chunk_rows, -(-stop // array.chunk_rows)):
-                base = index * array.chunk_rows
-                first, last = max(start, base), min(stop, base + array.chunk_rows)
-                self._write_in_place(array, index, values[first - start : last - start].tobytes(), first - base)
+        parts = [
+            (array, index, values)
+            for name, array in self._arrays.items()
+            for index, values in _by_chunk(array, start, np.ascontiguousarray(rows[name], array.dtype))
+        ]
+        for first in range(0, len(parts), OPEN_FILES):
+            with contextlib.ExitStack() as stack:
+                opened: list[int] = []
+                folders: dict[Path, None] = {}
+                for array, index, values in parts[first : first + OPEN_FILES]:
+                    opened.append(self._open_chunk(array, index, folders))
+                    stack.callback(os.close, opened[-1])
+                    offset = max(start - index * array.chunk_rows, 0) * array.row_bytes
+                    _write_at(opened[-1], values.tobytes(), offset)
+                if self.fsync:
+                    sync_files(opened)
+                    self._sync(*folders)
 
-    def _write_in_place(self, array: Array, index: int, data: bytes, first: int) -> None:
+    def _open_chunk(self, array: Array, index: int, changed: dict[Path, None]) -> int:
+        """A chunk of full size; folders that have got a new entry are added to ``changed``."""
         chunk = array.chunk(index)
         try:
             fd = os.open(chunk, os.O_RDWR | os.O_CLOEXEC)
@@ -295,36 +310,50 @@ class Store:
             for folder in (array.folder / "c", chunk.parent):
                 folder.mkdir(exist_ok=True)
             fd = os.open(chunk, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-            for folder in {array.folder, array.folder / "c", chunk.parent}:
-                self._sync(folder)
+            changed |= dict.fromkeys((array.folder, array.folder / "c", chunk.parent))
         try:
             size = array.chunk_rows * array.row_bytes
             if os.fstat(fd).st_size != size:
                 os.ftruncate(fd, size)
-            view, offset = memoryview(data), first * array.row_bytes
-            while view:
-                written = os.pwrite(fd, view, offset)
-                view, offset = view[written:], offset + written
-            if self.fsync:
-                datasync(fd)
-        finally:
+        except BaseException:
             os.close(fd)
+            raise
+        return fd
 
-    def _sync(self, folder: Path) -> None:
-        if not self.fsync:
+    def _sync(self, *folders: Path) -> None:
+        if not self.fsync or not folders:
             return
-        fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
+        with contextlib.ExitStack() as stack:
+            opened = []
+            for folder in folders:
+                opened.append(os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+                stack.callback(os.close, opened[-1])
             with contextlib.suppress(OSError):  # some network file systems have no fsync of directories
-                os.fsync(fd)
-        finally:
-            os.close(fd)
+                sync_files(opened)
 
     def _commit(self, n: int) -> None:
         growing = n > self._arrays["psi"].n
-        for name in ARRAYS if growing else reversed(ARRAYS):
-            array = self._arrays[name]
-            if array.n != n:
-                metadata = {**array.metadata, "shape": [n, *array.item_shape]}
-                replace_json(array.folder / "zarr.json", metadata, self.fsync)
-                array.metadata = metadata
+        arrays = [self._arrays[name] for name in (ARRAYS if growing else reversed(ARRAYS))]
+        changed = {
+            array.folder / "zarr.json": {**array.metadata, "shape": [n, *array.item_shape]}
+            for array in arrays
+            if array.n != n
+        }
+        replace_files({file: json_bytes(metadata) for file, metadata in changed.items()}, self.fsync)
+        for array in arrays:
+            array.metadata = changed.get(array.folder / "zarr.json", array.metadata)
+
+
+def _by_chunk(array: Array, start: int, values: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+    """Rows from ``start`` on, by the chunk that they go to."""
+    stop = start + len(values)
+    for index in range(start // array.chunk_rows, -(-stop // array.chunk_rows)):
+        base = index * array.chunk_rows
+        yield index, values[max(base - start, 0) : base + array.chunk_rows - start]
+
+
+def _write_at(fd: int, data: bytes, offset: int) -> None:
+    view = memoryview(data)
+    while view:
+        written = os.pwrite(fd, view, offset)
+        view, offset = view[written:], offset + written

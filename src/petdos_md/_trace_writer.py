@@ -13,7 +13,7 @@ import math
 import os
 import time
 import weakref
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from datetime import datetime, timezone
 from importlib import metadata as packages
@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from ._trace_keys import Keys
 from ._trace_schema import ARRAYS, SCHEMA, SCHEMA_VERSION
 from ._trace_store import Store
 from .errors import TraceError
@@ -29,6 +30,7 @@ from .sample import ModelInfo, Sample
 
 logger = logging.getLogger(__name__)
 
+LOOK_UP_ROWS = 1 << 16
 MAX_REASONS = 32
 """Refused frames are counted under at most so many reasons, further ones under "other"."""
 
@@ -52,24 +54,6 @@ def full_attributes(model: ModelInfo, known: Mapping[str, Any]) -> dict[str, Any
         "versions": _versions(),
         **known,
     }
-
-
-class Keys:
-    """The (replica, step) pairs of a trace."""
-
-    def __init__(self, replica: np.ndarray, step: np.ndarray) -> None:
-        self._steps = {int(r): set(step[replica == r].tolist()) for r in np.unique(replica)}
-        self._last = {r: max(steps) for r, steps in self._steps.items()}
-
-    def has(self, replica: int, step: int) -> bool:
-        return step in self._steps.get(replica, ())
-
-    def last(self, replica: int) -> int | None:
-        return self._last.get(replica)
-
-    def add(self, replica: int, step: int) -> None:
-        self._steps.setdefault(replica, set()).add(step)
-        self._last[replica] = max(step, self._last.get(replica, step))
 
 
 class Writer:
@@ -107,10 +91,13 @@ class Writer:
     @property
     def keys(self) -> Keys:
         if self._keys is None:
-            replica, step = (np.empty(0, int), np.empty(0, int))
-            if self.store is not None:
-                replica, step = self.store.read_all("replica"), self.store.read_all("step")
-            self._keys = Keys(replica, step)
+            keys = Keys(self._holds)
+            for replica, step in self._blocks_of_keys():
+                keys.add_rows(replica, step)
+            for sample in self._pending():
+                assert sample.step is not None
+                keys.add(sample.replica, sample.step)
+            self._keys = keys
         return self._keys
 
     def with_unwritten(self, name: str, written: np.ndarray) -> np.ndarray:
@@ -193,7 +180,7 @@ class Writer:
             step = 0 if last is None else last + 1
         if self.keys.has(sample.replica, step):
             return False
-        self._unwritten.append(replace(sample, step=step))
+        self._unwritten.append(sample if sample.step == step else replace(sample, step=step))
         self.keys.add(sample.replica, step)
         waited_s = time.monotonic() - self._flushed_s
         if len(self._unwritten) >= self._flush_every or waited_s >= self._flush_interval_s:
@@ -265,6 +252,18 @@ class Writer:
             self.close()
         except TraceError as error:
             logger.error("%s", error)
+
+    def _blocks_of_keys(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Replicas and steps on disk, some rows at a time."""
+        if self.store is not None:
+            for start in range(0, self.store.n_rows, LOOK_UP_ROWS):
+                rows = np.arange(start, min(start + LOOK_UP_ROWS, self.store.n_rows))
+                yield self.store.read("replica", rows), self.store.read("step", rows)
+
+    def _holds(self, replica: int, step: int) -> bool:
+        if any((sample.replica, sample.step) == (replica, step) for sample in self._pending()):
+            return True
+        return any(((r == replica) & (s == step)).any() for r, s in self._blocks_of_keys())
 
     def _pending(self) -> list[Sample]:
         # Told by the store's length rather than by the code's course: an interrupt between writing rows and

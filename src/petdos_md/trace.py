@@ -15,7 +15,7 @@ import math
 import operator
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, Protocol, overload
 
@@ -141,7 +141,7 @@ class Trace:
         unknown = set(labels) - set(LABELS)
         if unknown:
             raise TypeError(f"unknown label {sorted(unknown)[0]!r}, expected some of {', '.join(LABELS)}")
-        sample = checked_sample(self.path, replace(sample, **labels) if labels else sample)
+        sample = checked_sample(self.path, sample, labels)
         if self._writer.store is not None:
             check_model(self.path, self.model, sample.model)
         else:
