@@ -50,18 +50,21 @@ print("seconds", time.perf_counter() - start)
 """
 
 
-def measure(command: list[str], folder: Path) -> tuple[float, float]:
-    """Seconds that the command prints, and the largest resident memory (GB) of one of its processes, as the kernel counted it."""
+def measure(command: list[str], folder: Path) -> tuple[float, float, float]:
+    """Seconds that the command prints; processor seconds of all its processes, loading included; and the largest resident memory
+    (GB) of one of them, as the kernel counted it."""
     # A process that waits for the command alone, so that the count is not that of an earlier case.
     watch = (
         "import resource, subprocess, sys; code = subprocess.call(sys.argv[1:]);"
-        "print('peak_kB', resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss); sys.exit(code)"
+        "used = resource.getrusage(resource.RUSAGE_CHILDREN);"
+        "print('processor', used.ru_utime + used.ru_stime); print('peak_kB', used.ru_maxrss); sys.exit(code)"
     )
     done = subprocess.run([sys.executable, "-c", watch, *command], cwd=folder, capture_output=True, text=True)
-    seconds, peak = (re.search(rf"^{word} (\S+)", done.stdout, re.MULTILINE) for word in ("seconds", "peak_kB"))
-    if done.returncode or seconds is None or peak is None:
+    found = [re.search(rf"^{word} (\S+)", done.stdout, re.MULTILINE) for word in ("seconds", "processor", "peak_kB")]
+    if done.returncode or None in found:
         raise SystemExit(done.stdout[-800:] + done.stderr[-800:])
-    return float(seconds.group(1)), float(peak.group(1)) * 1024 / 1e9
+    seconds, processor, peak = (float(match.group(1)) for match in found if match)
+    return seconds, processor, peak * 1024 / 1e9
 
 
 def command_of(where: str, n: int, model: Path, chunk: int, folder: Path, threads: int) -> list[str]:
@@ -102,14 +105,14 @@ def main() -> None:
         folder.mkdir(parents=True, exist_ok=True)
         model = build(folder, options.small)
         print(f"chunks of at most {options.chunk} atoms, {options.threads} threads in all")
-        print(f"{'atoms':>8}{'where':>12}{'s/evaluation':>14}{'GB per process':>16}")
+        print(f"{'atoms':>8}{'where':>12}{'s/evaluation':>14}{'processor s':>13}{'GB per process':>16}")
         for wanted in options.atoms:
             n = max(1, round((wanted / 8) ** (1 / 3)))
             for where in options.where:
                 command = command_of(where, n, model, options.chunk, folder, options.threads)
-                seconds, gigabytes = measure(command, folder)
+                seconds, processor, gigabytes = measure(command, folder)
                 label = "Python" if where == "python" else f"lmp x {where}"
-                print(f"{8 * n**3:>8}{label:>12}{seconds:>14.1f}{gigabytes:>16.2f}", flush=True)
+                print(f"{8 * n**3:>8}{label:>12}{seconds:>14.1f}{processor:>13.1f}{gigabytes:>16.2f}", flush=True)
 
 
 if __name__ == "__main__":
