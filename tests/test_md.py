@@ -135,8 +135,9 @@ class TestResume:
         names = {"output": tmp_path / "a.zarr", "trajectory": tmp_path / "a.traj"}
         run_md(crystal, EMT_POTENTIAL, metal, settings=settings, **names)
         names = {"output": tmp_path / "b.zarr", "trajectory": tmp_path / "b.traj"}
-        # in equilibration, at its end, just after a checkpoint, between, at the end of a temperature, in the next one
-        for replica, steps in ((0, 5), (0, 9), (0, 10), (0, 18), (0, 31), (0, 50), (1, 3), (1, 35)):
+        # in equilibration, at its end, with samples beyond a checkpoint at step 0, just after a checkpoint, between, at the end of a
+        # temperature, in the next one
+        for replica, steps in ((0, 5), (0, 9), (0, 10), (0, 16), (0, 18), (0, 31), (0, 50), (1, 3), (1, 35)):
             with pytest.raises(Interrupted):
                 run_md(
                     crystal,

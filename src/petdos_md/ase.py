@@ -54,6 +54,7 @@ class DOSObserver:
     :param interval: of ``dyn.attach``; used for the step number if ``dynamics`` is not given
     :param replica: which simulation of the trace this is
     :param burn_in: steps to skip at the beginning of a simulation, but not where one goes on from the last sample
+    :param first_step: step at which the dynamics' own count is zero; by default 0, or what continues the numbering of the trace
     :param flush_every: samples after which the trace is flushed; by default the trace decides
     :param target_error: relative sampling error of the heat capacity at which ``converged`` becomes true
     :param min_samples: samples without which ``converged`` never becomes true
@@ -78,6 +79,7 @@ class DOSObserver:
         interval: int = 1,
         replica: int = 0,
         burn_in: int = 0,
+        first_step: int | None = None,
         flush_every: int | None = None,
         target_error: float | None = None,
         min_samples: int = 32,
@@ -113,7 +115,7 @@ class DOSObserver:
         self.n_samples = self.n_refused = 0
         self.elapsed_s = 0.0
         self.converged = self._is_converged()
-        self._offset: int | None = None
+        self._offset = first_step
         self._start = burn_in
         self._calls = 0
 

@@ -217,6 +217,8 @@ class Simulation:
             self.temperature_K,
             dynamics=self.dynamics,
             replica=replica,
+            # The trace may be ahead of a checkpoint at step 0, which is not the start of other dynamics.
+            first_step=0,
             target_error=settings.target_error,
         )
         self._last_checkpoint = (self.phase, self.dynamics.nsteps) if checkpoint is not None else None
