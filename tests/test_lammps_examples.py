@@ -51,8 +51,8 @@ def test_silicon(tmp_path: Path) -> None:
 def test_silicon_is_a_metal_when_molten(tmp_path: Path) -> None:
     run("02_silicon.in", tmp_path, cells=2, steps=3000, every=100)
     solid, liquid = (analyze(tmp_path / f"silicon-{name}.zarr") for name in ("solid", "liquid"))
-    at_level = [float(result["dos"].sel(energy=0.0, method="nearest").values.ravel()[0]) for result in (solid, liquid)]
-    assert at_level[1] > 3 * at_level[0]
+    assert liquid["dos_at_fermi_level"].item() > 3 * solid["dos_at_fermi_level"].item()
+    assert solid["gap"].item() > 0.1 and liquid["gap"].item() == 0.0
 
 
 def test_alloy_with_swaps(tmp_path: Path) -> None:
