@@ -80,6 +80,8 @@ def one_chain(engine: str, run: Run, folder: Path, chain: int, n_kills: int) -> 
                 processes = run.start(where)
     finally:
         kill([pid for process in (processes.main, *processes.helpers) for pid in descendants(process.pid)])
+        for process in (processes.main, *processes.helpers):
+            process.wait()
     final, duplicates = samples(run.trace(where))
     lost += missing(flushed, final, run.tolerance)
     shutil.rmtree(where)
