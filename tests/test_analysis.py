@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import xarray as xr
 from ase import Atoms
-from synthetic import FINGERPRINT, GRID, N_ELECTRONS, N_MEMBERS, info, readout, samples, write
+from synthetic import FINGERPRINT, GRID, N_ATOMS, N_ELECTRONS, N_MEMBERS, info, readout, samples, write
 
 from petdos_md import thermo
 from petdos_md.analysis import analyze
@@ -106,7 +106,7 @@ def test_sampling_errors_equal_those_of_the_explicit_series(
 def test_kernels_are_derivatives() -> None:
     dos, direction = readout().dos(samples(1, 0, 300.0)[0].psi), np.cos(E) * (E > -10)
     h, found = 1e-5, kernels(E, dos, N_ELECTRONS, 900.0)
-    plus, minus = (derive(E, dos + s * h * direction, N_ELECTRONS, 900.0) for s in (1, -1))
+    plus, minus = (derive(E, dos + s * h * direction, N_ELECTRONS, 900.0, n_atoms=N_ATOMS) for s in (1, -1))
     for name in LINEAR:
         # T dS and dU are exact to rounding of the difference.
         assert found[name] @ direction == pytest.approx((plus[name] - minus[name]) / (2 * h), rel=1e-4), name

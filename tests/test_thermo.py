@@ -520,14 +520,21 @@ def test_fermi_level_kernel_is_the_cold_limit_and_a_derivative():
 
 def test_band_gap_is_the_width_below_the_threshold():
     energies, dos, n_electrons, _ = gapped()
-    assert thermo.band_gap(energies, dos, n_electrons, threshold=0.0) == pytest.approx(1.0, abs=1e-12)
+    assert thermo.band_gap(energies, dos, n_electrons, 1, threshold=0.0) == pytest.approx(1.0, abs=1e-12)
     # On a straight edge of slope s, a threshold t shifts the edge by t / s.
     wedge = np.abs(energies) * 2
     n = float(np.sum((wedge[1:] + wedge[:-1])[: round(4 / STEP)]) * STEP / 2)
-    assert thermo.band_gap(energies, wedge, n, threshold=0.3, per_electron=False) == pytest.approx(0.3, abs=1e-9)
-    assert thermo.band_gap(*constant()[:3]) == 0
-    both = thermo.band_gap(energies, np.stack([dos, dos + 1]), n_electrons)
+    assert thermo.band_gap(energies, wedge, n, 1, threshold=0.3) == pytest.approx(0.3, abs=1e-9)
+    # By default 0.1 states/eV/atom; twice the atoms with twice the states have the same gap, the same states on more atoms a wider one.
+    assert thermo.band_gap(energies, wedge, n, 1) == pytest.approx(0.1, abs=1e-9)
+    assert thermo.band_gap(energies, np.stack([2 * wedge, wedge]), [2 * n, n], [2, 6]) == pytest.approx(
+        [0.1, 0.6], abs=1e-9
+    )
+    assert thermo.band_gap(*constant()[:3], 1) == 0
+    both = thermo.band_gap(energies, np.stack([dos, dos + 1]), n_electrons, 1)
     assert both[0] > 0.9 and both[1] == 0
+    with pytest.raises(ValueError, match="a positive number of atoms, got 0"):
+        thermo.band_gap(energies, dos, n_electrons, 0)
 
 
 # --- faults --------------------------------------------------------------------------------------------------------------

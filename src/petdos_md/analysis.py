@@ -108,10 +108,11 @@ def analyze(
     temperatures, which = electronic_temperatures(frames, electronic_temperatures_K)
     network = fermi_network(denoise, model, frames.model, readout) if denoise else None
     before: list[FrameTransform | None] = [transform] * len(electrons)
+    sizes = np.array([int(frames.n_atoms[frames.group == index][0]) for index in range(len(electrons))])
     if denoise:
-        sizes = [int(frames.n_atoms[frames.group == index][0]) for index in range(len(electrons))]
         before = [
-            Denoise(readout.grid.energies, size, float(n), network) for size, n in zip(sizes, electrons, strict=True)
+            Denoise(readout.grid.energies, int(size), float(n), network)
+            for size, n in zip(sizes, electrons, strict=True)
         ]
     with_members = members and readout.n_members > 0
 
@@ -123,10 +124,11 @@ def analyze(
         averages = FrameByFrameAverages(frames, readout, transforms, energies, with_members, progress)
 
     energies, dos, n_el = averages.energies, averages.dos[which], electrons[which]
-    central = derive(energies, dos, n_el, temperatures)
+    central = derive(energies, dos, n_el, temperatures, n_atoms=sizes[which])
     ensemble = None
     if with_members:
-        ensemble = derive_members(energies, (s[which] for s in averages.member_slices()), dos, n_el, temperatures)
+        slices = (s[which] for s in averages.member_slices())
+        ensemble = derive_members(energies, slices, dos, n_el, temperatures, n_atoms=sizes[which])
     functionals = np.empty((len(temperatures), len(LINEAR), len(energies)))
     for i, temperature in enumerate(temperatures):
         found = kernels(energies, dos[i], float(n_el[i]), float(temperature))
@@ -151,8 +153,8 @@ def analyze(
         whole = np.concatenate([s[which] for s in averages.member_slices()], axis=1)
         dataset["dos_members"] = ("temperature", "member", "energy"), whole, dict(dataset["dos"].attrs)
     if carriers:
-        slices = averages.member_slices() if with_members else iter([averages.dos[:, None]])
-        add_carriers(dataset, energies, (s[which] for s in slices), n_el)
+        parts = averages.member_slices() if with_members else iter([averages.dos[:, None]])
+        add_carriers(dataset, energies, (s[which] for s in parts), n_el)
     dataset.attrs |= {
         "align": align,
         "error_method": error_method,

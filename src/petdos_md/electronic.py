@@ -22,9 +22,7 @@ from . import thermo
 from .errors import StructureError
 from .fermi_integrals import BOLTZMANN_EV
 from .quantities import DESCRIPTIONS, UNITS, derive
-
-GAP_THRESHOLD = 0.1
-"""states/eV/atom below which a DOS counts as empty (Fig. 3 of the article, DOI 10.1039/D5DD00557D)."""
+from .thermo import GAP_THRESHOLD
 
 CURVE = ("chemical_potential", "internal_energy", "thermal_energy", "entropy", "free_energy", "heat_capacity")
 
@@ -95,7 +93,7 @@ def carriers(
     energies, dos = np.asarray(energies, dtype=float), np.asarray(dos, dtype=float)
     mu = thermo.chemical_potential(energies, dos, n_electrons, temperature_K)
     shape = mu.shape
-    gap = np.broadcast_to(thermo.band_gap(energies, dos, n_electrons, threshold * n_atoms, per_electron=False), shape)
+    gap = np.broadcast_to(thermo.band_gap(energies, dos, n_electrons, n_atoms, threshold), shape)
     if (gap <= 0).any():
         at = np.broadcast_to(thermo.dos_at_fermi_level(energies, dos, n_electrons), shape)[gap <= 0].flat[0] / n_atoms
         raise StructureError(

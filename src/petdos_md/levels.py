@@ -35,12 +35,12 @@ from ._inputs import (
     open_traces,
 )
 from .denoise import Denoise
-from .electronic import GAP_THRESHOLD
 from .errors import SettingError
 from .frames import Frames
 from .networks import Network
 from .readout import Readout
 from .statistics import standard_error
+from .thermo import GAP_THRESHOLD
 from .trace import HasModelInfo
 from .weights import FrameWeights
 
@@ -69,7 +69,7 @@ def band_gap(
             f"the energy grid ends at {energies[-1]:.2f} eV, less than {ABOVE_FERMI_EV:g} eV above the Fermi level "
             f"{levels.max():.2f} eV: a gap cannot be seen; check the electrons, or use a model with a wider grid"
         )
-    return thermo.band_gap(energies, dos, n_electrons, threshold * n_atoms, per_electron=False)
+    return thermo.band_gap(energies, dos, n_electrons, n_atoms, threshold)
 
 
 def frame_levels(

@@ -4,7 +4,7 @@ Members stay whole: each member's quantity comes from that member's own thermal-
 taken at the end (paper, Figs. 6 and 7; DOI 10.1039/D5DD00557D). The sampling error comes from the linear response of a
 quantity to the DOS (delta method): with kernel h, the series ``h . g_t`` over frames has the fluctuation of the quantity.
 
->>> values = derive(energies, dos, 24.0, 300.0)            # doctest: +SKIP
+>>> values = derive(energies, dos, 24.0, 300.0, n_atoms=8)  # doctest: +SKIP
 >>> values["heat_capacity"]                                # doctest: +SKIP
 """
 
@@ -45,7 +45,7 @@ DESCRIPTIONS = {
     "free_energy": "electronic free energy U - T S",
     "heat_capacity": "electronic heat capacity dU/dT at a constant number of electrons",
     "heat_capacity_finite_difference": "the same as [U(T + d) - U(T - d)] / 2d with d = T / 1000, as a check",
-    "gap": "width around the Fermi level with a DOS below 0.01 states/eV/electron",
+    "gap": "width around the Fermi level with a DOS below 0.1 states/eV/atom",
     "dos_at_fermi_level": "DOS at the Fermi level",
     "sommerfeld_gamma": "Sommerfeld coefficient pi^2/3 k_B^2 g(E_F), the slope of C_el at T = 0",
 }
@@ -86,11 +86,17 @@ def derive(
     n_electrons: np.ndarray | float,
     temperature_K: np.ndarray | float,
     names: Sequence[str] = tuple(UNITS),
+    *,
+    n_atoms: np.ndarray | int | None = None,
 ) -> dict[str, np.ndarray]:
     """Quantities of DOS ``(..., n)``; arguments broadcast as in :mod:`petdos_md.thermo`.
 
+    :param n_atoms: per structure; the gap needs it
+    :raises ValueError: if the gap is asked for without ``n_atoms``
     :raises ChemicalPotentialError: if one of the DOS cannot hold the electrons on the energy grid
     """
+    if "gap" in names and n_atoms is None:
+        raise ValueError("the gap is asked for without n_atoms, which its threshold of states/eV/atom needs")
     args = energies, dos, n_electrons, temperature_K
     known: dict[str, np.ndarray] = {"chemical_potential": thermo.chemical_potential(*args)}
     mu = known["chemical_potential"]
@@ -109,7 +115,7 @@ def derive(
         "free_energy": lambda: get("internal_energy") - temperature_K * get("entropy"),
         "heat_capacity": lambda: thermo.heat_capacity(*args, mu=mu),
         "heat_capacity_finite_difference": lambda: thermo.heat_capacity_finite_difference(*args),
-        "gap": lambda: thermo.band_gap(*args[:3]),
+        "gap": lambda: thermo.band_gap(*args[:3], n_atoms),
         "dos_at_fermi_level": lambda: thermo.dos_at_fermi_level(*args[:3]),
         "sommerfeld_gamma": lambda: SOMMERFELD * get("dos_at_fermi_level"),
     }
@@ -123,6 +129,8 @@ def derive_members(
     n_electrons: np.ndarray,
     temperature_K: np.ndarray,
     names: Sequence[str] = tuple(UNITS),
+    *,
+    n_atoms: np.ndarray | None = None,
 ) -> EnsembleValues:
     """Quantities of every member, a slice of members at a time.
 
@@ -130,11 +138,13 @@ def derive_members(
     :param dos: their mean over all members, ``(n_temperatures, n_channels)``
     :param n_electrons: ``(n_temperatures,)``
     :param temperature_K: ``(n_temperatures,)``
+    :param n_atoms: ``(n_temperatures,)``; the gap needs it
     """
+    sizes = None if n_atoms is None else n_atoms[:, None]
     parts: dict[str, list[np.ndarray]] = {name: [] for name in names}
     squares, count = np.zeros_like(dos), 0
     for members in slices:
-        values = derive(energies, members, n_electrons[:, None], temperature_K[:, None], names)
+        values = derive(energies, members, n_electrons[:, None], temperature_K[:, None], names, n_atoms=sizes)
         for name in names:
             parts[name].append(values[name])
         squares += ((members - dos[:, None]) ** 2).sum(axis=1)

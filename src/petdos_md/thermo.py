@@ -28,6 +28,9 @@ from numpy.typing import ArrayLike
 from petdos_md.entries import Block, per_entry
 from petdos_md.fermi_integrals import BOLTZMANN_EV, Array, step_weights
 
+GAP_THRESHOLD = 0.1
+"""states/eV/atom up to which a DOS counts as empty (Fig. 3 of the article)."""
+
 
 def fermi_level(energies: ArrayLike, dos: ArrayLike, n_electrons: ArrayLike) -> Array:
     """Fermi level in eV: int_{-inf}^{E_F} g dE = n_electrons at T = 0, the middle in a gap.
@@ -43,25 +46,28 @@ def dos_at_fermi_level(energies: ArrayLike, dos: ArrayLike, n_electrons: ArrayLi
 
 
 def band_gap(
-    energies: ArrayLike, dos: ArrayLike, n_electrons: ArrayLike, threshold: float = 0.01, per_electron: bool = True
+    energies: ArrayLike, dos: ArrayLike, n_electrons: ArrayLike, n_atoms: ArrayLike, threshold: float = GAP_THRESHOLD
 ) -> Array:
     """Width in eV of the interval around the Fermi level in which g <= threshold; 0 if g(E_F) is above it.
 
     A rule of thumb for a smeared DOS, which closes gaps narrower than a few smearing widths and narrows the others.
 
-    :param threshold: states/eV, or states/eV/electron (default) with ``per_electron``
+    :param n_atoms: per structure, broadcasts as ``n_electrons``
+    :param threshold: states/eV/atom
     """
+    sizes = np.asarray(n_atoms, dtype=np.float64)
+    if not (np.isfinite(sizes).all() and (sizes > 0).all()):
+        raise ValueError(f"a band gap needs a positive number of atoms, got {n_atoms}")
     if not threshold >= 0:
         raise ValueError(f"the threshold of a band gap is a number of states/eV >= 0, got {threshold}")
 
     def width(b: Block) -> Array:
         result = np.zeros(len(b.entry))
         for q, (row, level) in enumerate(zip(b.entry, b.level, strict=True)):
-            limit = threshold * (b.filling.n_electrons[row] if per_electron else 1.0)
-            result[q] = _interval_below(b.filling.energies, b.filling.values[row], level, limit)
+            result[q] = _interval_below(b.filling.energies, b.filling.values[row], level, threshold)
         return result
 
-    return per_entry(energies, dos, n_electrons, None, None, width)
+    return per_entry(energies, np.asarray(dos) / sizes[..., None], np.asarray(n_electrons) / sizes, None, None, width)
 
 
 def chemical_potential(energies: ArrayLike, dos: ArrayLike, n_electrons: ArrayLike, temperature_K: ArrayLike) -> Array:
