@@ -53,7 +53,7 @@ def loop_seconds(deck: str, folder: Path) -> float:
         cwd=folder,
         capture_output=True,
         text=True,
-        env={**os.environ, "OMP_NUM_THREADS": threads, "OMP_WAIT_POLICY": "PASSIVE"},
+        env={**os.environ, "OMP_NUM_THREADS": threads},  # threads that wait do so as those of this process
     )
     if done.returncode:
         raise SystemExit(done.stdout[-500:] + done.stderr[-500:])
