@@ -175,3 +175,45 @@ def test_composition_baseline_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"composition baseline.*atomic_baseline"):
         export_model(pet, tmp_path / "m.pt", grid_start=0.0)
     assert not (tmp_path / "m.pt").exists()
+
+
+def test_members_whose_terms_cancel_are_judged_by_their_terms(tmp_path: Path) -> None:
+    """Members' weights of 1e4, all but constant over nearly dependent features: float32 leaves four digits, and the fold is as exact."""
+    from metatrain.utils.io import load_model
+
+    pet, llpr = write_checkpoints(tmp_path, SMALL, symbols=list(ELECTRONS), n_channels=60, n_members=6, energy=True)
+    assert llpr is not None
+    model = load_model(pet)
+    atoms = random_structures(list(ELECTRONS), 4.5)
+    # Weights without a share along the features of all the structures compared: terms are large, their sums are not.
+    export_model(pet, tmp_path / "plain.pt", llpr=llpr, grid_start=-10.0, electrons=ELECTRONS)
+    plain = DOSModel.load(tmp_path / "plain.pt", device="cpu")
+    n = int(model.last_layer_feature_size)
+    phi = np.stack([plain.evaluate(a).psi[:n] for a in random_structures(list(ELECTRONS), plain.cutoff).values()])
+    null = np.linalg.svd(phi)[2][len(atoms) :]
+    rng = np.random.default_rng(3)
+    large = torch.tensor(1e4 * rng.standard_normal((6 * 60, len(null))) @ null, dtype=torch.float32)
+    checkpoint = torch.load(llpr, weights_only=False)
+    key = _ensemble_key(checkpoint)
+    checkpoint["model_state_dict"][key] += large
+    torch.save(checkpoint, llpr)
+    report = export_model(pet, tmp_path / "m.pt", llpr=llpr, grid_start=-10.0, electrons=ELECTRONS)
+    assert report.ensemble_deviation < 1e-5
+    folded = DOSModel.load(tmp_path / "m.pt", device="cpu")
+    sample = folded.evaluate(next(iter(random_structures(list(ELECTRONS), folded.cutoff).values())))
+    stock = DOSModel.from_atomistic(load_model(llpr).export(), folded.grid, target="mtt::dos")
+    expected = stock.stock_members(next(iter(random_structures(list(ELECTRONS), folded.cutoff).values())))
+    # The case is real: judged by values alone, it would have been refused.
+    assert np.abs(folded.dos_members(sample) - expected).max() > 1e-5 * np.abs(expected).max()
+    terms = [(np.abs(member) @ np.abs(sample.psi[:n])).max() for member in _deviations(readout_path(tmp_path / "m.pt"))]
+    assert folded.readout.largest_terms(sample.psi) == pytest.approx(max(terms), rel=1e-5)
+
+
+def _ensemble_key(checkpoint: dict) -> str:
+    return next(k for k in checkpoint["model_state_dict"] if "llpr_ensemble_layers" in k and k.endswith("weight"))
+
+
+def _deviations(path: Path) -> np.ndarray:
+    from safetensors.numpy import load_file
+
+    return load_file(path)["deviations"].astype(float)

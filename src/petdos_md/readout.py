@@ -171,6 +171,17 @@ class Readout:
         result += self.dos(psi)[..., None, :]
         return result
 
+    def largest_terms(self, psi: np.ndarray) -> float:
+        """Largest sum of the absolute terms of one member's channel, max_kE sum_l |D_k(E, l) phi_l|, states/eV; ``psi`` ``(n_psi,)``.
+
+        The rounding error of any order of summation is at most a few machine epsilons of it, however far the terms cancel
+        (Higham, Accuracy and Stability of Numerical Algorithms, 2nd ed., section 3.1).
+        """
+        if self._deviations is None:
+            return 0.0
+        features = torch.as_tensor(np.abs(self._features(self._checked(psi)))).to(self._deviations.dtype)
+        return max(float((member.abs() @ features).max()) for member in self._deviations)
+
     def project(self, kernels: np.ndarray) -> np.ndarray:
         """Linear functionals of the DOS as vectors on psi: ``kernels`` ``(..., n_channels)`` to ``(..., n_psi)``, float64.
 
