@@ -115,7 +115,7 @@ def derive(
         "free_energy": lambda: get("internal_energy") - temperature_K * get("entropy"),
         "heat_capacity": lambda: thermo.heat_capacity(*args, mu=mu),
         "heat_capacity_finite_difference": lambda: thermo.heat_capacity_finite_difference(*args),
-        "gap": lambda: thermo.band_gap(*args[:3], n_atoms),
+        "gap": lambda: thermo.band_gap(*args[:3], np.nan if n_atoms is None else n_atoms),
         "dos_at_fermi_level": lambda: thermo.dos_at_fermi_level(*args[:3]),
         "sommerfeld_gamma": lambda: SOMMERFELD * get("dos_at_fermi_level"),
     }

@@ -57,7 +57,7 @@ def band_gap(
     """
     sizes = np.asarray(n_atoms, dtype=np.float64)
     if not (np.isfinite(sizes).all() and (sizes > 0).all()):
-        raise ValueError(f"a band gap needs a positive number of atoms, got {n_atoms}")
+        raise ValueError(f"a band gap needs a positive number of atoms, got {n_atoms!r}")
     if not threshold >= 0:
         raise ValueError(f"the threshold of a band gap is a number of states/eV >= 0, got {threshold}")
 
