@@ -20,7 +20,7 @@ from petdos_md.calibrate import autocorrelation, calibrate_model, correlation_ro
 from petdos_md.cli import main
 from petdos_md.errors import ModelError, SettingError
 from petdos_md.evaluation import compare, evaluate_model, format_evaluation
-from petdos_md.metrics import align, rotated, rotations, symmetry_error
+from petdos_md.metrics import align, chance_interval, rotated, rotations, symmetry_error
 from petdos_md.model import DOSModel
 from petdos_md.networks import DOSNetwork, Network, network_path
 from petdos_md.references import read_references
@@ -154,6 +154,14 @@ def test_summary_of_subsets(metal: DOSModel, dataset: Path) -> None:
         zs = np.array([c.z for c in chosen])
         assert spread[200] == pytest.approx(np.sqrt(np.mean(zs[:, 200] ** 2)), rel=1e-12)
         assert np.isnan(spread[-1])  # no target is defined there
+        known = spread[np.isfinite(spread)]
+        assert s["channels_wanted"] == np.mean((known >= 0.7) & (known <= 1.4))
+        assert s["channel_z_chance_99"] == [float(x) for x in chance_interval(len(chosen), result.n_members)]
+        inside = []
+        for channel in np.flatnonzero(np.isfinite(spread)):
+            low, high = chance_interval(int(np.isfinite(zs[:, channel]).sum()), result.n_members)
+            inside.append(low <= spread[channel] <= high)
+        assert s["channels_within_chance"] == np.mean(inside)
     text = format_evaluation(result)
     single = copy.copy(metal)
     single.n_members = 0  # a model without an ensemble has errors, but no z-scores

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from petdos_md.metrics import align, dos_rmse, shifted_target, z_scores
+from petdos_md.metrics import align, chance_interval, dos_rmse, shifted_target, z_scores
 
 STEP = 0.05
 
@@ -118,3 +118,29 @@ def test_lists_must_fit_and_shifts_must_leave_something() -> None:
         dos_rmse([], [], np.ones(0), STEP)
     with pytest.raises(ValueError, match="cannot shift"):
         shifted_target(np.zeros(4), 4)
+
+
+@pytest.mark.parametrize(("n_structures", "n_members"), [(42, 32), (5, 8)])
+def test_chance_interval_against_drawn_ensembles(n_structures: int, n_members: int) -> None:
+    """z-scores of perfectly calibrated ensembles: errors and members' deviations of one distribution, members alike for all structures."""
+    rng = np.random.default_rng(1)
+    n = 40_000
+    errors = rng.standard_normal((n, n_structures))
+    spread = rng.standard_normal((n, n_members)).std(axis=1, ddof=1)
+    found = np.sqrt(((errors / spread[:, None]) ** 2).mean(axis=1))
+    low, high = chance_interval(n_structures, n_members)
+    # 200 of 40 000 are expected on each side, their scatter is 14.
+    assert (found < low).sum() == pytest.approx(200, abs=60)
+    assert (found > high).sum() == pytest.approx(200, abs=60)
+    # Structures whose members scatter independently of each other stay inside.
+    alone = rng.standard_normal((5000, n_structures, n_members)).std(axis=2, ddof=1) if n_structures < 10 else None
+    if alone is not None:
+        root = np.sqrt(((errors[:5000] / alone) ** 2).mean(axis=1))
+        assert ((root < low) | (root > high)).mean() < 0.01 + 0.006
+
+
+def test_chance_interval_of_many_channels() -> None:
+    low, high = chance_interval(np.array([5, 42]), 32, level=0.9)
+    assert low.shape == (2,) and (low < 1).all() and (high > 1).all() and high[0] > high[1]
+    with pytest.raises(ValueError, match="2 members"):
+        chance_interval(5, 1)

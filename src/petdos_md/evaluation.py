@@ -21,7 +21,7 @@ import numpy as np
 
 from . import thermo
 from .errors import SettingError
-from .metrics import align, rotated, rotations, shifted_target, symmetry_error, z_scores
+from .metrics import align, chance_interval, rotated, rotations, shifted_target, symmetry_error, z_scores
 from .model import DOSModel
 from .references import Reference
 from .units import convert
@@ -87,12 +87,16 @@ class Evaluation:
 
         NaN where fewer than the fraction ``fewest`` of the structures define the target.
         """
+        return self._channels(subset, fewest)[0]
+
+    def _channels(self, subset: str | None, fewest: float = 0.5) -> tuple[np.ndarray, np.ndarray]:
+        """Root mean square z-score of each channel, and how many structures define it."""
         z = np.array([c.z for c in self.of(subset)])
         count = np.isfinite(z).sum(axis=0)
         total = np.where(np.isfinite(z), z, 0.0)
         with np.errstate(invalid="ignore", divide="ignore"):
             spread = np.sqrt((total**2).sum(axis=0) / count)
-        return np.where((count > 0) & (count >= fewest * len(z)), spread, np.nan)
+        return np.where((count > 0) & (count >= fewest * len(z)), spread, np.nan), count
 
     def integral(self, name: str, subset: str | None = None) -> dict[str, float]:
         """Errors of an integral and how well they were foretold.
@@ -125,8 +129,13 @@ class Evaluation:
         """Numbers for one subset (all structures if None), ready for JSON but for NaN."""
         found = self.of(subset)
         errors = np.array([c.error for c in found])
-        spread = self.channel_spread(subset)
+        spread, count = self._channels(subset)
         known = spread[np.isfinite(spread)]
+        chance, by_chance = [float("nan")] * 2, float("nan")
+        if len(known):
+            chance = [float(x) for x in chance_interval(len(found), self.n_members)]
+            low, high = chance_interval(count[np.isfinite(spread)], self.n_members)
+            by_chance = float(((known >= low) & (known <= high)).mean())
         symmetry = np.array([c.symmetry for c in found])
         shifts = np.array([c.shift_eV for c in found])
         z = np.concatenate([c.z[np.isfinite(c.z)] for c in found])
@@ -142,6 +151,11 @@ class Evaluation:
             "channel_z_spread_5_95": [float(x) for x in np.percentile(known, [5, 95])]
             if len(known)
             else [float("nan")] * 2,
+            "channel_z_chance_99": chance,
+            "channels_wanted": float(((known >= Z_WANTED[0]) & (known <= Z_WANTED[1])).mean())
+            if len(known)
+            else float("nan"),
+            "channels_within_chance": by_chance,
             "channel_within_1": float((np.abs(z) <= 1).mean()) if len(z) else float("nan"),
             "channel_within_2": float((np.abs(z) <= 2).mean()) if len(z) else float("nan"),
             "integrals": {name: self.integral(name, subset) for name in self.units},
@@ -247,12 +261,17 @@ def format_evaluation(result: Evaluation) -> str:
             f"| {name.replace('_', ' ')} | {unit} | {numbers} | {_number(s['std'])} | {_number(s['z_spread'])} | "
             f"{_percent(s['within_1'])}, {_percent(s['within_2'])} |"
         )
-    p5, p95 = total["channel_z_spread_5_95"]
+    (p5, p95), (least, most) = total["channel_z_spread_5_95"], total["channel_z_chance_99"]
     lines += [
         "",
-        f"Channels: median z {_number(total['channel_z_spread'])}, 5 to 95 % of them {_number(p5)} to {_number(p95)}; "
-        f"{_percent(total['channel_within_1'])} and {_percent(total['channel_within_2'])} of the references within 1 and 2 sigma "
-        "(68 % and 95 % wanted).",
+        "| z of the channels | |",
+        "|---|---|",
+        f"| median | {_number(total['channel_z_spread'])} |",
+        f"| 5 to 95 % of the channels | {_number(p5)} to {_number(p95)} |",
+        f"| by chance alone, 99 % ({total['structures']} structures, {result.n_members} members) | {_number(least)} to {_number(most)} |",
+        f"| channels within {low:g} to {high:g} | {_percent(total['channels_wanted'])} |",
+        f"| channels within chance | {_percent(total['channels_within_chance'])} |",
+        f"| references within 1 and 2 sigma (68 %, 95 % wanted) | {_percent(total['channel_within_1'])}, {_percent(total['channel_within_2'])} |",
     ]
     return "\n".join(lines) + "\n"
 

@@ -14,7 +14,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+import scipy.special
 from ase import Atoms
+from numpy.typing import ArrayLike
 from scipy.integrate import lebedev_rule
 from scipy.spatial.transform import Rotation
 
@@ -156,3 +158,19 @@ def z_scores(target: np.ndarray, members: np.ndarray) -> np.ndarray:
     """
     members = np.asarray(members, dtype=np.float64)
     return (np.asarray(target, dtype=np.float64) - members.mean(axis=0)) / members.std(axis=0, ddof=1)
+
+
+def chance_interval(n_structures: ArrayLike, n_members: int, level: float = 0.99) -> tuple[np.ndarray, np.ndarray]:
+    """Limits of the root mean square z-score that a perfectly calibrated ensemble shows by chance, each of the shape of ``n_structures``.
+
+    Gaussian errors of n structures, in units of a standard deviation that is estimated from K members with the same weights for all
+    structures: the mean square is a variable F(n, K - 1). It bounds from above the scatter where structures are less alike.
+
+    :param level: probability of the interval
+    :raises ValueError: if there are fewer than one structure or two members
+    """
+    n = np.asarray(n_structures)
+    if (n < 1).any() or n_members < 2:
+        raise ValueError(f"expected at least 1 structure and 2 members, got {n.min()} and {n_members}")
+    low, high = (np.sqrt(scipy.special.fdtri(n, n_members - 1, p)) for p in ((1 - level) / 2, (1 + level) / 2))
+    return low, high
