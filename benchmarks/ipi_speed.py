@@ -11,11 +11,13 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import gc
 import io
 import os
 import resource
 import tempfile
 import time
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -28,8 +30,11 @@ from ipi.engine.simulation import Simulation
 from ipi.utils.softexit import softexit
 
 from petdos_md._ipi_hook import DRIVERS
+from petdos_md.grid import EnergyGrid
 from petdos_md.ipi import Observer, attach
 from petdos_md.model import DOSModel
+from petdos_md.sample import ModelInfo, Sample
+from petdos_md.trace import Trace
 
 XML = """<simulation verbosity='quiet' threading='False' safe_stride='10'>
 <output prefix='run'></output>
@@ -59,6 +64,7 @@ def main() -> None:
         plumbing(model, samples=3 if quick else 100)
         overhead(model, steps=4 if quick else 100, every=2 if quick else 50)
         memory(model, samples=(2, 4) if quick else (200, 1200))
+        memory_of_keys(steps=(10, 100) if quick else (500, 5000))
 
 
 def batching(model: DOSModel, repeats: int) -> None:
@@ -111,6 +117,27 @@ def memory(model: DOSModel, samples: tuple[int, int]) -> None:
         used.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
     print(
         f"largest memory: {used[0]:.0f} MB with {samples[0]} samples of 16 replicas, {used[1]:.0f} MB with {samples[1]}"
+    )
+
+
+def memory_of_keys(steps: tuple[int, int]) -> None:
+    """What a trace keeps in memory in order to store no step of a replica twice, after so many samplings of 16 replicas."""
+    grid = EnergyGrid(0.0, 0.05, 2)
+    info = ModelInfo("short", "0" * 64, grid, "direct", 2, 0, {}, "")
+    sample = Sample(np.zeros(2, np.float32), info, 1, 1.0, 1.0, temperature_K=300.0)
+    tracemalloc.start()
+    with Trace.open("long.zarr", model=info, fsync=False, flush_every=1024) as trace:
+        known = []
+        for step in range(1, steps[1] + 1):
+            for replica in range(16):
+                trace.append(sample, step=50 * step, replica=replica)
+            if step in steps:
+                trace.flush()
+                gc.collect()
+                known.append(tracemalloc.get_traced_memory()[0] / 1024)
+    tracemalloc.stop()
+    print(
+        f"kept by a trace: {known[0]:.0f} kB after {16 * steps[0]} samples, {known[1]:.0f} kB after {16 * steps[1]} (psi of 2 numbers)"
     )
 
 

@@ -13,6 +13,7 @@ import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -184,8 +185,8 @@ def labels(system: Any) -> dict[str, float]:
     """
     return {
         "time_fs": _user("time", "femtosecond", system.ensemble.time),
-        "kinetic_temperature_K": _property(system, "temperature", "kelvin"),
-        "potential_energy_eV": _property(system, "potential", "electronvolt"),
+        "kinetic_temperature_K": float(_user("temperature", "kelvin", system.properties.get_temp())),
+        "potential_energy_eV": float(_user("energy", "electronvolt", system.properties.get_pot())),
     }
 
 
@@ -197,11 +198,16 @@ def same_temperature(a: float, b: float) -> bool:
 def _atoms(system: Any, bead: int, periodic: bool) -> Atoms:
     from ipi.utils.depend import dstrip
 
-    symbols = [_symbol(str(name)) for name in system.beads.names]
+    numbers = _numbers(tuple(system.beads.names.tolist()))
     positions = _user("length", "angstrom", dstrip(system.beads.q)[bead].reshape(-1, 3))
     # i-PI keeps cell vectors in columns.
     cell = _user("length", "angstrom", dstrip(system.cell.h).T)
-    return Atoms(symbols, positions=positions, cell=cell, pbc=periodic)
+    return Atoms(numbers, positions=positions, cell=cell, pbc=periodic)
+
+
+@lru_cache(maxsize=64)
+def _numbers(names: tuple[str, ...]) -> np.ndarray:
+    return np.array([atomic_numbers[_symbol(name)] for name in names])
 
 
 def _symbol(name: str) -> str:
@@ -227,11 +233,6 @@ def _pressure_GPa(system: Any) -> float:
     value = float(_user("pressure", "gigapascal", system.ensemble.pext))
     # The number of a trace is JSON, which has no NaN; an anisotropic stress has no one pressure.
     return float(f"{value:.7g}") if math.isfinite(value) else 0.0
-
-
-def _property(system: Any, name: str, unit: str) -> float:
-    value, dimension, _ = system.properties[name]
-    return float(_user(dimension, unit, value))
 
 
 def _user(dimension: str, unit: str, value: Any) -> Any:

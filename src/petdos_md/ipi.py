@@ -38,6 +38,9 @@ from .trace import Trace
 SAME_FRAME = 2e-4
 """Two psi that differ by less, relative to the largest number, are of one frame: rounding of a RESTART file, another device."""
 
+FLUSH_EVERY, FLUSH_INTERVAL_S = 1024, 60.0
+"""Waiting for the disk is what sampling costs most beside the model, and only what is there before a checkpoint can be resumed."""
+
 
 def attach(
     simulation: Any,
@@ -332,7 +335,15 @@ def _open_trace(
         known = Trace.open(path, "r").attributes
         timestep = known["timestep_fs"]
         setup = setup.agreed(str(path), known["metadata"], float("nan") if timestep is None else float(timestep))
-    trace = Trace.open(path, model=model, engine="i-pi", timestep_fs=setup.timestep_fs, metadata=setup.metadata())
+    trace = Trace.open(
+        path,
+        model=model,
+        engine="i-pi",
+        timestep_fs=setup.timestep_fs,
+        metadata=setup.metadata(),
+        flush_every=FLUSH_EVERY,
+        flush_interval_s=FLUSH_INTERVAL_S,
+    )
     return trace, setup
 
 
