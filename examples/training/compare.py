@@ -52,7 +52,11 @@ def main() -> None:
     print("|---|---|---|---|---|---|")
     for label, path in (t.split("=", 1) for t in args.test):
         structures = ase.io.read(Path(path), ":")
+        elements = {int(n) for a in structures for n in a.numbers}
         for name, model in models.items():
+            if not elements <= set(model.atomic_types):
+                print(f"| {label} | {len(structures)} | {name} | elements unknown to it | | |", flush=True)
+                continue
             dos, energy, force = errors(model, structures)
             print(f"| {label} | {len(structures)} | {name} | {dos:.4f} | {energy:.1f} | {force:.0f} |", flush=True)
 

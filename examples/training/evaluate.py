@@ -2,8 +2,8 @@
 
     python evaluate.py outputs/almgsi-lda/almgsi-lda.pt outputs/almgsi-lda
 
-The folder holds ``validation.xyz`` and ``test.xyz`` as written by ``train.py``. DOS errors are those of Eqs. 8 and 9 of the article
-(DOI 10.1039/D5DD00557D); z-scores compare targets, aligned to the model's axis, with mean and spread of the members.
+The folder holds ``validation.xyz`` and ``test.xyz`` as written by ``train.py``. Errors of the DOS and of what follows from it are those of
+``petdos evaluate`` (:mod:`petdos_md.evaluation`); energies, forces and stress are added.
 """
 
 from __future__ import annotations
@@ -19,13 +19,15 @@ import numpy as np
 from ase import Atoms
 from tqdm import tqdm
 
-from petdos_md import DOSModel, thermo
-from petdos_md.metrics import align, dos_rmse, shifted_target, z_scores
+from petdos_md import DOSModel
+from petdos_md.evaluation import Evaluation
+from petdos_md.evaluation import evaluate_model as evaluate_dos
+from petdos_md.metrics import dos_rmse
+from petdos_md.references import read_references
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
-MAX_SHIFT = 200
 TEMPERATURE_K = 1000.0
 
 
@@ -34,9 +36,18 @@ def evaluate_model(model_path: Path, data: Path, output: Path) -> dict[str, Any]
     model = DOSModel.load(model_path, device="cpu")
     summary: dict[str, Any] = {"model": model.info.name, "fingerprint": model.info.fingerprint}
     for split in ("validation", "test"):
-        structures = ase.io.read(data / f"{split}.xyz", ":")
-        records = [compare(model, a) for a in tqdm(structures, desc=split, unit="structure")]
-        summary[split] = summarize(model, structures, records)
+        file = data / f"{split}.xyz"
+        structures = ase.io.read(file, ":")
+        records = [compare(model, a) for a in tqdm(structures, desc=f"{split}, forces", unit="structure", disable=None)]
+        with tqdm(total=len(structures), desc=f"{split}, DOS", unit="structure", disable=None) as bar:
+            dos = evaluate_dos(
+                model,
+                read_references(file, model),
+                temperatures_K=(TEMPERATURE_K,),
+                symmetry=False,
+                progress=bar.update,
+            )
+        summary[split] = summarize(model, structures, records, dos)
     table = format_table(summary["test"], model.info.name)
     print(table)
     (output / "evaluation.json").write_text(json.dumps(summary, indent=1))
@@ -44,65 +55,31 @@ def evaluate_model(model_path: Path, data: Path, output: Path) -> dict[str, Any]
     images = output / "figures"
     images.mkdir(exist_ok=True)
     plot_parity(structures, records, images / "parity.png")
-    plot_dos(model, structures, records, images / "dos.png")
-    plot_z_scores(model, records, images / "z-scores.png")
+    plot_dos(model, structures, dos, images / "dos.png")
+    plot_z_scores(dos, images / "z-scores.png")
     return summary
 
 
 def compare(model: DOSModel, atoms: Atoms) -> dict[str, Any]:
-    """One structure: reference and prediction of everything."""
-    sample, energy, forces, stress = model.evaluate_with_forces(atoms)
-    dos, members = model.dos(sample), model.dos_members(sample)
-    best = align(atoms.info["dos"], dos, model.grid.step, MAX_SHIFT)
-    target = shifted_target(atoms.info["dos"], best.shift)
-    defined = np.isfinite(target)
-    electrons = float(atoms.info["n_electrons"])
-    energies = model.grid.energies[defined]
-    capacity = [
-        thermo.heat_capacity(energies, d, electrons, TEMPERATURE_K) for d in (target[defined], members[:, defined])
-    ]
+    """Energy (eV/atom), forces (eV/angstrom) and stress (eV/angstrom^3) of one structure: reference and prediction."""
+    _, energy, forces, stress = model.evaluate_with_forces(atoms)
     return {
         "energy": (atoms.get_potential_energy() / len(atoms), energy / len(atoms)),
         "forces": (atoms.get_forces(), forces),
         "stress": (atoms.get_stress(voigt=False), stress),
-        "dos": dos,
-        "members": members,
-        "target": target,
-        "shift": best.shift,
-        "z": z_scores(target, members),
-        "z_number": number_z_scores(target, members, model.grid.step),
-        "capacity": (float(capacity[0]), float(np.mean(capacity[1])), float(np.std(capacity[1], ddof=1))),
-        "fermi": thermo.fermi_level(model.grid.energies, dos, electrons),
     }
 
 
-def number_z_scores(target: np.ndarray, members: np.ndarray, step: float) -> np.ndarray:
-    """z-scores of the number of states below each energy: do the errors of integrals come out right?"""
-    return z_scores(np.cumsum(target) * step, np.cumsum(members, axis=1) * step)
-
-
-def spread(z: np.ndarray, fewest: int) -> np.ndarray:
-    """Root mean square z-score per channel, NaN where fewer structures define it."""
-    count = np.isfinite(z).sum(axis=0)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        result = np.sqrt(np.nansum(z**2, axis=0) / count)
-    return np.where(count >= fewest, result, np.nan)
-
-
-def summarize(model: DOSModel, structures: list[Atoms], records: list[dict[str, Any]]) -> dict[str, Any]:
+def summarize(
+    model: DOSModel, structures: list[Atoms], records: list[dict[str, Any]], dos: Evaluation
+) -> dict[str, Any]:
     targets = [a.info["dos"] for a in structures]
-    predictions = [r["dos"] for r in records]
-    electrons = np.array([a.info["n_electrons"] for a in structures], dtype=float)
-    aligned, errors = dos_rmse(targets, predictions, electrons, model.grid.step, MAX_SHIFT)
-    absolute, _ = dos_rmse(targets, predictions, electrons, model.grid.step, 0)
+    electrons = np.array([c.n_electrons for c in dos.comparisons])
+    errors = np.array([c.error for c in dos.comparisons])
+    absolute, _ = dos_rmse(targets, [c.dos for c in dos.comparisons], electrons, model.grid.step, 0)
     energy = 1000 * np.array([r["energy"][1] - r["energy"][0] for r in records])
     forces = [1000 * (r["forces"][1] - r["forces"][0]) for r in records]
     stress = 160.21766 * np.array([r["stress"][1] - r["stress"][0] for r in records])
-    z = spread(np.array([r["z"] for r in records]), fewest=len(records) // 2)
-    number = np.array([r["z_number"] for r in records])
-    fermi = [round((r["fermi"] - model.grid.start) / model.grid.step) for r in records]
-    capacity = np.array([r["capacity"] for r in records])
-    sizes = np.array([len(a) for a in structures])
     kinds: dict[str, Any] = {}
     for kind in sorted({kind_of(a) for a in structures}):
         chosen = [i for i, a in enumerate(structures) if kind_of(a) == kind]
@@ -112,31 +89,15 @@ def summarize(model: DOSModel, structures: list[Atoms], records: list[dict[str, 
             "energy_mae_meV": float(np.abs(energy[chosen]).mean()),
             "force_mae_meV_A": float(np.mean(np.abs(np.concatenate([forces[i] for i in chosen])))),
         }
-    known = z[np.isfinite(z)]
     flat = np.concatenate(forces)
-    at_fermi = number[np.arange(len(records)), fermi]
     return {
-        "structures": len(structures),
-        "dos_rmse": aligned,
+        **dos.summary(),
         "dos_rmse_absolute_axis": absolute,
-        "dos_median": float(np.median(errors)),
-        "dos_worst": float(errors.max()),
-        "shift_mean_eV": float(np.mean([r["shift"] for r in records]) * model.grid.step),
-        "shift_std_eV": float(np.std([r["shift"] for r in records]) * model.grid.step),
         "energy_mae_meV": float(np.abs(energy).mean()),
         "energy_rmse_meV": float(np.sqrt(np.mean(energy**2))),
         "force_mae_meV_A": float(np.abs(flat).mean()),
         "force_rmse_meV_A": float(np.sqrt(np.mean(flat**2))),
         "stress_mae_GPa": float(np.abs(stress).mean()),
-        "z_spread_median": float(np.median(known)),
-        "z_spread_5_95": [float(x) for x in np.percentile(known, [5, 95])],
-        "z_spread_min_max": [float(known.min()), float(known.max())],
-        "z_spread_within": float(np.mean((known >= 0.7) & (known <= 1.4))),
-        "z_number_at_fermi": float(np.sqrt(np.nanmean(at_fermi**2))),
-        "heat_capacity_relative_rmse": float(
-            np.sqrt(np.mean(((capacity[:, 1] - capacity[:, 0]) / sizes) ** 2)) / np.mean(capacity[:, 0] / sizes)
-        ),
-        "heat_capacity_z": float(np.sqrt(np.mean(((capacity[:, 1] - capacity[:, 0]) / capacity[:, 2]) ** 2))),
         "kinds": kinds,
     }
 
@@ -147,8 +108,9 @@ def kind_of(atoms: Atoms) -> str:
 
 
 def format_table(test: dict[str, Any], name: str) -> str:
-    low, high = test["z_spread_min_max"]
-    p5, p95 = test["z_spread_5_95"]
+    p5, p95 = test["channel_z_spread_5_95"]
+    least, most = test["channel_z_chance_99"]
+    capacity = test["integrals"][f"heat_capacity_{TEMPERATURE_K:g}K"]
     rows = [
         ("DOS RMSE, self-aligned (eV^-0.5 electrons^-1 state)", f"{test['dos_rmse']:.4f}", "<= 0.05"),
         ("- on the absolute axis", f"{test['dos_rmse_absolute_axis']:.4f}", ""),
@@ -157,16 +119,22 @@ def format_table(test: dict[str, Any], name: str) -> str:
         ("energy MAE, RMSE (meV/atom)", f"{test['energy_mae_meV']:.1f}, {test['energy_rmse_meV']:.1f}", "MAE <= 15"),
         ("force MAE, RMSE (meV/A)", f"{test['force_mae_meV_A']:.0f}, {test['force_rmse_meV_A']:.0f}", "MAE <= 120"),
         ("stress MAE (GPa)", f"{test['stress_mae_GPa']:.2f}", ""),
-        ("z-score spread per channel: median", f"{test['z_spread_median']:.2f}", "0.7 to 1.4"),
-        ("- 5 to 95 % of the channels; all", f"{p5:.2f} to {p95:.2f}; {low:.2f} to {high:.2f}", ""),
-        ("- channels within 0.7 to 1.4", f"{100 * test['z_spread_within']:.0f} %", ""),
-        ("z-score spread of the number of states below E_F", f"{test['z_number_at_fermi']:.2f}", ""),
+        ("z-score spread per channel: median", f"{test['channel_z_spread']:.2f}", "0.7 to 1.4"),
+        ("- 5 to 95 % of the channels", f"{p5:.2f} to {p95:.2f}", ""),
+        ("- of a calibrated ensemble by chance, 99 %", f"{least:.2f} to {most:.2f}", ""),
+        ("- channels within 0.7 to 1.4", f"{100 * test['channels_wanted']:.0f} %", ""),
+        ("- channels within chance", f"{100 * test['channels_within_chance']:.0f} %", "99 %"),
+        (
+            "z-score spread of the number of states below E_F",
+            f"{test['integrals']['states_below_fermi']['z_spread']:.2f}",
+            "0.7 to 1.4",
+        ),
         (
             f"C_el({TEMPERATURE_K:.0f} K) per atom, RMSE in % of the mean",
-            f"{100 * test['heat_capacity_relative_rmse']:.1f} %",
+            f"{100 * capacity['rmse'] / capacity['mean']:.1f} %",
             "",
         ),
-        (f"C_el({TEMPERATURE_K:.0f} K), z-score spread", f"{test['heat_capacity_z']:.2f}", ""),
+        (f"C_el({TEMPERATURE_K:.0f} K), z-score spread", f"{capacity['z_spread']:.2f}", "0.7 to 1.4"),
     ]
     lines = [f"{name}, {test['structures']} test structures", "", "| quantity | value | wanted |", "|---|---|---|"]
     lines += [f"| {a} | {b} | {c} |" for a, b, c in rows]
@@ -205,29 +173,26 @@ def plot_parity(structures: list[Atoms], records: list[dict[str, Any]], path: Pa
     plt.close(figure)
 
 
-def plot_dos(model: DOSModel, structures: list[Atoms], records: list[dict[str, Any]], path: Path) -> None:
+def plot_dos(model: DOSModel, structures: list[Atoms], dos: Evaluation, path: Path) -> None:
     """One structure of each kind, that of median error, with two standard deviations of the members."""
-    errors = dos_rmse(
-        [a.info["dos"] for a in structures], [r["dos"] for r in records],
-        np.array([a.info["n_electrons"] for a in structures], dtype=float), model.grid.step, MAX_SHIFT,
-    )[1]  # fmt: skip
+    errors = [c.error for c in dos.comparisons]
     order = ("fcc-Al", "hcp-Mg", "dia-Si", "Mg2Si", "AlMg", "AlMgSi", "liq-Al", "liq-Mg", "liq-Si")
     kinds = {k: [i for i, a in enumerate(structures) if kind_of(a) == k] for k in order}
     shown = [sorted(c, key=lambda i: errors[i])[len(c) // 2] for c in kinds.values() if c]
     rows = -(-len(shown) // 3)
     figure, axes = plt.subplots(rows, 3, figsize=(10, 2.5 * rows), constrained_layout=True, squeeze=False)
     for axis, i in zip(axes.flat, shown, strict=False):
-        atoms, record, n = structures[i], records[i], len(structures[i])
-        x = model.grid.energies - record["fermi"]
-        mean, std = record["members"].mean(axis=0) / n, record["members"].std(axis=0, ddof=1) / n
+        atoms, found, n = structures[i], dos.comparisons[i], len(structures[i])
+        x = model.grid.energies - found.fermi_level
+        mean, std = found.dos / n, model.dos_members(atoms).std(axis=0, ddof=1) / n
         axis.fill_between(
             x, mean - 2 * std, mean + 2 * std, color="#7fb3de", lw=0, label="model, two standard deviations"
         )
         axis.plot(x, mean, color="#1f5f99", lw=1.2, label="model")
-        axis.plot(x, record["target"] / n, color="k", lw=1, ls="--", label="DFT")
+        axis.plot(x, found.target / n, color="k", lw=1, ls="--", label="DFT")
         axis.axvline(0, color="0.7", lw=0.8, zorder=0)
         axis.set(xlim=(-14, 8), ylim=(-0.05, None), title=f"{atoms.info['tag']}: {errors[i]:.3f}")
-        top = np.nanmax(record["target"] / n)
+        top = np.nanmax(found.target / n)
         axis.set_ylim(-0.05 * top, 1.2 * top)
     for axis in list(axes.flat)[len(shown) :]:
         axis.set_visible(False)
@@ -240,10 +205,10 @@ def plot_dos(model: DOSModel, structures: list[Atoms], records: list[dict[str, A
     plt.close(figure)
 
 
-def plot_z_scores(model: DOSModel, records: list[dict[str, Any]], path: Path) -> None:
-    z = np.array([r["z"] for r in records])
+def plot_z_scores(dos: Evaluation, path: Path) -> None:
+    z = np.array([c.z for c in dos.comparisons])
     flat = z[np.isfinite(z)]
-    per_channel = spread(z, fewest=len(records) // 2)
+    per_channel = dos.channel_spread()
     figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.4), constrained_layout=True)
     bins = np.linspace(-5, 5, 81)
     left.hist(np.clip(flat, -5, 5), bins=bins, density=True, color="#7fb3de", label="test structures")
@@ -251,7 +216,7 @@ def plot_z_scores(model: DOSModel, records: list[dict[str, Any]], path: Path) ->
     left.set(xlabel="z-score of a channel", ylabel="density")
     left.legend(frameon=False, fontsize=8)
     right.axhspan(0.7, 1.4, color="0.9", lw=0)
-    right.plot(model.grid.energies, per_channel, color="#1f5f99", lw=1.2)
+    right.plot(dos.energies, per_channel, color="#1f5f99", lw=1.2)
     right.axhline(1, color="k", lw=0.8)
     right.set(xlabel="energy on the model's axis (eV)", ylabel="root mean square z-score", ylim=(0, 2.2))
     figure.savefig(path, dpi=110)

@@ -6,8 +6,7 @@
 Section 4.5 of the PET-MAD-DOS article (DOI 10.1039/D5DD00557D): mean squared error, Adam with a learning rate of 1e-4 that rises
 over 100 epochs, batches of 16, the weights of the best validation epoch, end after 50 epochs without a better one. Small data sets need more
 than the article: inputs are random members of the ensemble (the networks will read members, too), shifted along the
-axis by up to half an eV (Fermi level and axis move together). The split is that of ``train.py``: last digit 3 of the index for
-the test, 7 for validation.
+axis by up to half an eV (Fermi level and axis move together). The split is that of ``train.py`` (``split.py``).
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ from __future__ import annotations
 import argparse
 import copy
 import json
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +28,9 @@ from petdos_md.metrics import align
 from petdos_md.model_files import find_model
 from petdos_md.networks import TARGETS, DOSNetwork, Network, network_path
 from petdos_md.references import Reference, read_references
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+from split import split_of
 
 MAX_SHIFT = 200
 
@@ -148,11 +151,9 @@ def main() -> None:
     path = find_model(args.model)
     beside = path if args.output is None else args.output / path.name
     references = read_references(args.dataset, model)
-    digits = [int(r.atoms.info["index"]) % 10 for r in references]
-    parts = {"test": (3,), "validation": (7,), "train": (0, 1, 2, 4, 5, 6, 8, 9)}
     data = {
-        name: collect(model, [r for r, d in zip(references, digits, strict=True) if d in wanted])
-        for name, wanted in parts.items()
+        name: collect(model, [r for r in references if split_of(int(r.atoms.info["index"])) == name])
+        for name in ("test", "validation", "train")
     }
     report: dict[str, dict[str, float]] = {}
     for target in args.only:

@@ -37,8 +37,9 @@ from petdos_md.grid import EnergyGrid
 from petdos_md.targets import SMEARING_EV, defined_below, dos_target
 
 HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE / "dft"))
+sys.path[:0] = [str(HERE), str(HERE / "dft")]
 from compute import read_xz  # noqa: E402
+from split import split_of  # noqa: E402
 
 GRID = EnergyGrid(start=-13.0, step=0.05, n=751)
 """The grid of the predictions, to 24.5 eV. The lowest eigenvalue of the data is -6.3 eV and no target is defined above 19.4 eV:
@@ -48,11 +49,6 @@ LORA = {"rank": 8, "alpha": 0.5}
 """Rank and factor of the adapters, as in the article."""
 
 STAGES = ("prepare", "start", "mse", "shift", "smooth", "llpr", "export", "evaluate")
-
-
-def split_of(index: int) -> str:
-    """Fixed by the number of a structure, so that a growing data set never moves one from test to training."""
-    return {3: "test", 7: "validation"}.get(index % 10, "train")
 
 
 def prepare(args: argparse.Namespace) -> None:
