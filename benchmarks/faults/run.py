@@ -1,4 +1,4 @@
-"""The campaign of faults: kills at random moments, full disks, bad input. Prints tables.
+"""The campaign of faults: kills at random moments, bad input. Prints tables.
 
     python benchmarks/faults/run.py                          # everything; an hour on two cores
     python benchmarks/faults/run.py --only kills --kills 12  # to see that it works
@@ -10,6 +10,7 @@ What is found goes to a log, line by line, so that an interrupted campaign goes 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 import tempfile
@@ -17,9 +18,18 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+import inputs
 import kills
 
-PARTS = ("kills", "disk", "inputs")
+PARTS = ("kills", "inputs")
+INTRODUCTION = """
+What happens when something goes wrong; the tables are what `python benchmarks/faults/run.py --write docs/faults.md` found.
+
+*Kills*: a run is killed with SIGKILL at a random moment, resumed as the page of its engine says, and killed again, until it ends. What a
+reader saw in the trace before a kill must be there after it; at the end, the samples are compared with those of a run that
+nobody disturbed. *Bad input*: every command and engine must refuse it with one line and an exit status that is not 0; Python and stock
+i-PI show a traceback above that line.
+"""
 
 
 def main() -> None:
@@ -35,7 +45,27 @@ def main() -> None:
     log = args.folder / "log.jsonl"
     if "kills" in args.only:
         kills.campaign(args.kills, args.engines, args.folder, log)
-    print("\n".join(kills.table(kills.read(log))))
+    if "inputs" in args.only:
+        with open(args.folder / "inputs.jsonl", "w") as file:
+            for record in inputs.check_inputs(args.folder / "inputs"):
+                file.write(json.dumps(record) + "\n")
+                print(record["input"], record["problem"] or "refused", sep=": ", flush=True)
+    text = page(args.folder)
+    print(text)
+    if args.write:
+        args.write.write_text(text)
+
+
+def page(folder: Path) -> str:
+    """What was found so far, as Markdown."""
+    parts = {
+        "Kills": ("kills", kills.table(kills.read(folder / "log.jsonl"))),
+        "Bad input": ("inputs", inputs.table(kills.read(folder / "inputs.jsonl"))),
+    }
+    lines = ["# Faults", "", *INTRODUCTION.strip().splitlines()]
+    for title, (part, table) in parts.items():
+        lines += ["", f"## {title}", "", f"`python benchmarks/faults/run.py --only {part}`", "", *table]
+    return "\n".join(lines) + "\n"
 
 
 if __name__ == "__main__":

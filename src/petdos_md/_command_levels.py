@@ -10,6 +10,7 @@ from pathlib import Path
 import xarray as xr
 
 from ._progress import share_bar
+from .errors import SettingError
 from .figures import plot_levels
 from .levels import QUANTITIES, ROADS, frame_levels
 from .plot import save
@@ -18,6 +19,10 @@ from .report import with_errors
 
 def levels(args: argparse.Namespace) -> int:
     """Read the levels of all frames, print the thermal means, write files."""
+    if not 0 <= args.threshold < math.inf:
+        raise SettingError(
+            f"got --threshold {args.threshold:g}, expected the states/eV/atom below which a gap is, >= 0"
+        )
     with share_bar("DOS") as show:
         data = frame_levels(
             args.traces if len(args.traces) > 1 else args.traces[0],

@@ -36,7 +36,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         # A trace that could not be written says so again when it is dropped.
         logging.getLogger("petdos_md").setLevel(logging.CRITICAL)
-        message = " ".join(str(error).split())
+        told = str(error)
+        if isinstance(error, OSError) and error.filename is not None:
+            told = f"{error.filename}: {error.strerror}; check this path, its rights and the room on its disk"
+        message = " ".join(told.split())
         print(f"petdos: error: {message}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

@@ -117,7 +117,7 @@ def read_frames(
     """
     path = Path(path)
     if not path.exists():
-        raise SettingError(f"{path}: no such file")
+        raise SettingError(f"{path}: no such file; give a trajectory in any format that ASE reads")
     try:
         parts = [int(p) if p else None for p in index.split(":")]
         wanted = slice(*parts) if len(parts) > 1 else slice(parts[0], (parts[0] or 0) + 1 or None)

@@ -87,7 +87,10 @@ def choose_device(device: str | torch.device | None, supported: Sequence[str]) -
     available = [d for d in supported if d == "cpu" or (d == "cuda" and torch.cuda.is_available())]
     if device is None:
         return torch.device(available[0] if available else "cpu")
-    chosen = torch.device(device)
+    try:
+        chosen = torch.device(device)
+    except RuntimeError:
+        raise ModelError(f"got device {device!r}, expected cpu or cuda (or cuda:0, cuda:1, ...)") from None
     if chosen.type not in available:
         raise ModelError(
             f"device {device!r} is not usable here with this model, expected one of: {', '.join(available)}"

@@ -81,7 +81,7 @@ class Network:
         """
         path = Path(path)
         if not path.is_file():
-            raise ModelError(f"{path}: no such network")
+            raise ModelError(f"{path}: no such network; expected the path of a .safetensors file")
         state, header = _read(path)
         found = header.get("target") or _target_of(path.name)
         if found is None and target is None:

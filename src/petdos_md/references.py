@@ -89,7 +89,9 @@ def read_structures(path: str | os.PathLike[str], *, where: str | None = None, i
 
 def _structures(path: Path, index: str) -> Iterator[tuple[int, Atoms]]:
     if not path.is_file():
-        raise SettingError(f"{path}: no such data set")
+        raise SettingError(
+            f"{path}: no such data set; give structures with `dos` or `eigenvalues`, in any format that ASE reads"
+        )
     suffixes = [s for s in path.suffixes if s not in (".xz", ".gz", ".bz2")]
     yield from read_frames(path, index, _FORMATS.get(suffixes[-1]) if suffixes else None)
 
@@ -117,7 +119,9 @@ def _reference(atoms: Atoms, number: int, model: DOSModel, subset: str | None, w
         target = bands.dos(grid)
         gap = bands.gap()
     else:
-        raise SettingError(f"{where}: structure {number} has neither dos nor eigenvalues in its info")
+        raise SettingError(
+            f"{where}: structure {number} has neither dos nor eigenvalues in its info; write one of them to atoms.info, or take other structures with --where"
+        )
     return Reference(atoms, target, electrons, _subset(info, subset), gap)
 
 

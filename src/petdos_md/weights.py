@@ -50,7 +50,7 @@ class FrameWeights:
         """
         path = Path(path)
         if not path.is_file():
-            raise SettingError(f"{path}: no such table of weights")
+            raise SettingError(f"{path}: no such table of weights; give a file with the columns step and weight")
         lines = [line.replace(",", " ").split() for line in path.read_text().splitlines() if line.strip()]
         names = [name.lower() for name in lines[0]] if lines else []
         if names[:1] == ["#"]:
