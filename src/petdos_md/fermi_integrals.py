@@ -4,7 +4,8 @@ A DOS g(E) known on grid points is read as linear between them and zero outside.
 with h(x), x = (E - mu) / kT, becomes a "contact" term at mu (the Sommerfeld term) plus a sum over the kinks of g (the
 grid points) of the second antiderivative of h that decays away from mu. Those are combinations of
 log(1 + e^-x), -Li2(-e^-x) and -Li3(-e^-x). Nothing is truncated but terms below 1e-16, whether kT is smaller or larger
-than the grid step, and nothing cancels, so exponentially small integrals in a gap keep their relative precision.
+than the grid step, and exponentially small integrals in a gap keep their relative precision. What cancels are the kinks of
+features narrower than kT, as (step / kT)^2: of the sixteen digits of a peak of one grid step, four are lost at 50 000 K.
 
 >>> dos = PiecewiseLinearDOS(np.linspace(-1.0, 1.0, 5), np.ones((1, 5)))
 >>> K0, K2 = dos.integrals(("K0", "K2"), np.array([0]), np.array([0.0]), np.array([0.01]))
