@@ -149,6 +149,34 @@ def product_gflop(run: Callable[[Atoms], None], atoms: Atoms) -> float:
     return sum(e.flops for e in profile.key_averages() if e.key in ("aten::mm", "aten::addmm", "aten::bmm")) / 1e9
 
 
+def shares(folder: Path, repeats: int, turns: int = 20) -> None:
+    """Where the time of one sample goes."""
+    from petdos_md.model import DOSModel
+
+    model, atoms = DOSModel.load(folder / "folded.pt", device="cpu"), gallium_arsenide(repeats)
+    rng = np.random.default_rng(1)
+    spent: dict[str, list[float]] = {"structure": [], "neighbors": [], "network": [], "psi": []}
+    for _ in range(turns + 2):
+        atoms.positions += rng.normal(0.0, 0.05, atoms.positions.shape)
+        times = [time.perf_counter()]
+        system = model._system(atoms)
+        times.append(time.perf_counter())
+        for neighbors in model._neighbors:
+            neighbors.add_neighbor_list([system], copy=True)
+        times.append(time.perf_counter())
+        with torch.no_grad():
+            result = model._forward([system], model._outputs, "system")
+        times.append(time.perf_counter())
+        model._sample(atoms, model._parts(result, 1)[0])
+        times.append(time.perf_counter())
+        for name, seconds in zip(spent, np.diff(times), strict=True):
+            spent[name].append(seconds)
+    medians = {name: statistics.median(values[2:]) for name, values in spent.items()}
+    total = sum(medians.values())
+    told = ", ".join(f"{name} {1e3 * s:.2f} ms ({100 * s / total:.1f} %)" for name, s in medians.items())
+    print(f"\none sample of {len(atoms)} atoms, {1e3 * total:.1f} ms: {told}")
+
+
 def jitter(folder: Path, turns: int = 40) -> None:
     """The slowest evaluation after warm-up, while the number of neighbors changes in every frame."""
     run, atoms = folded_runner(folder / "folded.pt"), gallium_arsenide(2)
@@ -261,6 +289,8 @@ def main() -> None:
     build(arguments.folder)
     print(f"torch {torch.__version__}, {arguments.threads} threads")
     cost_table(arguments.folder, arguments.sizes, arguments.turns)
+    for repeats in arguments.sizes:
+        shares(arguments.folder, repeats)
     jitter(arguments.folder)
     memory_table(arguments.folder, max(arguments.sizes))
     md_overhead(arguments.folder, 3, arguments.md_steps)

@@ -11,7 +11,7 @@ import os
 import random
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -58,10 +58,16 @@ def one_chain(engine: str, run: Run, folder: Path, chain: int, n_kills: int) -> 
     victim_alone = False
     try:
         while True:
-            # From the start of the program to well into the run; of what is left after several kills, only the beginning is hit.
-            ended = (
-                wait_for_end(processes, rng.uniform(0.3, length_s)) if kills < n_kills else wait_for_end(processes, 600)
-            )
+            # Some while the program starts, most at work: at a random number of samples from here to the end.
+            if kills >= n_kills:
+                ended = wait_for_end(processes, 600)
+            elif rng.random() < 0.3:
+                ended = wait_for_end(processes, rng.uniform(0.3, length_s / 2))
+            else:
+                now = rows(run.trace(where))
+                goal = rng.randint(now + 1, max(now + 1, round(now + 0.4 * (run.n_samples - now))))
+                ended = wait_for_end(processes, 600, lambda g=goal: rows(run.trace(where)) >= g)
+                time.sleep(rng.uniform(0.0, 0.05))
             if ended is not None:
                 if ended != 0:
                     raise RuntimeError(f"{engine}, chain {chain}: ended with status {ended}, see {where / 'log'}")
@@ -139,15 +145,23 @@ def commands(pids: list[int]) -> str:
     return " ".join(names)
 
 
-def wait_for_end(processes: Processes, seconds: float) -> int | None:
-    """The status of the main process, None if it still runs after so many seconds."""
+def wait_for_end(processes: Processes, seconds: float, reached: Callable[[], bool] = lambda: False) -> int | None:
+    """The status of the main process, None if it still runs after so many seconds or when something is reached."""
     deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
+    while time.monotonic() < deadline and not reached():
         status = processes.main.poll()
         if status is not None:
             return status
         time.sleep(0.01)
-    return None
+    return processes.main.poll()
+
+
+def rows(path: Path) -> int:
+    """Samples that are committed, read from one small file."""
+    try:
+        return int(json.loads((path / "psi" / "zarr.json").read_text())["shape"][0])
+    except (OSError, ValueError):  # not there yet
+        return 0
 
 
 def undisturbed(engine: str, run: Run, folder: Path) -> tuple[Samples, float]:
