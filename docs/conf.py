@@ -19,6 +19,7 @@ html_title = f"petdos-md {release}"
 html_static_path = ["_static"]
 html_css_files = ["petdos.css"]
 html_show_sphinx = False
+highlight_language = "text"  # of blocks that name none: commands, decks
 pygments_style = "friendly"
 pygments_dark_style = "monokai"
 
@@ -28,6 +29,7 @@ copybutton_prompt_is_regexp = True
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
+autodoc_type_aliases = {"ArrayLike": "ArrayLike", "Array": "Array"}
 autodoc_default_options = {"members": True, "show-inheritance": True}
 python_use_unqualified_type_names = True
 maximum_signature_line_length = 100
