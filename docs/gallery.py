@@ -75,6 +75,8 @@ def page(name: str, title: str, options: list[str]) -> str:
     kept = json.loads((GALLERY / f"{name}.json").read_text())
     source = (ROOT / "examples" / f"{name}.py").read_text()
     purpose = (ast.get_docstring(ast.parse(source)) or "").split("\n")[0]
+    purpose = purpose.removeprefix(f"{title}: ").strip()
+    purpose = purpose[0].upper() + purpose[1:]
     command = " ".join(["python", f"examples/{name}.py", *options])
     at_length = f"\nAt full length: [{title}]({LONG[name]}).\n" if name in LONG else ""
     figures = "\n".join(f"![Figure {figure} that {name}.py writes]({figure})\n" for figure in kept["figures"])
