@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from petdos_md.grid import EnergyGrid
-from petdos_md.networks import DOSNetwork, Network
+from petdos_md.networks import CHANNELS, HIDDEN, KERNELS, POOL, SHORTEST, DOSNetwork, Network
 
 
 def main() -> None:
@@ -43,6 +43,10 @@ def main() -> None:
                 return torch.cat([peer(part)[:, 0] for part in parts]).double().numpy()
 
         contenders.append(("upet", of_peer))
+    flop, speed = layers_mflop(args.channels), product_speed()
+    print(
+        f"the layers as published: {flop:.0f} MFLOP a DOS; products of matrices: {speed:.0f} GFLOP/s, at which {1e3 * speed / flop:.0f} DOS/s"
+    )
     print(f"{torch.get_num_threads()} threads, load {os.getloadavg()[0]:.1f}, {grid.n} energies, {args.number} DOS")
     results = []
     for name, call in contenders:
@@ -58,6 +62,27 @@ def main() -> None:
         )
     if len(contenders) > 1:
         print(f"largest difference {np.abs(results[0] - results[-1]).max():.1e} eV")
+
+
+def layers_mflop(n_channels: int) -> float:
+    """Floating-point operations of one DOS, layer by layer, in millions; additions of biases, pooling and SiLU are not counted."""
+    total, n, inputs = 0, max(n_channels, SHORTEST), 1
+    for kernel in KERNELS:
+        n = n + 2 - kernel + 1
+        total += 2 * n * kernel * inputs * CHANNELS
+        n, inputs = n // POOL, CHANNELS
+    return (total + 2 * n * CHANNELS * HIDDEN + 2 * HIDDEN) / 1e6
+
+
+def product_speed() -> float:
+    """GFLOP/s of this machine in a product of float32 matrices."""
+    a, b = torch.randn(4096, 256), torch.randn(256, 768)
+    fastest = float("inf")
+    for _ in range(50):
+        start = time.perf_counter()
+        torch.mm(a, b)
+        fastest = min(fastest, time.perf_counter() - start)
+    return 2 * 4096 * 256 * 768 / fastest / 1e9
 
 
 if __name__ == "__main__":
