@@ -35,7 +35,13 @@ python_use_unqualified_type_names = True
 maximum_signature_line_length = 100
 
 # On a page, a link to an example leads to its page; on the hosting site it leads to the file.
-EXAMPLE_PAGES = {"lammps": "lammps", "lammps/": "lammps", "ipi/README.md": "ipi", "training/README.md": "training"}
+EXAMPLE_PAGES = {
+    "README.md": "index",
+    "lammps": "lammps",
+    "lammps/": "lammps",
+    "ipi/README.md": "ipi",
+    "training/README.md": "training",
+}
 
 
 def _example_links(app, docname: str, source: list[str]) -> None:
