@@ -19,12 +19,11 @@ from ase.md.velocitydistribution import MaxwellBoltzmannDistribution
 from matplotlib.figure import Figure
 
 import petdos_md as pm
-from petdos_md._command_levels import format_levels
 from petdos_md.ase import DOSCalculator
 from petdos_md.levels import frame_levels
 from petdos_md.md import MDSettings, run_md
 from petdos_md.potentials import Potential
-from petdos_md.report import format_table
+from petdos_md.report import format_levels, format_table
 from petdos_md.units import in_units
 
 

@@ -12,9 +12,9 @@ import xarray as xr
 from ._progress import share_bar
 from .errors import SettingError
 from .figures import plot_levels
-from .levels import QUANTITIES, ROADS, frame_levels
+from .levels import ROADS, frame_levels
 from .plot import save
-from .report import with_errors
+from .report import format_levels
 
 
 def levels(args: argparse.Namespace) -> int:
@@ -49,22 +49,6 @@ def levels(args: argparse.Namespace) -> int:
     print(f"denoised: {data.attrs['denoise']}; networks: {', '.join(data.attrs['networks'])}")
     print("written: " + " ".join(map(str, paths)))
     return 0
-
-
-def format_levels(data: xr.Dataset) -> str:
-    """Thermal means for a terminal: one row per temperature and quantity, one column per road."""
-    roads = [road for road in ROADS if f"gap_{road}" in data]
-    rows = [["T (K)", "quantity (± model ± sampling)", *roads]]
-    for i, temperature in enumerate(data["temperature"].values):
-        for quantity, unit in QUANTITIES.items():
-            row = [f"{temperature:g}", f"{quantity.replace('_', ' ')} ({unit})"]
-            for road in roads:
-                endings = ("mean", "mean_model_std", "mean_sampling_err")
-                numbers = [float(data[f"{quantity}_{road}_{ending}"][i]) for ending in endings]
-                row.append("no network" if math.isnan(numbers[0]) else with_errors(numbers))
-            rows.append(row)
-    widths = [max(len(row[k]) for row in rows) for k in range(len(rows[0]))]
-    return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows)
 
 
 def _write(data: xr.Dataset, dim: str, path: Path) -> None:

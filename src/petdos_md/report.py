@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from .levels import QUANTITIES, ROADS
 from .thermo import BOLTZMANN_EV
 from .units import in_units
 
@@ -129,6 +130,25 @@ def _json_attribute(value: Any) -> Any:
     if isinstance(value, np.generic):
         return value.item()
     return value
+
+
+def format_levels(data: xr.Dataset) -> str:
+    """Thermal means for a terminal: one row per temperature and quantity, one column per road.
+
+    :param data: of :func:`petdos_md.levels.frame_levels`
+    """
+    roads = [road for road in ROADS if f"gap_{road}" in data]
+    rows = [["T (K)", "quantity (± model ± sampling)", *roads]]
+    for i, temperature in enumerate(data["temperature"].values):
+        for quantity, unit in QUANTITIES.items():
+            row = [f"{temperature:g}", f"{quantity.replace('_', ' ')} ({unit})"]
+            for road in roads:
+                endings = ("mean", "mean_model_std", "mean_sampling_err")
+                numbers = [float(data[f"{quantity}_{road}_{ending}"][i]) for ending in endings]
+                row.append("no network" if math.isnan(numbers[0]) else with_errors(numbers))
+            rows.append(row)
+    widths = [max(len(row[k]) for row in rows) for k in range(len(rows[0]))]
+    return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows)
 
 
 def with_errors(numbers: list[float]) -> str:
