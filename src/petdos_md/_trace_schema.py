@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import threading
@@ -177,11 +178,15 @@ def replace_files(contents: dict[Path, bytes], fsync: bool) -> None:
                 sync_files([out.fileno() for out in opened])
         for file, draft in drafts.items():
             os.replace(draft, file)
-    except BaseException:
+    except BaseException as error:
         for draft in drafts.values():
             with contextlib.suppress(OSError):
                 draft.unlink(missing_ok=True)
-        raise
+        if len(contents) == 1 or not (isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)):
+            raise
+        # A disk with little room may still hold one draft at a time, each of which takes the place of its file.
+        for file, data in contents.items():
+            replace_files({file: data}, fsync)
 
 
 def sync_files(descriptors: list[int]) -> None:
