@@ -18,7 +18,7 @@ import copy
 import json
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -46,7 +46,7 @@ class Data:
 
     dos: torch.Tensor
     targets: dict[str, torch.Tensor]
-    raw: dict[str, torch.Tensor]
+    raw: dict[str, torch.Tensor] = field(default_factory=dict)
     """The same as the targets, read off the mean prediction without a network."""
 
     def __len__(self) -> int:
