@@ -52,11 +52,11 @@ def test_learns_a_level(recipe) -> None:
         0.05,
         learning_rate=1e-3,
         warmup=3,
-        max_epochs=12,
+        max_epochs=24,
         tell=lambda *x: told.append(x),
     )
     scatter = float(validation.targets["fermi_level"].var())
-    assert best < 0.1 * scatter and len(told) == 12
+    assert best < 0.1 * scatter and len(told) == 24
     found = recipe.predict(module, validation)
     assert float(((found - validation.targets["fermi_level"]) ** 2).mean()) == pytest.approx(best, rel=1e-4)
     assert best == pytest.approx(min(x[2] for x in told), rel=1e-6)
