@@ -1,5 +1,7 @@
 """The bad inputs themselves; what they name is made by ``inputs.make_files``."""
 
+from runs import ALLOY
+
 _MD = "--dos almgsi-lda --steps 4 --every 2 -o new.zarr"
 
 COMMANDS = (
@@ -104,15 +106,7 @@ HOOKS = (
 )
 """Parameters of the observer in an input of stock i-PI."""
 
-DECK = """
-units metal
-lattice fcc 4.05
-region box block 0 2 0 2 0 2
-create_box 2 box
-create_atoms 1 box
-set type 1 type/ratio 2 0.3 77
-mass * 26.98
-pair_style zero 5.0
+DECK = f"""{ALLOY}pair_style zero 5.0
 pair_coeff * *
 group some id 1 2
 fix md all nvt temp 600 600 0.1

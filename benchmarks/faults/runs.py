@@ -25,6 +25,17 @@ import ase.io
 BIN = Path(sys.executable).parent
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "PYTHONWARNINGS": "ignore"}
 
+ALLOY = """
+units metal
+lattice fcc 4.05
+region box block 0 2 0 2 0 2
+create_box 2 box
+create_atoms 1 box
+set type 1 type/ratio 2 0.3 77
+mass * 26.98
+"""
+"""32 atoms of Al and Mg for LAMMPS."""
+
 
 @dataclass
 class Processes:
@@ -86,16 +97,7 @@ class LammpsRun(Run):
     n_samples = steps // every + 1
     tolerance = 1e-5  # LAMMPS itself sums forces in another order after a restart
 
-    SYSTEM = """
-        units metal
-        lattice fcc 4.05
-        region box block 0 2 0 2 0 2
-        create_box 2 box
-        create_atoms 1 box
-        set type 1 type/ratio 2 0.3 77
-        mass * 26.98
-        velocity all create 900 4928459
-        """
+    SYSTEM = f"{ALLOY}velocity all create 900 4928459\n"
     REST = """
         pair_style meam
         pair_coeff * * library.meam AlS SiS MgS CuS FeS AlSiMgCuFe.meam AlS MgS
