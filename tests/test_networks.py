@@ -82,6 +82,16 @@ def test_other_grids_layer_by_layer(n: int) -> None:
     torch.testing.assert_close(Inference(module)(x), y, rtol=1e-12, atol=1e-14)
 
 
+@pytest.mark.parametrize("m", [0, 1, 16, 17, 130])
+def test_any_number_at_a_time(m: int) -> None:
+    """Work arrays are used again: one by one, in full and in partial batches the answers are the same."""
+    torch.manual_seed(m)
+    module = DOSNetwork(751).double()
+    x = torch.rand(m, 751, dtype=torch.float64)
+    with torch.inference_mode():
+        torch.testing.assert_close(Inference(module)(x), module(x) if m else x[:, :1], rtol=1e-12, atol=1e-14)
+
+
 def test_save_and_find_beside_a_model(tmp_path: Path) -> None:
     grid = EnergyGrid(-13.0, 0.05, 751)
     torch.manual_seed(4)

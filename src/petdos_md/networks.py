@@ -26,7 +26,7 @@ from safetensors.torch import save_file
 
 from .errors import ModelError
 from .grid import EnergyGrid
-from .network_inference import BATCH, Inference
+from .network_inference import Inference
 
 TARGETS = {"fermi_level": "eV", "gap": "eV", "dos_at_fermi_level": "states/eV"}
 """What networks exist for, and the unit of what they return (per structure)."""
@@ -121,10 +121,7 @@ class Network:
         shape = dos.shape[:-1]
         atoms = np.broadcast_to(np.asarray(n_atoms, dtype=np.float64), shape)
         per_atom = (dos / atoms[..., None]).astype(np.float32).reshape(-1, self.grid.n)
-        flat = np.empty(len(per_atom))
-        for start in range(0, len(per_atom), BATCH):
-            batch = torch.from_numpy(per_atom[start : start + BATCH])
-            flat[start : start + len(batch)] = self._inference(batch)[:, 0].double().numpy()
+        flat = self._inference(torch.from_numpy(per_atom))[:, 0].double().numpy()
         result = flat.reshape(shape)
         if self.target == "fermi_level":
             return result + self.grid.start
