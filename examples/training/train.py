@@ -25,6 +25,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import ase.io
 import numpy as np
@@ -151,6 +152,7 @@ def smooth(args: argparse.Namespace) -> None:
 
     model = load_model(args.output / "shift" / "model.ckpt")
     if args.adapt == "lora":  # the last layer is that of --start, smooth already
+        merge_adapters(model)
         torch.save(model.get_checkpoint(), args.output / "model.ckpt")
         return
     width = SMEARING_EV / 3 / args.grid.step
@@ -166,6 +168,28 @@ def smooth(args: argparse.Namespace) -> None:
     if names:
         sys.exit(f"smooth: the network has no parameters {', '.join(names)}; metatrain 2026.4 names them otherwise")
     torch.save(model.get_checkpoint(), args.output / "model.ckpt")
+
+
+def merge_adapters(model: Any) -> None:
+    """Add low-rank adapters to the weights that they stand beside, ``W + scaling B A``: the same function, at the cost of the old network.
+
+    (A checkpoint with adapters cannot be wrapped in an ensemble by metatrain 2026.4: its copy forgets that there are adapters.)
+    """
+    import torch
+
+    merged = 0
+    for parent in list(model.modules()):
+        for name, layer in list(parent.named_children()):
+            if all(hasattr(layer, part) for part in ("linear", "lora_A", "lora_B", "scaling")):
+                with torch.no_grad():
+                    layer.linear.weight += layer.scaling * layer.lora_B.weight @ layer.lora_A.weight
+                setattr(parent, name, layer.linear)
+                merged += 1
+    if merged == 0:
+        sys.exit(
+            "smooth: the network has no adapters; metatrain 2026.4 builds them as linear, lora_A, lora_B and scaling"
+        )
+    model.finetune_config = {}
 
 
 def export(args: argparse.Namespace) -> None:
