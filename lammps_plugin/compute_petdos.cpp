@@ -178,7 +178,7 @@ void ComputePetdos::load_model(const char *name)
     for (size_t type = 1; type < numbers_.size() && problem.empty(); ++type)
       if (!model_->knows(numbers_[type]))
         problem = std::string("element ") + petdos::chemical_symbol(numbers_[type]) + " is unknown to " +
-            model_->info().name + ", which knows " + model_->symbols();
+            model_->info().name + ", which knows " + model_->symbols() + "; give a model that was trained on it";
   } catch (const std::exception &error) {
     problem = error.what();
   }
@@ -206,7 +206,7 @@ void ComputePetdos::choose_window()
   if (!(window_[0] < window_[1])) fail("got " + said + ", expected the lower energy first");
   if (window_[0] < energies.front() - slack || window_[1] > energies.back() + slack)
     fail("got " + said + ", the energies of " + model_->info().name + " go from " + text(energies.front()) + " to " +
-         text(energies.back()) + " eV");
+         text(energies.back()) + " eV; give a window within them");
   first_ = static_cast<int>(std::lower_bound(energies.begin(), energies.end(), window_[0] - slack) - energies.begin());
   const auto last = std::upper_bound(energies.begin(), energies.end(), window_[1] + slack) - energies.begin();
   size_vector = static_cast<int>(last) - first_;
@@ -273,7 +273,7 @@ void ComputePetdos::gather(petdos::Structure &structure, int &first, int &count)
 void ComputePetdos::need_finite()
 {
   if (!evaluate())
-    fail("the DOS model returned NaN or infinity; the structure is far from the training data");
+    fail("the DOS model returned NaN or infinity: the structure is far from the training data; look at its distances");
 }
 
 const std::vector<double> &ComputePetdos::dos()

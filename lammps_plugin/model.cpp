@@ -71,7 +71,8 @@ std::string find_model(const std::string &name, std::string &shown)
     shown = name;
     return shipped;
   }
-  throw std::runtime_error(name + ": no such file and no shipped model; shipped are: " + shipped_models());
+  throw std::runtime_error(name + ": no such file and no shipped model; give the path of a .pt, or one that is shipped: " +
+                           shipped_models());
 }
 
 // A TorchScript file is a zip archive, whose directory is at its end.
@@ -121,14 +122,14 @@ MappedFile::MappedFile(const std::string &path)
   if (fd < 0 || fstat(fd, &found) != 0) {
     const std::string reason = std::strerror(errno);
     if (fd >= 0) close(fd);
-    throw std::runtime_error(path + ": cannot be read: " + reason + "; check its rights");
+    throw std::runtime_error(path + ": cannot be read: " + reason + "; check that path and its rights");
   }
   size_ = static_cast<size_t>(found.st_size);
   if (size_) {
     void *mapped = mmap(nullptr, size_, PROT_READ, MAP_PRIVATE, fd, 0);
     if (mapped == MAP_FAILED) {
       close(fd);
-      throw std::runtime_error(path + ": cannot be mapped into memory: " + std::strerror(errno));
+      throw std::runtime_error(path + ": cannot be mapped into memory: " + std::strerror(errno) + "; free some memory");
     }
     data_ = static_cast<char *>(mapped);
   }

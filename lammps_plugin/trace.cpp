@@ -2,6 +2,7 @@
 
 #include "trace.h"
 
+#include "trace_files.h"
 #include "trace_store.h"
 
 #include <algorithm>
@@ -36,13 +37,7 @@ std::vector<TraceWriter *> &open_writers()
 
 void flush_at_exit()
 {
-  for (TraceWriter *writer : open_writers()) {
-    try {
-      writer->flush();
-    } catch (const std::exception &error) {
-      std::fprintf(stderr, "%s\n", error.what());
-    }
-  }
+  for (TraceWriter *writer : open_writers()) writer->flush_quietly();
 }
 
 }    // namespace
@@ -71,11 +66,7 @@ TraceWriter::~TraceWriter()
 {
   auto &writers = open_writers();
   writers.erase(std::remove(writers.begin(), writers.end(), this), writers.end());
-  try {
-    flush();
-  } catch (const std::exception &error) {
-    if (!told_) std::fprintf(stderr, "%s\n", error.what());
-  }
+  flush_quietly();
 }
 
 size_t TraceWriter::size() const
@@ -110,10 +101,23 @@ void TraceWriter::flush()
       rows_.clear();
     }
     store_->save_attributes();
+    told_ = false;
   } catch (const std::system_error &error) {
     told_ = true;
-    throw std::runtime_error(path_ + ": cannot write: " + error.code().message() + "; " + std::to_string(rows_.size()) +
-         " samples are kept in memory and tried again, free space on that disk");
+    throw std::runtime_error(path_ + ": cannot write: " + error.code().message() + "; " + remedy(error.code()) + "; " +
+                             std::to_string(rows_.size()) +
+                             " samples are kept in memory for the next flush, and taken again on resuming");
+  }
+}
+
+// Where nobody can be told but by a line; one that was told already is not repeated.
+void TraceWriter::flush_quietly()
+{
+  const bool told = told_;
+  try {
+    flush();
+  } catch (const std::exception &error) {
+    if (!told) std::fprintf(stderr, "%s\n", error.what());
   }
 }
 

@@ -45,6 +45,7 @@ class TraceWriter {
   // Counts a frame that gave no sample.
   void refuse(const std::string &reason, int64_t step, int32_t replica);
   void flush();
+  void flush_quietly();
 
  private:
   std::string path_;

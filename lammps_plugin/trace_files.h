@@ -30,6 +30,24 @@ namespace petdos {
   throw std::system_error(errno, std::generic_category(), std::strerror(errno));
 }
 
+// What a user can do about an error of the system, in the words of petdos_md._remedies.
+inline std::string remedy(const std::error_code &error)
+{
+  switch (error.value()) {
+    case ENOSPC:
+    case EDQUOT: return "free space on that disk";
+    case ENOENT:
+    case ENOTDIR:
+    case EACCES:
+    case EPERM:
+    case EROFS: return "check that path and its rights";
+    case EEXIST:
+    case EISDIR:
+    case ENOTEMPTY: return "give another path";
+    default: return "check that path, its rights and its disk";
+  }
+}
+
 class File {
  public:
   File(const std::filesystem::path &path, int flags) : fd_(open(path.c_str(), flags | O_CLOEXEC, 0644)) {}

@@ -147,7 +147,7 @@ void TraceStore::create(double timestep_fs, const std::string &versions) const
     sync_folder(parent);
   } catch (const std::system_error &error) {
     fs::remove_all(draft, ignored);
-    fail(path_.string() + ": cannot make the trace: " + error.code().message() + "; free space there or choose another path");
+    fail(path_.string() + ": cannot make the trace: " + error.code().message() + "; " + remedy(error.code()));
   }
 }
 
@@ -155,9 +155,9 @@ void TraceStore::lock()
 {
   lock_fd_ = open((path_ / "psi" / "writer.lock").c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
   if (lock_fd_ < 0) {
-    const std::string reason = std::strerror(errno);
+    const std::error_code reason(errno, std::generic_category());
     if (!fs::exists(path_ / "zarr.json")) fail(path_.string() + ": not a trace; give another path or the path of a trace");
-    fail(path_.string() + ": cannot be written: " + reason + "; check its rights");
+    fail(path_.string() + ": cannot be written: " + reason.message() + "; " + remedy(reason));
   }
   if (flock(lock_fd_, LOCK_EX | LOCK_NB) != 0 && (errno == EWOULDBLOCK || errno == EACCES)) {
     char holder[200] = {};
@@ -236,7 +236,7 @@ void TraceStore::load(double timestep_fs)
     commit(n);
     if (rewind) finish_rewind(*rewind);
   } catch (const std::system_error &error) {
-    fail(path_.string() + ": cannot be written: " + error.code().message() + "; free space on that disk or check its rights");
+    fail(path_.string() + ": cannot be written: " + error.code().message() + "; " + remedy(error.code()));
   }
   attributes = saved_;
   const std::string engines = ", " + attributes.value("engine", "") + ",";

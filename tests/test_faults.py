@@ -92,8 +92,9 @@ class TestStructures:
     def test_positions_with_nan(self, metal_path, tmp_path: Path, capsys) -> None:
         atoms = ase.build.bulk("Al", cubic=True)
         atoms.positions[2, 0] = np.nan
-        message = fails(capsys, *md(write(tmp_path, atoms), metal_path, tmp_path / "o.zarr"))
-        assert "positions or cell are not finite" in message
+        path = write(tmp_path, atoms)
+        message = fails(capsys, *md(path, metal_path, tmp_path / "o.zarr"))
+        assert message == f"{path}: its positions or cell are not finite (NaN or infinite); give another structure"
 
     @COMMANDS
     def test_unreadable(self, command, metal_path, tmp_path: Path, capsys) -> None:

@@ -38,7 +38,7 @@ COMPUTES = {
     "all petdos almgsi-lda Al Xx": "unknown element Xx, expected chemical symbols",
     "all petdos almgsi-lda Al Ga": "element Ga is unknown to almgsi-lda, which knows Mg Al Si",
     "all petdos": "expected: compute ID all petdos MODEL",
-    "all petdos no-such-model Al Mg": "no-such-model: no such file and no shipped model; shipped are: almgsi-lda",
+    "all petdos no-such-model Al Mg": "no-such-model: no such file and no shipped model; give the path of a .pt, or one that is shipped: almgsi-lda",
     "some petdos almgsi-lda Al Mg": "got group some; the DOS belongs to the whole system, use group all",
     "all petdos almgsi-lda Al Mg window -20 3": "got window -20 3, the energies of almgsi-lda go from -13 to 24.5 eV",
     "all petdos almgsi-lda Al Mg window 3 -3": "got window 3 -3, expected the lower energy first",
@@ -156,7 +156,7 @@ FIXES = {
     "all petdos 5 dos {path} temp v_none": "got temp v_none, expected an equal-style variable",
     "all petdos 5 dos {path} replica -1": "got replica -1",
     "all petdos 5 dos {path} what 3": "unknown or incomplete keyword what",
-    "all petdos 5 dos /proc/no/where.zarr": "cannot make the trace",
+    "all petdos 5 dos /proc/no/where.zarr": "cannot make the trace: No such file or directory; check that path and its rights",
     "all petdos 5 dos {path}.txt append yes": "not a trace",
 }
 

@@ -49,11 +49,12 @@ class Run:
     """A run that can be killed.
 
     Attributes: ``n_samples`` at its end; ``tolerance``, the largest relative deviation of psi from an undisturbed run that is
-    promised (0: bit by bit).
+    promised (0: bit by bit); ``output``, the trace in its folder.
     """
 
     n_samples = 0
     tolerance = 0.0
+    output = "run.zarr"
 
     def prepare(self, folder: Path) -> None:
         """Write what the run needs."""
@@ -68,7 +69,7 @@ class Run:
         raise NotImplementedError
 
     def trace(self, folder: Path) -> Path:
-        return folder / "run.zarr"
+        return folder / self.output
 
 
 class AseRun(Run):
@@ -84,13 +85,14 @@ class AseRun(Run):
             "--potential emt --dos almgsi-lda --temperature 300 600 --steps 400 --every 2 --equilibrate 10 --seed 3"
         )
         command = [BIN / "petdos", "md", "Al.xyz", *options.split(), "--checkpoint-every", "20", "--resume"]
-        return Processes(started([*command, "-o", "run.zarr"], folder))
+        return Processes(started([*command, "-o", self.output], folder))
 
 
 class LammpsRun(Run):
     """``lmp`` with a MEAM potential; goes on from the newest restart file that was written to its end.
 
     :param ranks: of MPI; more than one under ``mpirun``
+    :param restart: command that writes restart files
     """
 
     steps, every = 400, 2
@@ -103,13 +105,13 @@ class LammpsRun(Run):
         pair_coeff * * library.meam AlS SiS MgS CuS FeS AlSiMgCuFe.meam AlS MgS
         fix md all nvt temp 600 600 0.1
         compute dos all petdos almgsi-lda Al Mg
-        fix obs all petdos {every} dos run.zarr append yes
-        restart 20 at.*
+        fix obs all petdos {every} dos {output} append yes
+        {restart}
         run {steps} upto
         """
 
-    def __init__(self, ranks: int) -> None:
-        self.ranks = ranks
+    def __init__(self, ranks: int, restart: str = "restart 20 at.*") -> None:
+        self.ranks, self.restart = ranks, restart
 
     def prepare(self, folder: Path) -> None:
         pass
@@ -118,21 +120,26 @@ class LammpsRun(Run):
         state = newest_whole(folder)
         if state is None:
             shutil.rmtree(
-                folder / "run.zarr", ignore_errors=True
+                self.trace(folder), ignore_errors=True
             )  # killed before its first restart file: from the start
         deck = (f"read_restart {state.name}" if state else self.SYSTEM) + self.REST
-        (folder / "in.deck").write_text(deck.format(steps=self.steps, every=self.every))
+        (folder / "in.deck").write_text(
+            deck.format(steps=self.steps, every=self.every, output=self.output, restart=self.restart)
+        )
         command = [BIN / "lmp", "-in", "in.deck", "-log", "none"]
         if self.ranks > 1:
             command = [BIN / "mpirun", "-np", str(self.ranks), *command]
         return Processes(started(command, folder))
 
 
+RESTART_END = b"LammpS RestartT\0"
+"""The last bytes of a restart file of LAMMPS that was written to its end; ``read_restart`` refuses one without."""
+
+
 def newest_whole(folder: Path) -> Path | None:
-    """Restart files of one system have one size, but for digits of numbers: a shorter one was cut off."""
-    found = sorted(folder.glob("at.*"), key=lambda p: int(p.suffix[1:]))
-    largest = max((p.stat().st_size for p in found), default=0)
-    return next((p for p in reversed(found) if p.stat().st_size == largest), None)
+    """The newest restart file that was written to its end."""
+    found = sorted(folder.glob("at.*"), key=lambda p: int(p.suffix[1:]), reverse=True)
+    return next((p for p in found if p.read_bytes().endswith(RESTART_END)), None)
 
 
 class IpiRun(Run):
@@ -166,7 +173,7 @@ class IpiRun(Run):
         ase.io.write(folder / "init.xyz", atoms, format="extxyz")
         for file in DRIVERS.glob("*.py"):
             shutil.copy(file, folder)
-        observer = snippet("almgsi-lda", self.every, "run.zarr")
+        observer = snippet("almgsi-lda", self.every, self.output)
         (folder / "input.xml").write_text(self.XML.format(steps=self.steps, observer=observer))
 
     def start(self, folder: Path) -> Processes:
@@ -174,13 +181,16 @@ class IpiRun(Run):
         whole = [p for p in states if p.exists() and "</simulation>" in p.read_text()]
         state = max(whole, key=lambda p: step_of(p.read_text()), default=folder / "input.xml")
         if step_of(state.read_text()) == 0:  # killed before its first state: from the start
-            shutil.rmtree(folder / "run.zarr", ignore_errors=True)
+            shutil.rmtree(self.trace(folder), ignore_errors=True)
             state = folder / "input.xml"
         shutil.copy(state, folder / "start.xml")
         self._socket(folder).unlink(missing_ok=True)
-        processes = Processes(started([BIN / "i-pi", "-S", self._prefix(folder), "start.xml"], folder))
+        processes = Processes(started(self.server(folder), folder))
         processes.helpers = [self._client(folder) for _ in range(2)]
         return processes
+
+    def server(self, folder: Path) -> list[object]:
+        return [BIN / "i-pi", "-S", self._prefix(folder), "start.xml"]
 
     def replace(self, folder: Path, processes: Processes, index: int) -> None:
         processes.helpers[index] = self._client(folder)
@@ -197,6 +207,20 @@ class IpiRun(Run):
 
     def _socket(self, folder: Path) -> Path:
         return Path(f"{self._prefix(folder)}faults")
+
+
+class PetdosIpiRun(IpiRun):
+    """The same with ``petdos ipi`` in place of the stock program."""
+
+    def prepare(self, folder: Path) -> None:
+        super().prepare(folder)
+        address = f"> {self._socket(folder).name.removeprefix('ipi_')} <"
+        text = self.XML.format(steps=self.steps, observer="").replace("> faults <", address)
+        (folder / "input.xml").write_text(text)
+
+    def server(self, folder: Path) -> list[object]:
+        options = ["--dos", "almgsi-lda", "--every", self.every, "-o", self.output]
+        return [BIN / "petdos", "ipi", "start.xml", *options]
 
 
 def step_of(text: str) -> int:

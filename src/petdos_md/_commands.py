@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .errors import PetdosError, SettingError
+from .errors import PetdosError, SettingError, StructureError
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -218,8 +218,10 @@ def read_structure(path: str) -> Atoms:
     """The last structure of a file.
 
     :raises SettingError: if there is none
+    :raises StructureError: if it has no atoms or numbers that are not finite
     """
     import ase.io
+    import numpy as np
 
     if not os.path.exists(path.split("@")[0]):
         raise SettingError(f"{path}: no such file; give a structure in any format that ASE reads")
@@ -232,7 +234,12 @@ def read_structure(path: str) -> Atoms:
         raise SettingError(
             f"{path}: ASE cannot read it ({reason}); convert it, for example to .extxyz or .cif"
         ) from None
-    return atoms[-1] if isinstance(atoms, list) else atoms
+    atoms = atoms[-1] if isinstance(atoms, list) else atoms
+    if len(atoms) == 0:
+        raise StructureError(f"{path}: the structure has no atoms, expected at least one; give another file")
+    if not (np.isfinite(atoms.positions).all() and np.isfinite(atoms.cell.array).all()):
+        raise StructureError(f"{path}: its positions or cell are not finite (NaN or infinite); give another structure")
+    return atoms
 
 
 def parse_electrons(text: str | None) -> dict[str, float] | None:

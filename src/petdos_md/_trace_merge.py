@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ._remedies import remedy
 from ._trace_checks import check_model
 from ._trace_schema import ARRAYS, COLUMNS
 from ._trace_store import Store
@@ -54,7 +55,7 @@ def merge_traces(output: Path, paths: list[Path], replicas: str) -> None:
         store.unlock()
         draft.rename(output)
     except OSError as error:
-        raise TraceError(f"{output}: cannot write: {error.strerror}; free space there and merge again") from None
+        raise TraceError(f"{output}: cannot write: {error.strerror}; {remedy(error)} and merge again") from None
     finally:
         shutil.rmtree(draft, ignore_errors=True)
 

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from ._remedies import remedy
 from .errors import TraceError
 
 SCHEMA = "petdos-trace"
@@ -149,7 +150,7 @@ def read_json(file: Path, path: Path) -> Any:
     except ValueError:
         raise damaged(path, f"{file.relative_to(path)} is not valid JSON") from None
     except OSError as error:
-        raise TraceError(f"{path}: cannot read {file.relative_to(path)}: {error.strerror}; check its rights") from None
+        raise TraceError(f"{path}: cannot read {file.relative_to(path)}: {error.strerror}; {remedy(error)}") from None
 
 
 def damaged(path: Path, what: str) -> TraceError:

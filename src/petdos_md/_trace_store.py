@@ -99,7 +99,7 @@ class Store:
         version = attributes.get("schema_version")
         if not isinstance(version, int) or not 1 <= version <= SCHEMA_VERSION:
             raise TraceError(
-                f"{self.path}: trace format version {version!r}, this petdos-md reads up to {SCHEMA_VERSION}; upgrade it"
+                f"{self.path}: trace format version {version!r}, this petdos-md reads up to {SCHEMA_VERSION}; upgrade petdos-md"
             )
         self.attributes: dict[str, Any] = attributes
         self._arrays = {name: read_array(self.path, name) for name in ARRAYS}

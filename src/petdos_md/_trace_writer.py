@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from ._remedies import remedy
 from ._trace_keys import Keys
 from ._trace_schema import ARRAYS, SCHEMA, SCHEMA_VERSION
 from ._trace_store import Store
@@ -165,9 +166,7 @@ class Writer:
         try:
             self.store = Store.create(self.path, attributes, model.n_psi, model.dtype, self._fsync)
         except OSError as error:
-            raise TraceError(
-                f"{self.path}: cannot make the trace: {error.strerror}; free space there or choose another path"
-            ) from None
+            raise TraceError(f"{self.path}: cannot make the trace: {error.strerror}; {remedy(error)}") from None
         self._load()
         if self.model.fingerprint != model.fingerprint:
             raise TraceError(f"{self.path}: trace of another model, made just now; write to another path")
@@ -211,10 +210,10 @@ class Writer:
                 self._pending()
             self.store.set_attributes(self.current_attributes())
         except OSError as error:
-            raise TraceError(
-                f"{self.path}: cannot write: {error.strerror}; {len(self._pending())} samples are kept in memory, "
-                "free space on that disk and flush() again"
-            ) from None
+            kept = (
+                f"; {len(self._pending())} samples are kept in memory for the next flush, and taken again on resuming"
+            )
+            raise TraceError(f"{self.path}: cannot write: {error.strerror}; {remedy(error)}{kept}") from None
 
     def rewind(self, step: int, replica: int | None) -> int:
         self._lock()
@@ -226,9 +225,7 @@ class Writer:
         try:
             self.store.keep(~drop)
         except OSError as error:
-            raise TraceError(
-                f"{self.path}: cannot rewind: {error.strerror}; free space on that disk and call rewind() again"
-            ) from None
+            raise TraceError(f"{self.path}: cannot rewind: {error.strerror}; {remedy(error)} and try again") from None
         finally:
             self._start, self._keys = self.store.n_rows, None
         return int(drop.sum())
@@ -284,7 +281,7 @@ class Writer:
             self.store.lock()
             self._flushed_s = time.monotonic()
         except OSError as error:
-            raise TraceError(f"{self.path}: cannot be written: {error.strerror}; check its rights") from None
+            raise TraceError(f"{self.path}: cannot be written: {error.strerror}; {remedy(error)}") from None
         try:
             fingerprint = self.model.fingerprint
             self._load()

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 
+from ._remedies import FULL, remedy
 from .errors import PetdosError
 
 # Torch takes seconds to import: commands are imported when they run, so that --help answers at once.
@@ -38,8 +39,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         # A trace that could not be written says so again when it is dropped.
         logging.getLogger("petdos_md").setLevel(logging.CRITICAL)
         told = str(error)
-        if isinstance(error, OSError) and error.filename is not None:
-            told = f"{error.filename}: {error.strerror}; check this path, its rights and the room on its disk"
+        if isinstance(error, OSError) and (error.filename is not None or error.errno in FULL):
+            told = f"{error.filename or 'cannot write'}: {error.strerror}; {remedy(error)}"
         message = " ".join(told.split())
         print(f"petdos: error: {message}", file=sys.stderr)
         return 2

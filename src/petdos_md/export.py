@@ -164,7 +164,7 @@ def _load(checkpoint: Path, llpr: Path | None, target: str) -> tuple[Any, Any]:
 
 def _load_checkpoint(path: Path) -> Any:
     if not path.is_file():
-        raise ModelError(f"{path}: no such checkpoint")
+        raise ModelError(f"{path}: no such checkpoint; give the path of a .ckpt that `mtt train` wrote, or pet-mad-dos")
     try:
         from metatrain.utils.io import is_exported_file, load_model
     except ImportError:
@@ -179,7 +179,9 @@ def _load_checkpoint(path: Path) -> Any:
         raise
     except Exception as error:
         reason = str(error).strip().split("\n")[0].split(". ")[0]
-        raise ModelError(f"{path}: not a readable metatrain checkpoint ({reason})") from error
+        raise ModelError(
+            f"{path}: not a readable metatrain checkpoint ({reason}); give a .ckpt that `mtt train` wrote"
+        ) from error
 
 
 def _architecture(model: Any) -> str:

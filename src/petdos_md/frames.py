@@ -207,7 +207,9 @@ class Frames:
             missing = sorted(set(replicas) - set(self.replica.tolist()))
             if missing:
                 known = ", ".join(str(r) for r in np.unique(self.replica))
-                raise TraceError(f"{_names(self.traces)}: no replica {missing[0]}, there are: {known}")
+                raise TraceError(
+                    f"{_names(self.traces)}: no replica {missing[0]}, there are: {known}; choose among these"
+                )
             keep = np.isin(self.replica, list(replicas))
         ladder: list[float] = []
         for value in np.unique(self.temperature_K[keep]):
@@ -219,7 +221,7 @@ class Frames:
                 # What people type is rounded, so this is wider than what makes two ensembles one.
                 if not np.isclose(ladder, wanted, rtol=1e-4).any():
                     raise TraceError(
-                        f"{_names(self.traces)}: no samples at {wanted:g} K, there are some at: {listed} K"
+                        f"{_names(self.traces)}: no samples at {wanted:g} K, there are some at: {listed} K; choose among these"
                     )
             ladder = [t for t in ladder if np.isclose(list(temperatures_K), t, rtol=1e-4).any()]
         keep &= self.step >= burn_in
@@ -229,7 +231,8 @@ class Frames:
             group[keep & same] = index
             if not (group == index).any():
                 raise NoSamplesError(
-                    f"{_names(self.traces)}: no samples at {temperature:g} K are left after burn_in={burn_in} steps"
+                    f"{_names(self.traces)}: no samples at {temperature:g} K are left after burn_in={burn_in} steps; give less "
+                    "burn-in"
                 )
         self.temperatures_K = np.array(ladder)
         return group

@@ -220,7 +220,8 @@ class DOSModel:
         if unknown:
             known = " ".join(chemical_symbols[n] for n in self.atomic_types)
             raise StructureError(
-                f"element {chemical_symbols[unknown[0]]} is unknown to {self.info.name}, which knows {known}"
+                f"element {chemical_symbols[unknown[0]]} is unknown to {self.info.name}, which knows {known}; give a model that "
+                "was trained on it"
             )
 
     @overload

@@ -34,7 +34,10 @@ def find_model(path: str | Path) -> Path:
         return Path(path)
     if str(path) in shipped_models():
         return MODELS / f"{path}.pt"
-    raise ModelError(f"{path}: no such file and no shipped model; shipped are: {', '.join(shipped_models()) or 'none'}")
+    shipped = ", ".join(shipped_models()) or "none"
+    raise ModelError(
+        f"{path}: no such file and no shipped model; give the path of a .pt, or one that is shipped: {shipped}"
+    )
 
 
 def readout_path(path: Path) -> Path:
