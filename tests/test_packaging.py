@@ -67,18 +67,18 @@ def in_wheel(wheel, name):
         ("lammps_plugin", "petdos_md/lammps_plugin"),
     ],
 )
-def test_files_of_the_tree(wheel, folder, inside):
+def test_files_of_the_tree(wheel, tree, folder, inside):
     """Every file that git keeps in the three folders, byte for byte."""
     listed = subprocess.run(
         ["git", "ls-files", folder], cwd=ROOT, capture_output=True, text=True, check=False
     ).stdout.split()
-    kept = [f for f in listed if (ROOT / f).exists()] or pytest.skip(
+    kept = [f for f in listed if (tree / f).exists()] or pytest.skip(
         "not a git clone: what belongs to the sources is not known"
     )
     inside_folder = {n for n in wheel.namelist() if n.startswith(f"{inside}/")}
     for f in kept:
         name = f"{inside}/{Path(f).relative_to(folder)}"
-        assert name in inside_folder and wheel.read(name) == (ROOT / f).read_bytes(), name
+        assert name in inside_folder and wheel.read(name) == (tree / f).read_bytes(), name
 
 
 def test_what_must_be_inside(wheel):
