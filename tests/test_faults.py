@@ -19,6 +19,7 @@ from ase import Atoms
 from kill_campaign import rows
 from test_ase import spoil_species
 
+from petdos_md._checkpoint import Checkpoint, RunState
 from petdos_md.cli import main
 from petdos_md.errors import TraceError
 from petdos_md.model import DOSModel
@@ -297,6 +298,24 @@ class TestTraces:
         assert found.keys() == expected.keys() and all(found[key] == kept[key] for key in kept)
         if command is md:
             assert found == expected
+
+    def test_disk_full_at_a_checkpoint(self, disk: Path) -> None:
+        """The last checkpoint stays, and nothing is left of the one that was cut off."""
+        state = RunState(disk / "o.zarr")
+        state.folder.mkdir()
+        rng = np.random.default_rng(1)
+        first, second = (
+            Checkpoint("sample", n, {"positions": rng.random((n, 3))}, rng.bit_generator.state) for n in (1000, 200_000)
+        )
+        state.save(0, first)
+        with pytest.raises(TraceError) as caught:
+            state.save(0, second)
+        path = state.folder / "replica000.npz"
+        assert str(caught.value) == f"{path}: cannot write: No space left on device; free space on that disk and resume"
+        assert [p.name for p in state.folder.iterdir()] == [path.name]
+        kept = state.load(0)
+        assert kept is not None and kept.n_steps == 1000 and kept.random == first.random
+        np.testing.assert_array_equal(kept.arrays["positions"], first.arrays["positions"])
 
 
 class TestPredictions:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import threading
 import time
 from pathlib import Path
@@ -251,7 +252,7 @@ def test_failures_are_counted_and_end_the_run(tmp_path: Path, metal, monkeypatch
     observer.close()
     out = capsys.readouterr().out
     assert "step 16: 1 of 3 replicas gave no sample: prediction is not finite (failure 1 of 5 in a row)" in out
-    assert "5 samplings in a row failed" in out
+    assert "5 failures in a row; see above" in out
     trace = Trace.open("run.zarr", "r")
     assert trace.refused == {"prediction is not finite": 5} and observer.n_refused == 5
     assert len(trace) == 3 * 3 + 5 * 2
@@ -293,6 +294,39 @@ def test_full_disk_costs_nothing_once_there_is_space(tmp_path: Path, metal, monk
         softexit.cleanup(status="success", message="the end")
     assert "No space left on device" in capsys.readouterr().out
     assert_complete(Trace.open("run.zarr", "r"), LADDER, 4, 40)
+
+
+def test_disk_that_stays_full_ends_the_run(tmp_path: Path, metal, monkeypatch, capsys) -> None:
+    """Although samplings succeed in between; from the checkpoint that the message names, nothing is missing in the end."""
+    from petdos_md import _trace_store
+
+    real, full = _trace_store.Store.append, [False]
+
+    def append(self, rows):
+        if full[0]:
+            raise OSError(28, "No space left on device")
+        real(self, rows)
+
+    monkeypatch.setattr(_trace_store.Store, "append", append)
+    path = write_input(tmp_path, steps=100, checkpoint=3)
+    with loaded(path) as simulation:
+        observer = attach(simulation, metal, "run.zarr", every=2, max_failed=5)
+        At(simulation, 10, lambda: full.__setitem__(0, True))
+        simulation.run()
+        assert simulation.step < 40 and simulation.exit_status == "bad"
+        softexit.cleanup(status=simulation.exit_status, message="the end")
+    told = "and taken again on resuming from a checkpoint up to step 9"
+    with pytest.raises(TraceError, match=f"No space left on device; free space on that disk; .* {told}$"):
+        observer.close()
+    out = capsys.readouterr().out
+    assert f"{told} (failure 5 of 5 in a row)" in out and "5 failures in a row; see above" in out
+    assert Trace.open("run.zarr", "r").step.max() == 8
+    shutil.copytree("run.zarr", "kept.zarr")  # what is left when the process has ended
+    full[0] = False
+    observer.close()
+    (checkpoint,) = [p for p in tmp_path.glob("run.chk_*") if "<step>9</step>" in p.read_text().replace(" ", "")]
+    run(checkpoint, metal, "kept.zarr", every=2, stop_at=40)
+    assert_complete(Trace.open("kept.zarr", "r"), LADDER, 2, 40)
 
 
 def test_restart_waits_for_samples_that_are_being_written(tmp_path: Path, metal, monkeypatch) -> None:

@@ -10,6 +10,8 @@ Each file is replaced as a whole: a kill leaves the old one or the new one.
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import zipfile
@@ -23,6 +25,7 @@ import filelock
 import numpy as np
 from ase.md.langevinbaoab import LangevinBAOAB
 
+from ._remedies import remedy
 from .errors import TraceError
 
 _BAROSTAT = ("p_eps", "force_eps")
@@ -116,20 +119,22 @@ class RunState:
             raise TraceError(f"{path}: damaged; restore it from a copy, or start anew with another -o") from None
 
     def save_settings(self, settings: dict[str, Any]) -> None:
-        """Store JSON-ready settings."""
+        """Store JSON-ready settings.
+
+        :raises TraceError: if they cannot be written
+        """
         _replace(self.folder / "settings.json", (json.dumps(settings, indent=1) + "\n").encode())
 
     def save(self, replica: int, checkpoint: Checkpoint) -> None:
-        """Store a checkpoint in place of the last one of this simulation."""
-        path = self._path(replica)
+        """Store a checkpoint in place of the last one of this simulation.
+
+        :raises TraceError: if it cannot be written; the last one is kept then
+        """
         head = {"phase": checkpoint.phase, "n_steps": checkpoint.n_steps, "random": checkpoint.random}
-        temporary = path.with_suffix(".new")
-        with open(temporary, "wb") as file:
-            arrays: dict[str, Any] = {**checkpoint.arrays, "head": np.array(json.dumps(head))}
-            np.savez(file, **arrays)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        arrays: dict[str, Any] = {**checkpoint.arrays, "head": np.array(json.dumps(head))}
+        content = io.BytesIO()
+        np.savez(content, **arrays)
+        _replace(self._path(replica), content.getvalue())
 
     def load(self, replica: int) -> Checkpoint | None:
         """The last checkpoint of a simulation, None if there is none.
@@ -153,8 +158,13 @@ class RunState:
 
 def _replace(path: Path, content: bytes) -> None:
     temporary = path.with_suffix(".new")
-    with open(temporary, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    try:
+        with open(temporary, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise TraceError(f"{path}: cannot write: {error.strerror}; {remedy(error)} and resume") from None

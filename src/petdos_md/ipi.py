@@ -140,6 +140,9 @@ class Observer:
         self._lock = threading.RLock()
         self._closed = False
         self._failed_in_a_row = 0
+        # Whether samples wait in memory for a disk that was full, and the step up to which all samples are on it.
+        self._waiting = False
+        self._on_disk = int(simulation.step)
 
     def active(self) -> bool:
         """Called by i-PI at every step of a threaded simulation, in the main thread and before it hands out any output to other
@@ -159,7 +162,12 @@ class Observer:
             try:
                 self.trace.flush()
             except TraceError as error:
-                self._fail(str(error))
+                self._fail(self._not_written(error))
+                return
+            if self._waiting:
+                self._waiting, self._failed_in_a_row = False, 0
+            if self._last_step is not None:
+                self._on_disk = self._last_step
 
     def close(self) -> None:
         """Write what is left and let go of the trace and the simulation; happens at the end of the process, too.
@@ -167,7 +175,10 @@ class Observer:
         :raises TraceError: if it cannot be written; the call may be repeated
         """
         with self._lock:
-            self.trace.close()
+            try:
+                self.trace.close()
+            except TraceError as error:
+                raise TraceError(self._not_written(error)) from None
             if self._closed:
                 return
             self._closed = True
@@ -218,12 +229,17 @@ class Observer:
             try:
                 self.n_samples += self.trace.append(samples[index], **known, **labels(system))
             except TraceError as error:  # the disk is full: the trace keeps this sample, and must get those that follow
-                problems.add(str(error))
+                problems.add(self._not_written(error))
         if problems:
             lost = f"{len(reasons)} of {len(systems)} replicas gave no sample: " if reasons else ""
             self._fail(f"step {step}: {lost}{'; '.join(sorted(problems))}")
-        else:
+        elif not self._waiting:
             self._failed_in_a_row = 0
+
+    def _not_written(self, error: TraceError) -> str:
+        """What to say; a checkpoint that is ahead of the trace would lose the samples between them."""
+        self._waiting = True
+        return f"{error} from a checkpoint up to step {self._on_disk}{'' if self._on_disk else ', the input'}"
 
     def _evaluate(self, beads: list[list[Atoms]]) -> tuple[dict[int, Sample], dict[int, str]]:
         """Samples by the number of the system, and the reason for each one that has none."""
@@ -256,7 +272,7 @@ class Observer:
 
             self._simulation.exit_status = "bad"
             # Not trigger(), which raises: the outputs and the RESTART state of this step are still to be written.
-            softexit.cleanup(status="bad", message=f"petdos: {self._max_failed} samplings in a row failed; see above.")
+            softexit.cleanup(status="bad", message=f"petdos: {self._max_failed} failures in a row; see above.")
 
     def _resume(self) -> None:
         """Bring the trace to the step that the simulation resumes from.
