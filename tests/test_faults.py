@@ -8,7 +8,6 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import ase.build
@@ -248,17 +247,6 @@ class TestTraces:
         finally:
             first.kill()
         assert len(rows(tmp_path / "o.zarr")) == 301
-
-    @pytest.fixture
-    def disk(self, tmp_path: Path) -> Iterator[Path]:
-        """A file system of 4 MB."""
-        path = tmp_path / "disk"
-        path.mkdir()
-        mount = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(path)]
-        if subprocess.run(mount, capture_output=True).returncode:
-            pytest.skip("needs the right to mount a file system")
-        yield path
-        subprocess.run(["umount", "--lazy", str(path)], check=True)
 
     @COMMANDS
     def test_disk_full(self, command, metal_path, disk: Path, tmp_path: Path) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from lammps_tools import ALLOY, instance, run_lmp
@@ -240,6 +242,51 @@ def test_all_ranks_stop(what: str, tmp_path: Path) -> None:
         "model": "none.pt: no such file",
     }
     assert expected[what] in said
+
+
+@pytest.mark.parametrize("ranks", [0, 2])
+def test_disk_full(ranks: int, disk: Path, tmp_path: Path) -> None:
+    """One line; from the newest restart file that is whole the run goes on, and no sample is missing or there twice."""
+    rest = NVT + COMPUTE + f"fix obs all petdos 1 dos {disk}/o.zarr append yes\nrestart 10 at.*\nrun 130 upto\n"
+    free = [os.statvfs(disk).f_bavail]
+    assert run_lmp(ALLOY + rest, tmp_path, ranks).returncode == 0
+    free.append(os.statvfs(disk).f_bavail)
+    expected = psi_of(disk / "o.zarr")
+    assert sorted(expected) == list(range(131))
+    shutil.rmtree(disk / "o.zarr")
+    for path in tmp_path.glob("at.*"):
+        path.unlink()
+    # Room for all but some chunks of psi.
+    (disk / "ballast").write_bytes(bytes((free[1] + 8) * os.statvfs(disk).f_frsize))
+    done = run_lmp(ALLOY + rest, tmp_path, ranks)
+    said = [line for line in (done.stdout + done.stderr).splitlines() if "No space left on device" in line]
+    assert done.returncode != 0 and len(said) == 1, said
+    told = "No space left on device; free space on that disk; 10 samples are kept in memory for the next flush, and taken again on"
+    assert said[0].startswith(f"ERROR: fix petdos: {disk}/o.zarr: cannot write: {told} resuming")
+    kept = psi_of(disk / "o.zarr")
+    assert 10 < len(kept) < 131 and all(np.array_equal(kept[step], expected[step]) for step in kept)
+    (disk / "ballast").unlink()
+    files = sorted(tmp_path.glob("at.*"), key=lambda p: int(p.suffix[1:]))
+    # The last one was being written: LAMMPS refuses it, as the documentation says.
+    assert [p.read_bytes().endswith(b"LammpS RestartT\0") for p in files] == [True] * (len(files) - 1) + [False]
+    assert "Incomplete or corrupted LAMMPS restart file" in run_lmp(f"read_restart {files[-1].name}\n", tmp_path).stdout
+    start = (
+        f"read_restart {files[-2].name}\npair_style meam\n" + ALLOY[ALLOY.index("pair_coeff") : ALLOY.index("velocity")]
+    )
+    done = run_lmp(start + rest, tmp_path, ranks)
+    assert done.returncode == 0, done.stdout
+    found = psi_of(disk / "o.zarr")
+    assert found.keys() == expected.keys()
+    for step, psi in found.items():
+        np.testing.assert_allclose(psi, expected[step], rtol=0, atol=1e-5 * np.abs(psi).max())
+
+
+def psi_of(path: Path) -> dict[int, np.ndarray]:
+    """psi of every step; fails if a step is there twice."""
+    trace = Trace.open(path, "r")
+    steps = trace.step.tolist()
+    assert len(set(steps)) == len(steps)
+    return dict(zip(steps, np.asarray(trace.psi[:]), strict=True))
 
 
 def test_built_for_other_versions(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
-"""The campaign of faults: kills at random moments, bad input. Prints tables.
+"""The campaign of faults: kills at random moments, full disks, bad input. Prints tables.
 
-    python benchmarks/faults/run.py                          # everything; an hour on two cores
+    python benchmarks/faults/run.py                          # everything; two hours on two cores
     python benchmarks/faults/run.py --only kills --kills 12  # to see that it works
     python benchmarks/faults/run.py --write docs/faults.md   # also into the documentation
 
@@ -18,16 +18,21 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+import disk
 import inputs
 import kills
 
-PARTS = ("kills", "inputs")
+PARTS = ("kills", "disk", "inputs")
 INTRODUCTION = """
 What happens when something goes wrong; the tables are what `python benchmarks/faults/run.py --write docs/faults.md` found.
 
 *Kills*: a run is killed with SIGKILL at a random moment, resumed as the page of its engine says, and killed again, until it ends. What a
 reader saw in the trace before a kill must be there after it; at the end, the samples are compared with those of a run that
-nobody disturbed. *Bad input*: every command and engine must refuse it with one line and an exit status that is not 0; Python and stock
+nobody disturbed. *Full disk*: the trace, or everything that a run writes, is on a tmpfs (a file system in memory) with too little room,
+20, 45, 70 and 95 % of what the run needs. The run must say so in one line that tells what to do, and end (LAMMPS and i-PI: or go on by
+itself when there is room in time); what a reader saw must be there after it. Then the tmpfs is made larger, the run goes on as
+the page of its engine says, and its samples are compared in the same way. i-PI warns at every checkpoint, and ends after ten failures
+in a row; where its own files are on the full disk, the stock program ends at once, with a traceback. *Bad input*: every command and engine must refuse it with one line and an exit status that is not 0; Python and stock
 i-PI show a traceback above that line.
 """
 
@@ -45,6 +50,8 @@ def main() -> None:
     log = args.folder / "log.jsonl"
     if "kills" in args.only:
         kills.campaign(args.kills, args.engines, args.folder, log)
+    if "disk" in args.only:
+        disk.campaign(args.folder, args.folder / "disk.jsonl", args.engines)
     if "inputs" in args.only:
         with open(args.folder / "inputs.jsonl", "w") as file:
             for record in inputs.check_inputs(args.folder / "inputs"):
@@ -60,6 +67,7 @@ def page(folder: Path) -> str:
     """What was found so far, as Markdown."""
     parts = {
         "Kills": ("kills", kills.table(kills.read(folder / "log.jsonl"))),
+        "Full disk": ("disk", disk.table(kills.read(folder / "disk.jsonl"))),
         "Bad input": ("inputs", inputs.table(kills.read(folder / "inputs.jsonl"))),
     }
     lines = ["# Faults", "", *INTRODUCTION.strip().splitlines()]

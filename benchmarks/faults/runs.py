@@ -11,6 +11,7 @@ resuming is what the documentation says.
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import shutil
 import subprocess
@@ -49,12 +50,13 @@ class Run:
     """A run that can be killed.
 
     Attributes: ``n_samples`` at its end; ``tolerance``, the largest relative deviation of psi from an undisturbed run that is
-    promised (0: bit by bit); ``output``, the trace in its folder.
+    promised (0: bit by bit); ``output``, the trace in its folder; ``up_to``, the newest step to go on from.
     """
 
     n_samples = 0
     tolerance = 0.0
     output = "run.zarr"
+    up_to: float = math.inf
 
     def prepare(self, folder: Path) -> None:
         """Write what the run needs."""
@@ -178,7 +180,11 @@ class IpiRun(Run):
 
     def start(self, folder: Path) -> Processes:
         states = [*folder.glob("run.checkpoint_*"), folder / "RESTART"]
-        whole = [p for p in states if p.exists() and "</simulation>" in p.read_text()]
+        whole = [
+            p
+            for p in states
+            if p.exists() and "</simulation>" in p.read_text() and step_of(p.read_text()) <= self.up_to
+        ]
         state = max(whole, key=lambda p: step_of(p.read_text()), default=folder / "input.xml")
         if step_of(state.read_text()) == 0:  # killed before its first state: from the start
             shutil.rmtree(self.trace(folder), ignore_errors=True)
