@@ -14,7 +14,7 @@ import ase.io
 import numpy as np
 from ase import Atoms, units
 from ase.md.langevin import Langevin
-from ase.md.velocitydistribution import MaxwellBoltzmannDistribution
+from ase.md.velocitydistribution import thermalize_momenta
 from ase.spacegroup import crystal
 
 import petdos_md as pm
@@ -48,7 +48,7 @@ def melted(atoms: Atoms, temperature_K: float, volume: float, file: Path) -> Ato
         atoms.set_cell(atoms.cell * volume ** (1 / 3), scale_atoms=True)
         atoms.calc = DOSCalculator(model)
         rng = np.random.default_rng(8)
-        MaxwellBoltzmannDistribution(atoms, temperature_K=2 * temperature_K, rng=rng)
+        thermalize_momenta(atoms, 2 * temperature_K, rng=rng)
         for t in (2 * temperature_K, temperature_K):
             Langevin(atoms, 2 * units.fs, temperature_K=t, friction=0.02 / units.fs, rng=rng, fixcm=False).run(melting)
         ase.io.write(file, Atoms(atoms.numbers, positions=atoms.positions, cell=atoms.cell, pbc=True))
@@ -69,4 +69,4 @@ for name, (cell, solid_K, liquid_K, volume) in systems.items():
         run_md(atoms, Potential.find("almgsi-lda", model), model, trace, settings, resume=True)
         phases[name][state] = pm.analyze(trace, reference="fermi")
         print(f"{name}, {state} at {temperature:g} K\n{format_table(phases[name][state])}\n")
-print("figure:", save(plot_side_by_side(phases, energy_range=(-12.0, 4.0)), out / "side-by-side.png"))
+print("figure:", save(plot_side_by_side(phases, energy_range=(-14.0, 4.0)), out / "side-by-side.png"))

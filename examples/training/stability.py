@@ -21,7 +21,7 @@ import numpy as np
 from ase import Atoms, units
 from ase.build import bulk, make_supercell
 from ase.md.langevin import Langevin
-from ase.md.velocitydistribution import MaxwellBoltzmannDistribution
+from ase.md.velocitydistribution import thermalize_momenta
 from ase.neighborlist import neighbor_list
 
 MELTING_K = {"Al": 933.0, "Mg": 923.0, "Si": 1687.0, "Mg2Si": 1358.0, "Al48Mg16": 880.0}
@@ -59,7 +59,7 @@ def run(
     if temperature_K > 0.5 * MELTING_K[name]:
         atoms.set_cell(atoms.cell[:] * 1.02, scale_atoms=True)  # about the thermal expansion
     atoms.calc = DOSCalculator(DOSModel.load(model_path, device="cpu"))
-    MaxwellBoltzmannDistribution(atoms, temperature_K=temperature_K, rng=rng)
+    thermalize_momenta(atoms, temperature_K, rng=rng)
     dynamics = Langevin(atoms, timestep_fs * units.fs, temperature_K=temperature_K, friction=0.01 / units.fs, rng=rng)
     start = atoms.get_positions()
     steps = round(1000 * time_ps / timestep_fs)

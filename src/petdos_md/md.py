@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 from ase import Atoms, units
 from ase.md.langevinbaoab import LangevinBAOAB
-from ase.md.velocitydistribution import MaxwellBoltzmannDistribution, Stationary
+from ase.md.velocitydistribution import Stationary, thermalize_momenta
 
 from ._checkpoint import Checkpoint, RunState
 from ._trajectory import TrajectoryFile
@@ -334,7 +334,7 @@ def _make_dynamics(atoms: Atoms, settings: MDSettings, temperature_K: float, rng
 def _set_velocities(atoms: Atoms, temperature_K: float, rng: np.random.Generator) -> None:
     # From rest in the potential minimum, half of the kinetic energy goes into potential energy within a vibration.
     at_rest = np.abs(atoms.get_forces()).max() < AT_REST
-    MaxwellBoltzmannDistribution(atoms, temperature_K=temperature_K * (2 if at_rest else 1), rng=rng)
+    thermalize_momenta(atoms, temperature_K * (2 if at_rest else 1), rng=rng)
     Stationary(atoms)
 
 
