@@ -27,6 +27,7 @@ from petdos_md.trace import Trace
 
 LADDER = (400.0, 520.0, 676.0)
 IPI = Path(sys.executable).with_name("i-pi")
+PETDOS = Path(sys.executable).with_name("petdos")
 
 
 @pytest.fixture(autouse=True)
@@ -156,6 +157,22 @@ def test_launcher(tmp_path: Path, metal, metal_path: Path, capsys) -> None:
     error = capsys.readouterr().err
     assert "holds 30 samples, but the simulation starts at step 0" in error
     assert not list(tmp_path.glob("#*run.out*"))  # refused before i-PI moved its own files away
+
+
+def test_launcher_on_a_full_disk(tmp_path: Path, metal_path: Path, disk: Path) -> None:
+    """It ends by itself, with one line and a status that is not 0; with room again, nothing is missing."""
+    path = write_input(tmp_path, steps=60, checkpoint=2)
+    (disk / "ballast").write_bytes(bytes(os.statvfs(disk).f_bavail * 4096 - 20 * 4096))
+    command = [PETDOS, "ipi", path, "--dos", metal_path, "--every", "2", "-o", disk / "run.zarr"]
+    assert Run(*command).end() == 2
+    log = Path("log").read_text()
+    told = "cannot write: No space left on device; free space on that disk; "
+    assert log.count(f"petdos: error: {disk}/run.zarr: {told}") == log.count("petdos: error: ") == 1
+    assert "from a checkpoint up to step 0, the input (failure 10 of 10 in a row)" in log and "11 of 10" not in log
+    assert "Traceback" not in log and len(Trace.open(disk / "run.zarr", "r")) == 0
+    (disk / "ballast").unlink()
+    assert Run(*command).end() == 0, Path("log").read_text()[-3000:]
+    assert_complete(Trace.open(disk / "run.zarr", "r"), LADDER, 2, 60)
 
 
 @pytest.mark.parametrize(

@@ -114,6 +114,6 @@ def run_ipi(
     softexit.hard_exit = True
     simulation.run()
     softexit.cleanup(status=simulation.exit_status, message=simulation.exit_message)
+    softexit.reset()  # else i-PI would end the process with status 0, whatever is wrong
     observer.close()
-    softexit.reset()
     return bool(simulation.exit_status == "success")

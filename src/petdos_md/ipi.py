@@ -266,7 +266,8 @@ class Observer:
 
     def _fail(self, message: str) -> None:
         self._failed_in_a_row += 1
-        _warn(f"{message} (failure {self._failed_in_a_row} of {self._max_failed} in a row)")
+        counted = f"failure {self._failed_in_a_row} of {self._max_failed} in a row"
+        _warn(f"{message} ({counted})" if self._failed_in_a_row <= self._max_failed else message)
         if self._failed_in_a_row == self._max_failed:
             from ipi.utils.softexit import softexit
 
