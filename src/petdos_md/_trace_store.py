@@ -5,7 +5,9 @@ the last chunk, where no reader looks, and become visible by one rename. No zarr
 other languages can do the same (``docs/trace-format.md``). Any zarr v3 library reads the result.
 
 >>> store = Store.create(Path("run.zarr"), attributes, 1026, "float32")   # doctest: +SKIP
->>> store.lock(); store.append(rows); store.unlock()                     # rows: array name -> (n, ...) array
+>>> store.lock(); store.append(rows); store.unlock()                      # doctest: +SKIP
+
+Rows are a dictionary from the name of an array to ``(n, ...)`` numbers.
 """
 
 from __future__ import annotations

@@ -1,4 +1,8 @@
-"""The results of an analysis as an xarray Dataset that describes itself; behind :func:`petdos_md.analyze`."""
+"""The results of an analysis as an xarray Dataset that describes itself; behind :func:`petdos_md.analyze`.
+
+>>> data = relative_to_fermi(analyze("run.zarr", reference="raw"))          # doctest: +SKIP
+>>> data["dos"].sel(energy=0.0, method="nearest")                           # doctest: +SKIP
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,9 @@
 """Errors that a user can act on: one line saying what was got, what was expected and how to mend it.
 
-Each is also an instance of the built-in exception that fits, so that ``except ValueError`` works as expected.
+Each is also an instance of the built-in exception that fits, so that ``except ValueError`` works as expected:
+
+>>> issubclass(ModelError, ValueError), issubclass(PredictionError, ArithmeticError)
+(True, True)
 """
 
 from __future__ import annotations

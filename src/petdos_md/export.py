@@ -5,8 +5,8 @@ features of the whole structure and the sum s of the cutoff function over edges,
 :mod:`petdos_md.readout`). To get s through public calls alone, the trunk's own last layer has one channel: all weights zero, the
 bias of the first edge readout one, the other biases zero. Other heads (energy) are copied as they are.
 
->>> export_model("pet.ckpt", "model.pt", llpr="llpr.ckpt", grid_start=-20.0, grid_step=0.05,
-...              electrons={"Al": 3, "Si": 4})  # doctest: +SKIP
+>>> electrons = {"Al": 3, "Si": 4}                                                                              # doctest: +SKIP
+>>> export_model("pet.ckpt", "model.pt", llpr="llpr.ckpt", grid_start=-20.0, electrons=electrons)               # doctest: +SKIP
 
 Nothing is written unless the folded model equals the stock one on random structures.
 """

@@ -2,6 +2,9 @@
 
 Two ways to the same things: :class:`LinearAverages` from the mean psi, :class:`FrameByFrameAverages` for what is not linear.
 Behind :func:`petdos_md.analyze`; there is no need to use them directly.
+
+>>> averages = LinearAverages(frames, readout)                              # doctest: +SKIP
+>>> averages.dos, next(averages.member_slices())                            # doctest: +SKIP
 """
 
 from __future__ import annotations

@@ -5,9 +5,9 @@
 - ``denoised``: the same from the denoised DOS (:mod:`petdos_md.denoise`);
 - ``network``: from the networks of section 4.5 (:mod:`petdos_md.networks`), NaN for those that the model does not have.
 
->>> data = frame_levels("run.zarr")                                    # doctest: +SKIP
->>> data["gap_denoised"], data["gap_denoised_model_std"]               # of every frame
->>> data["gap_denoised_mean"], data["gap_denoised_mean_sampling_err"]  # of every temperature
+>>> data = frame_levels("run.zarr")                                                              # doctest: +SKIP
+>>> data["gap_denoised"], data["gap_denoised_model_std"]               # of every frame          # doctest: +SKIP
+>>> data["gap_denoised_mean"], data["gap_denoised_mean_sampling_err"]  # of every temperature    # doctest: +SKIP
 
 Every member of the ensemble goes all the way by itself. A frame's value is the mean over members, its ``_model_std`` the
 standard deviation; a thermal mean is taken over frames first, per member. These are means of a quantity over frames, not the

@@ -1,5 +1,8 @@
 """One frame of a simulation as its electronic record, and the identity of the model that made it.
 
+>>> sample = model.evaluate(atoms)                          # doctest: +SKIP
+>>> sample.psi, sample.n_electrons, sample.model.name       # doctest: +SKIP
+
 Within a trace, a sample is known by its replica (the ensemble slot or simulation it was taken from) and its step.
 """
 
