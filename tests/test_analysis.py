@@ -245,7 +245,7 @@ def test_electronic_temperatures_share_one_set_of_frames(trace: Trace, runs: dic
     whole = analyze(trace, readout(), temperatures_K=[400])
     for name in LINEAR:
         np.testing.assert_allclose(own[f"{name}_sampling_err"], whole[f"{name}_sampling_err"], rtol=1e-9)
-    with pytest.raises(ValueError, match="needs frames of one ensemble, got 400, 1200 K"):
+    with pytest.raises(ValueError, match="need frames of one ensemble, got 400, 1200 K"):
         analyze(trace, readout(), electronic_temperatures_K=ladder)
 
 

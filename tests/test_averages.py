@@ -147,6 +147,10 @@ def test_what_cannot_be_averaged_is_refused() -> None:
     lost.update(replace(sample, n_electrons=float("nan")))
     with pytest.raises(StructureError, match=r"number of electrons .* is not known"):
         lost.result()
+    weightless = RunningAverage(readout())
+    weightless.update(replace(sample, weight=0.0))
+    with pytest.raises(NoSamplesError, match="weight zero"):
+        weightless.result()
 
 
 def test_direct_models_average_alike() -> None:

@@ -237,6 +237,37 @@ class TestEval:
         assert int(analyze(tmp_path / "o.zarr")["n_refused"]) == 1
 
 
+class TestMistakes:
+    """What a user may get wrong is answered in one line, never by a traceback."""
+
+    @pytest.mark.parametrize(
+        ("command", "message"),
+        [
+            ("analyze {run} -o {out} --burn-in -1", "burn_in=-1 given, expected a number of steps >= 0"),
+            ("levels {run} -o {out} --burn-in -1", "burn_in=-1 given, expected a number of steps >= 0"),
+            ("analyze {run} -o {out} --electronic-temperature 300,900", "need frames of one ensemble, got 300, 600 K"),
+            ("analyze {run} -o {out} --align frames --reference raw", "give reference='fermi' with it"),
+            ("evaluate {model} {data} -o {out} --temperature -5", "got a temperature of -5 K, expected positive ones"),
+            ("calibrate {model} {data} -o {out}.pt --seed -1", "got the seed -1, expected a number >= 0"),
+            ("export {checkpoint} --grid-start -12 --grid-step 0 -o {out}.pt", "a positive step"),
+            ("eval {model} {data} --temperature 300 --index= -o {out}", "got index '', expected a slice"),
+        ],
+    )
+    def test_in_one_line(self, command: str, message: str, checkpoints, metal_path, tmp_path: Path, capsys) -> None:
+        model = DOSModel.load(metal_path)
+        atoms = ase.build.bulk("Al", cubic=True)
+        with Trace.open(tmp_path / "run.zarr", model=model) as trace:
+            for step, temperature in ((0, 300.0), (1, 600.0)):
+                trace.append(model.evaluate(atoms), step=step, temperature_K=temperature)
+        atoms.info["dos"] = model.dos(atoms)
+        ase.io.write(tmp_path / "data.xyz", [atoms] * 4, format="extxyz")
+        places = {"run": tmp_path / "run.zarr", "data": tmp_path / "data.xyz", "out": tmp_path / "out"}
+        arguments = command.format(model=metal_path, checkpoint=checkpoints[0], **places).split()
+        assert main(arguments) == 2
+        assert message in error(capsys)
+        assert not list(tmp_path.glob("out*"))
+
+
 class TestOthers:
     def test_export_and_info(self, checkpoints, tmp_path: Path, capsys) -> None:
         pet, llpr = map(str, checkpoints)

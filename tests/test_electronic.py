@@ -215,5 +215,5 @@ class TestWeights:
         assert weights.of(np.array([1, 0]), np.array([0, 0])).tolist() == [3.0, 1.0]
         with pytest.raises(SettingError, match="no such table"):
             FrameWeights.read(tmp_path / "none.txt")
-        with pytest.raises(SettingError, match="bias must be finite"):
+        with pytest.raises(SettingError, match="bias that is not finite"):
             boltzmann_weights(np.array([0.0, np.nan]), 300.0)

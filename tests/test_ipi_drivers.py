@@ -151,6 +151,29 @@ def test_files_cut_short_by_a_kill(tmp_path: Path, metal_path: Path, capsys) -> 
     assert_complete(Trace.open("c.zarr", "r"), LADDER[:2], 4, 8)
 
 
+def test_collect_leaves_no_half_trace(tmp_path: Path, metal_path: Path, capsys) -> None:
+    """A damaged line in the middle: the same command works once the file is mended."""
+    settings = {
+        "forcefields": PSI.format(path=DRIVERS / "petdos_psi.py", model=metal_path),
+        "forces": "<force forcefield='emt'/><force forcefield='psi' weight='0'/>",
+        "more_output": OUTPUT.format(what="extras_component_raw(1)"),
+    }
+    with loaded(write_input(tmp_path, steps=12, temperatures=LADDER[:2], **settings)) as simulation:
+        simulation.run()
+    file = Path("1_run.psi")
+    whole = file.read_text()
+    lines = whole.splitlines(keepends=True)
+    headers = [i for i, line in enumerate(lines) if "#EXTRAS" in line]
+    lines[headers[-2] + 1] = "1.0 2.0\n"
+    file.write_text("".join(lines))
+    command = ["ipi", "input.xml", "--collect", "init.xyz", "--dos", str(metal_path), "-o", "c.zarr"]
+    assert main(command) == 2
+    assert "psi of step 8 is damaged" in capsys.readouterr().err and not Path("c.zarr").exists()
+    file.write_text(whole)
+    assert main(command) == 0
+    assert_complete(Trace.open("c.zarr", "r"), LADDER[:2], 4, 12)
+
+
 def test_collect_refuses(tmp_path: Path, metal_path: Path, capsys) -> None:
     command = ["ipi", "input.xml", "--collect", "init.xyz", "--dos", str(metal_path), "-o", "c.zarr"]
     path = write_input(tmp_path)

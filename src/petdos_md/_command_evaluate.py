@@ -9,7 +9,9 @@ import math
 from pathlib import Path
 from typing import Any
 
+from ._arguments import load_model, parse_electrons
 from ._progress import count_bar
+from .calibrate import calibrate_model
 from .evaluation import Evaluation, evaluate_model, format_evaluation
 from .figures import plot_calibration, plot_errors
 from .model import DOSModel
@@ -17,9 +19,9 @@ from .plot import save
 from .references import read_references, read_structures
 
 
-def evaluate(args: argparse.Namespace, electrons: dict[str, float] | None) -> int:
+def evaluate(args: argparse.Namespace) -> int:
     """Compare, print the tables, write files."""
-    model = DOSModel.load(args.model, args.device, electrons=electrons)
+    model = load_model(args.model, args)
     references = read_references(args.dataset, model, where=args.where, subset=args.subset)
     with count_bar(len(references), "structure") as bar:
         result = evaluate_model(
@@ -43,10 +45,9 @@ def evaluate(args: argparse.Namespace, electrons: dict[str, float] | None) -> in
     return 0
 
 
-def calibrate(args: argparse.Namespace, electrons: dict[str, float] | None) -> int:
+def calibrate(args: argparse.Namespace) -> int:
     """Fit an ensemble, write a model with it, tell the calibration before and after."""
-    from .calibrate import calibrate_model
-
+    electrons = parse_electrons(args.electrons)
     model = DOSModel.load(args.model, "cpu", electrons=electrons)
     references = read_references(args.dataset, model, where=args.where)
     seen = [] if args.features is None else read_structures(args.features, where=args.features_where)

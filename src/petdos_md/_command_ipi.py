@@ -9,8 +9,11 @@ import argparse
 import os
 from typing import Any
 
+from ._arguments import load_model
 from ._ipi_state import check_version
+from ._progress import count_bar, print_outcome
 from ._shipped import shipped_folder
+from ._structure_files import read_structure
 from .errors import PetdosError, SettingError
 from .model import DOSModel
 
@@ -36,11 +39,9 @@ def ipi(args: argparse.Namespace) -> int:
         return 0
     if args.input is None:
         raise SettingError("petdos ipi: no input given; expected an input of i-PI, or RESTART to go on with a run")
-    from ._commands import _load_model, _print_table
-
     if not os.path.exists(args.input):
         raise SettingError(f"{args.input}: no such file; give an input of i-PI, or RESTART to go on with a run")
-    model = _load_model(args.dos, args)
+    model = load_model(args.dos, args)
     if args.collect is not None:
         return _collect(args, model)
     good = run_ipi(
@@ -52,22 +53,16 @@ def ipi(args: argparse.Namespace) -> int:
         max_failed=args.max_failed,
         previous=args.previous,
     )
-    _print_table(args.output, model)
-    print(f"samples: {args.output}   next: petdos analyze {args.output} -o OUT")
+    print_outcome(args.output, model)
     return 0 if good else 1
 
 
 def _collect(args: argparse.Namespace, model: DOSModel) -> int:
-    from ._commands import _print_table, read_structure
     from ._ipi_collect import collect
-    from ._progress import count_bar
 
     with count_bar(None, "sample") as bar:
-        trace = collect(
-            args.input, model, read_structure(args.collect), args.output, burn_in=args.burn_in, progress=bar.update
-        )
-    _print_table(trace, model)
-    print(f"samples: {args.output}   next: petdos analyze {args.output} -o OUT")
+        collect(args.input, model, read_structure(args.collect), args.output, burn_in=args.burn_in, progress=bar.update)
+    print_outcome(args.output, model)
     return 0
 
 

@@ -4,18 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from .errors import PetdosError, SettingError, StructureError
-
-if TYPE_CHECKING:
-    from ase import Atoms
-
-    from .model import DOSModel
-    from .trace import Trace
+from .errors import SettingError
 
 
 def demo(args: argparse.Namespace) -> int:
@@ -26,7 +19,9 @@ def demo(args: argparse.Namespace) -> int:
 
 
 def md(args: argparse.Namespace) -> int:
-    from ._progress import MDProgress
+    from ._arguments import load_model
+    from ._progress import MDProgress, print_outcome
+    from ._structure_files import read_structure
     from .md import MDSettings, run_md
     from .potentials import Potential
 
@@ -50,7 +45,7 @@ def md(args: argparse.Namespace) -> int:
         if min(args.supercell) < 1:
             raise SettingError(f"got --supercell {' '.join(map(str, args.supercell))}, expected three numbers >= 1")
         atoms = atoms.repeat(args.supercell)
-    model = _load_model(args.dos, args)
+    model = load_model(args.dos, args)
     potential = Potential.find(args.potential, model)
     with MDProgress(len(settings.temperatures_K)) as progress:
         results = run_md(
@@ -64,10 +59,8 @@ def md(args: argparse.Namespace) -> int:
             progress=progress,
         )
     observer_s, md_s = sum(r.observer_s for r in results), sum(r.md_s for r in results)
-    _print_table(args.output, model)
-    if md_s > 0:
-        print(f"electronic structure took {100 * observer_s / md_s:.1f} % of the time of the dynamics")
-    print(f"samples: {args.output}   next: petdos analyze {args.output} -o OUT")
+    took = f"electronic structure took {100 * observer_s / md_s:.1f} % of the time of the dynamics" if md_s > 0 else ""
+    print_outcome(args.output, model, took)
     return 0
 
 
@@ -78,10 +71,11 @@ def ipi(args: argparse.Namespace) -> int:
 
 
 def eval(args: argparse.Namespace) -> int:
+    from ._arguments import load_model
     from ._progress import count_bar
     from .evaluate import evaluate_trajectory
 
-    model = _load_model(args.model, args)
+    model = load_model(args.model, args)
     with count_bar(None, "frame") as bar:
         done = evaluate_trajectory(
             model,
@@ -105,6 +99,7 @@ def analyze(args: argparse.Namespace) -> int:
         raise SettingError(
             "--pooled averages plain DOS of all frames; leave out --denoise, --weights, --carriers and the like"
         )
+    from ._arguments import parse_temperatures
     from ._progress import share_bar
     from .analysis import analyze
     from .report import format_table, write_report
@@ -146,16 +141,18 @@ def levels(args: argparse.Namespace) -> int:
 def evaluate(args: argparse.Namespace) -> int:
     from ._command_evaluate import evaluate
 
-    return evaluate(args, parse_electrons(args.electrons))
+    return evaluate(args)
 
 
 def calibrate(args: argparse.Namespace) -> int:
     from ._command_evaluate import calibrate
 
-    return calibrate(args, parse_electrons(args.electrons))
+    return calibrate(args)
 
 
 def export(args: argparse.Namespace) -> int:
+    from ._arguments import parse_electrons
+
     electrons = parse_electrons(args.electrons)
     try:
         import metatrain  # noqa: F401
@@ -212,94 +209,6 @@ def doctor(args: argparse.Namespace) -> int:
     from .doctor import diagnose
 
     return diagnose()
-
-
-def read_structure(path: str) -> Atoms:
-    """The last structure of a file.
-
-    :raises SettingError: if there is none
-    :raises StructureError: if it has no atoms or numbers that are not finite
-    """
-    import ase.io
-    import numpy as np
-
-    if not os.path.exists(path.split("@")[0]):
-        raise SettingError(f"{path}: no such file; give a structure in any format that ASE reads")
-    try:
-        atoms = ase.io.read(path)
-    except Exception as error:  # each of ASE's many readers has its own
-        if isinstance(error, OSError) and error.errno is not None:
-            raise
-        reason = str(error).strip().split("\n")[0] or type(error).__name__
-        raise SettingError(
-            f"{path}: ASE cannot read it ({reason}); convert it, for example to .extxyz or .cif"
-        ) from None
-    atoms = atoms[-1] if isinstance(atoms, list) else atoms
-    if len(atoms) == 0:
-        raise StructureError(f"{path}: the structure has no atoms, expected at least one; give another file")
-    if not (np.isfinite(atoms.positions).all() and np.isfinite(atoms.cell.array).all()):
-        raise StructureError(f"{path}: its positions or cell are not finite (NaN or infinite); give another structure")
-    return atoms
-
-
-def parse_electrons(text: str | None) -> dict[str, float] | None:
-    """``Al=3,Mg=2`` as a dictionary.
-
-    :raises SettingError: if it is something else
-    """
-    from ase.data import atomic_numbers
-
-    if text is None:
-        return None
-    electrons = {}
-    for part in text.replace(" ", ",").split(","):
-        symbol, _, number = part.partition("=")
-        try:
-            electrons[symbol] = float(number)
-        except ValueError:
-            electrons[symbol] = -1.0
-        if symbol not in atomic_numbers or not electrons[symbol] > 0:
-            raise SettingError(f"got --electrons {text}, expected element=number of valence electrons, as in Al=3,Mg=2")
-    return electrons
-
-
-def parse_temperatures(text: str | None) -> list[float] | None:
-    """``300,600`` or ``100:2000:100`` (the last one included) as a list.
-
-    :raises SettingError: if it is something else
-    """
-    import numpy as np
-
-    if text is None:
-        return None
-    try:
-        numbers = [float(x) for x in text.replace(":", ",").split(",")]
-    except ValueError:
-        numbers = []
-    if ":" in text and len(numbers) == 3 and numbers[2] > 0 and numbers[1] >= numbers[0]:
-        first, last, step = numbers
-        numbers = [float(x) for x in np.arange(first, last + 1e-9 * step, step)]
-    elif ":" in text:
-        numbers = []
-    if not numbers or min(numbers) <= 0:
-        raise SettingError(f"got the temperatures {text}, expected T1,T2,... or FIRST:LAST:STEP in K, all positive")
-    return numbers
-
-
-def _load_model(name: str, args: argparse.Namespace) -> DOSModel:
-    from .model import DOSModel
-
-    return DOSModel.load(name, args.device, electrons=parse_electrons(args.electrons))
-
-
-def _print_table(trace: str | Trace, model: DOSModel) -> None:
-    from .analysis import analyze
-    from .report import format_table
-
-    try:
-        print(format_table(analyze(trace, model)))
-    except PetdosError as error:
-        raise type(error)(f"the run is complete and its samples are in {trace}, but: {error}") from None
 
 
 def _model_info(name: str) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from .averages import check_constant
-from .errors import ModelError
+from .errors import ModelError, SettingError
 from .frames import Frames
 from .networks import Network, networks_beside
 from .readout import Readout
@@ -137,15 +137,20 @@ def electrons_per_group(frames: Frames, n_electrons: float | None) -> np.ndarray
 
 
 def electronic_temperatures(frames: Frames, temperatures_K: Sequence[float] | None) -> tuple[np.ndarray, np.ndarray]:
-    """Temperatures of the electrons, and the group of frames that belongs to each."""
+    """Temperatures of the electrons (K), and the group of frames that belongs to each.
+
+    :raises SettingError: if a temperature is not positive, or the frames are of several ensembles
+    """
     if temperatures_K is None:
         return frames.temperatures_K, np.arange(len(frames.temperatures_K))
     if len(frames.temperatures_K) > 1:
         listed = ", ".join(f"{t:g}" for t in frames.temperatures_K)
-        raise ValueError(
-            f"electronic_temperatures_K needs frames of one ensemble, got {listed} K; choose with temperatures_K"
+        raise SettingError(
+            f"temperatures of the electrons need frames of one ensemble, got {listed} K; choose one of these (temperatures_K, --temperature)"
         )
     values = np.asarray(temperatures_K, dtype=np.float64)
     if values.ndim != 1 or not len(values) or not (np.isfinite(values).all() and (values > 0).all()):
-        raise ValueError(f"electronic_temperatures_K={temperatures_K} given, expected a list of positive temperatures")
+        raise SettingError(
+            f"electronic_temperatures_K={temperatures_K} given, expected a list of positive temperatures in K"
+        )
     return values, np.zeros(len(values), dtype=int)

@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 import os
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -82,33 +83,38 @@ def collect(
     distinct = all(high > low * (1 + 1e-6) for low, high in zip(ladder[0], ladder[0][1:], strict=False))
     metadata = {"formula": structure.get_chemical_formula(), "beads": systems[0].n_beads}
     metadata |= _pressures(systems, steps, distinct)
-    with Trace.open(output, model=model, engine="i-pi", metadata=metadata) as trace:
-        for number, step in enumerate(steps):
-            if not np.allclose(ladder[number], ladder[0], rtol=1e-6):
-                raise SettingError(
-                    f"{path}: the temperatures at step {step} are not those of step {steps[0]}; ramps cannot be averaged"
-                )
-            for index, system in enumerate(systems):
-                known = system.rows[step]
-                temperature = float(f"{known['ensemble_temperature']:.7g}")
-                slot = int(np.searchsorted(ladder[0], temperature * (1 - 1e-6))) if distinct else index
-                trace.append(
-                    Sample(
-                        psi=system.psi(step),
-                        model=model.info,
-                        n_atoms=len(structure),
-                        n_electrons=n_electrons,
-                        volume_A3=known.get("volume", math.nan),
-                        replica=slot,
-                        step=step,
-                        time_fs=known.get("time", math.nan),
-                        temperature_K=temperature,
-                        kinetic_temperature_K=known.get("temperature", math.nan),
-                        potential_energy_eV=known.get("potential", math.nan),
+    try:
+        with Trace.open(output, model=model, engine="i-pi", metadata=metadata) as trace:
+            for number, step in enumerate(steps):
+                if not np.allclose(ladder[number], ladder[0], rtol=1e-6):
+                    raise SettingError(
+                        f"{path}: the temperatures at step {step} are not those of step {steps[0]}; ramps cannot be averaged"
                     )
-                )
-            if progress is not None:
-                progress(len(systems))
+                for index, system in enumerate(systems):
+                    known = system.rows[step]
+                    temperature = float(f"{known['ensemble_temperature']:.7g}")
+                    slot = int(np.searchsorted(ladder[0], temperature * (1 - 1e-6))) if distinct else index
+                    trace.append(
+                        Sample(
+                            psi=system.psi(step),
+                            model=model.info,
+                            n_atoms=len(structure),
+                            n_electrons=n_electrons,
+                            volume_A3=known.get("volume", math.nan),
+                            replica=slot,
+                            step=step,
+                            time_fs=known.get("time", math.nan),
+                            temperature_K=temperature,
+                            kinetic_temperature_K=known.get("temperature", math.nan),
+                            potential_energy_eV=known.get("potential", math.nan),
+                        )
+                    )
+                if progress is not None:
+                    progress(len(systems))
+    except SettingError:
+        # Half a trace would only stand in the way of the same command, put right.
+        shutil.rmtree(output)
+        raise
     return Trace.open(output, "r")
 
 

@@ -18,6 +18,7 @@ from ipi.engine.simulation import Simulation
 from ipi.pes.dummy import Dummy_driver
 from ipi.utils.messages import verbosity, warning
 
+from ._arguments import parse_electrons
 from ._ipi_state import check_version
 from ._shipped import shipped_folder
 from .errors import SettingError
@@ -97,8 +98,6 @@ def _hooks(simulation: Any) -> list[Any]:
 
 
 def _attach_named(simulation: Any) -> None:
-    from ._commands import parse_electrons
-
     hooks = _hooks(simulation)
     used = {force.ffield for system in simulation.syslist for force in (*system.fcomp, *system.ensemble.bcomp)}
     for hook in hooks:

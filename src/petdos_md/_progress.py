@@ -1,4 +1,4 @@
-"""What a long run says while it runs: a bar in a terminal, a line per temperature elsewhere.
+"""What a long run says while it runs: a bar in a terminal, a line per temperature elsewhere; and its results at the end.
 
 >>> with MDProgress(n_simulations=3) as progress:                              # doctest: +SKIP
 ...     run_md(..., progress=progress)
@@ -15,8 +15,11 @@ from typing import Any
 
 from tqdm import tqdm
 
+from .analysis import analyze
 from .errors import PetdosError
 from .md import Simulation
+from .model import DOSModel
+from .report import format_table
 from .thermo import BOLTZMANN_EV
 
 _REFRESH_S = 2.0
@@ -97,6 +100,20 @@ def describe(simulation: Simulation) -> str:
     )
     refused = f", {simulation.observer.n_refused} refused" if simulation.observer.n_refused else ""
     return f"C_el = {heat.value / unit:.4f}{errors} k_B/atom, {result.n_samples} samples{refused}"
+
+
+def print_outcome(trace: str, model: DOSModel, more: str = "") -> None:
+    """The table of a run that is complete, a line more, and what to do next.
+
+    :raises PetdosError: if there are no results, saying that the samples are safe
+    """
+    try:
+        print(format_table(analyze(trace, model)))
+    except PetdosError as error:
+        raise type(error)(f"the run is complete and its samples are in {trace}, but: {error}") from None
+    if more:
+        print(more)
+    print(f"samples: {trace}   next: petdos analyze {trace} -o OUT")
 
 
 def count_bar(total: int | None, unit: str) -> Any:

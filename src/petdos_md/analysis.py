@@ -28,6 +28,7 @@ from ._inputs import TraceLike, electronic_temperatures, electrons_per_group, fe
 from .averages import FrameTransform
 from .dataset import add_carriers, build_dataset, relative_to_fermi
 from .denoise import Denoise
+from .errors import SettingError
 from .frames import Frames
 from .group_averages import FermiAlignment, FrameByFrameAverages, GroupAverages, LinearAverages, relative_energies
 from .networks import Network
@@ -89,15 +90,16 @@ def analyze(
         to beware of
     :raises NoSamplesError: if there are no samples, or none are left
     :raises TraceError: if traces do not belong together, or lack a temperature or replica
-    :raises SettingError: if a frame has no weight in the table, or all weights of a temperature are zero
+    :raises SettingError: for a choice that does not exist or contradicts another, a frame without a weight in the table, or if
+        all weights of a temperature are zero
     :raises ModelError: if the model is not there or is not that of the trace
     :raises StructureError: if composition varies within a temperature, the number of electrons is not known, or carriers
         are asked for where a DOS has no gap
     :raises ChemicalPotentialError: if a member cannot hold the electrons on the energy grid
     """
-    _check_choices(reference, align, error_method, burn_in, n_electrons)
+    _check_choices(reference, align, error_method, n_electrons)
     if denoise and transform is not None:
-        raise ValueError(
+        raise SettingError(
             "denoise and transform are both given, expected one; a transform may call petdos_md.denoise.Denoise"
         )
     if isinstance(weights, str | os.PathLike):
@@ -165,22 +167,20 @@ def analyze(
     return relative_to_fermi(dataset) if reference == "fermi" and align == "average" else dataset
 
 
-def _check_choices(reference: str, align: str, error_method: str, burn_in: int, n_electrons: float | None) -> None:
+def _check_choices(reference: str, align: str, error_method: str, n_electrons: float | None) -> None:
     for name, value, known in (
         ("reference", reference, ("raw", "fermi")),
         ("align", align, ("average", "frames")),
         ("error_method", error_method, METHODS),
     ):
         if value not in known:
-            raise ValueError(f"{name}={value!r} given, expected one of {', '.join(known)}")
+            raise SettingError(f"{name}={value!r} given, expected one of {', '.join(known)}")
     if align == "frames" and reference != "fermi":
-        raise ValueError(
+        raise SettingError(
             "align='frames' puts the energy zero at the Fermi level of each frame; give reference='fermi' with it"
         )
-    if burn_in < 0:
-        raise ValueError(f"burn_in={burn_in} given, expected a number of steps >= 0")
     if n_electrons is not None and not 0 < n_electrons < np.inf:
-        raise ValueError(f"n_electrons={n_electrons} given, expected a positive number, that of the whole structure")
+        raise SettingError(f"n_electrons={n_electrons} given, expected a positive number, that of the whole structure")
 
 
 def _denoising(network: Network | None) -> str:

@@ -285,6 +285,8 @@ class _State:
 
     def mean(self) -> np.ndarray:
         total = sum(blocks.weights.sum() for blocks in self.blocks.values())
+        if not total > 0:
+            raise NoSamplesError("all frames so far have the weight zero, so there is nothing to average; take more")
         return sum((blocks.sums.sum(axis=0) for blocks in self.blocks.values()), np.zeros(1)) / total
 
     def history(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

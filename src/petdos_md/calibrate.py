@@ -94,7 +94,7 @@ def calibrate_model(
     :param n_members: of the new ensemble, at least 4
     :param progress: called after each structure
     :raises ModelError: if the model is not folded, or the output does not end in ``.pt``
-    :raises SettingError: if there are fewer than 4 references or members, or output is the model itself
+    :raises SettingError: if there are fewer than 4 references or members, the seed is negative, or output is the model itself
     """
     source, output = find_model(os.fspath(model)), Path(output)
     loaded = DOSModel.load(source, "cpu", electrons=electrons)
@@ -110,6 +110,8 @@ def calibrate_model(
         raise SettingError(
             f"got {len(references)} references and {n_members} members, expected at least {FEWEST} of each"
         )
+    if seed < 0:
+        raise SettingError(f"got the seed {seed}, expected a number >= 0")
     n_features = loaded.readout.n_psi - 2
     features, residuals = np.empty((len(references), n_features)), np.empty((len(references), loaded.grid.n))
     for i, reference in enumerate(references):

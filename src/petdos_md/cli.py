@@ -101,7 +101,7 @@ def _md(commands: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--potential", required=True, metavar="P", help="emt, a shipped model, or a metatomic model (.pt)"
     )
-    _dos(parser)
+    _dos(parser, required=True)
     parser.add_argument(
         "--temperature", required=True, nargs="+", type=float, metavar="T", help="K; one simulation each"
     )
@@ -144,8 +144,7 @@ def _ipi(commands: argparse._SubParsersAction) -> None:
         "  petdos ipi --snippet --dos almgsi-lda --every 50 -o run.zarr",
     )
     parser.add_argument("input", nargs="?", metavar="INPUT", help="an input of i-PI, or a RESTART or checkpoint file")
-    parser.add_argument("--dos", metavar="M", help="the DOS model: a shipped model or a .pt file")
-    _model_options(parser)
+    _dos(parser)
     parser.add_argument("--every", type=int, metavar="N", help="steps between samples")
     parser.add_argument(
         "-o", "--output", metavar="RUN.zarr", help="the trace; samples after the RESTART are taken again"
@@ -177,8 +176,7 @@ def _eval(commands: argparse._SubParsersAction) -> None:
         "Sample the electronic structure of the frames of a trajectory.",
         "  petdos eval almgsi-lda run.extxyz --temperature 600 --index ::10 -o run.zarr",
     )
-    parser.add_argument("model", metavar="MODEL", help="a shipped model or a .pt file")
-    _model_options(parser)
+    _model(parser)
     parser.add_argument("trajectory", metavar="TRAJECTORY", help="any file that ASE reads")
     parser.add_argument("-o", "--output", required=True, metavar="X.zarr", help="the trace")
     parser.add_argument(
@@ -255,15 +253,14 @@ def _evaluate(commands: argparse._SubParsersAction) -> None:
         "Structures carry `dos`, or `eigenvalues` and `kweights`, in their info. Writes tables and figures.",
         "  petdos evaluate almgsi-lda almgsi-lda.xyz.xz --where index%10=3 -o evaluation",
     )
+    _model(parser)
     _references(parser)
-    parser.add_argument("-o", "--output", required=True, metavar="OUT", help="folder for the results")
+    _results(parser)
     parser.add_argument("--subset", metavar="KEY", help="key in info that names the subset (default: subset or tag)")
     parser.add_argument(
         "--temperature", type=float, nargs="+", default=[300.0, 1000.0, 3000.0], metavar="T", help="of mu and C_el, K"
     )
     parser.add_argument("--no-symmetry", action="store_true", help="leave out the 38 rotations of each structure")
-    parser.add_argument("--no-plots", action="store_true", help="write the data only")
-    _model_options(parser)
 
 
 def _calibrate(commands: argparse._SubParsersAction) -> None:
@@ -274,17 +271,16 @@ def _calibrate(commands: argparse._SubParsersAction) -> None:
         "The mean prediction stays exactly what it was, so that traces of the old model can be analyzed with the new one.",
         "  petdos calibrate almgsi-lda almgsi-lda.xyz.xz --where index%10=7 -o calibrated.pt",
     )
+    _model(parser, device=False)
     _references(parser)
-    parser.add_argument("-o", "--output", required=True, metavar="NAME.pt")
+    parser.add_argument("-o", "--output", required=True, metavar="NAME.pt", help="the model to write")
     parser.add_argument("--members", type=int, default=64, metavar="N", help="of the ensemble (default: %(default)s)")
     parser.add_argument("--features", metavar="DATASET", help="training structures, which tell what the model has seen")
     parser.add_argument("--features-where", metavar="CONDITION", help="which of them")
     parser.add_argument("--seed", type=int, default=0, metavar="S", help="of the members (default: %(default)s)")
-    _model_options(parser)
 
 
 def _references(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", metavar="MODEL", help="a shipped model or a .pt file")
     parser.add_argument("dataset", metavar="DATASET", help="any file that ASE reads, also compressed")
     parser.add_argument(
         "--where", metavar="CONDITION", help="only structures with key=value or key%%number=value in info"
@@ -294,11 +290,15 @@ def _references(parser: argparse.ArgumentParser) -> None:
 def _traces(parser: argparse.ArgumentParser) -> None:
     """What every analysis of traces understands."""
     parser.add_argument("traces", nargs="+", metavar="X.zarr", help="one trace, or several of the same model")
-    parser.add_argument("-o", "--output", required=True, metavar="OUT", help="folder for the results")
+    _results(parser)
     parser.add_argument("--model", metavar="M", help="the model, if it is no longer where the trace says")
     parser.add_argument("--burn-in", type=int, default=0, metavar="STEPS", help="leave out earlier steps")
     parser.add_argument("--temperature", type=float, nargs="+", metavar="T", help="these only, K")
     parser.add_argument("--weights", metavar="FILE", help="table of step (replica) weight, in place of the trace's own")
+
+
+def _results(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("-o", "--output", required=True, metavar="OUT", help="folder for the results")
     parser.add_argument("--no-plots", action="store_true", help="write the data only")
 
 
@@ -373,14 +373,20 @@ def _doctor(commands: argparse._SubParsersAction) -> None:
     )
 
 
-def _dos(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--dos", required=True, metavar="M", help="the DOS model: a shipped model or a .pt file")
+def _dos(parser: argparse.ArgumentParser, required: bool = False) -> None:
+    parser.add_argument("--dos", required=required, metavar="M", help="the DOS model: a shipped model or a .pt file")
     _model_options(parser)
 
 
-def _model_options(parser: argparse.ArgumentParser) -> None:
+def _model(parser: argparse.ArgumentParser, device: bool = True) -> None:
+    parser.add_argument("model", metavar="MODEL", help="a shipped model or a .pt file")
+    _model_options(parser, device)
+
+
+def _model_options(parser: argparse.ArgumentParser, device: bool = True) -> None:
     parser.add_argument("--electrons", metavar="Al=3,...", help="valence electrons, if the model does not know them")
-    parser.add_argument("--device", metavar="D", help="cpu or cuda (default: what the model prefers)")
+    if device:
+        parser.add_argument("--device", metavar="D", help="cpu or cuda (default: what the model prefers)")
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 >>> bands = Bands.from_arrays(np.array([[-5.0, 1.0, 8.0]]), weights=np.array([1.0]))
 >>> dos = bands.dos(EnergyGrid(-8.0, 0.05, 400))
->>> bool(np.isnan(dos[-1])), round(float(np.nansum(dos) * 0.05), 3)      # unknown above the highest band less 0.9 eV
+>>> bool(np.isnan(dos[-1])), round(float(np.nansum(dos) * 0.05), 2)      # unknown above the highest band less 0.9 eV
 (True, 4.0)
 
 From ASE calculators with k-points: ``Bands.from_ase(atoms.calc)``; from Quantum ESPRESSO: ``Bands.from_qe_xml(
@@ -137,7 +137,7 @@ class Bands:
     def dos(self, grid: EnergyGrid, smearing_eV: float = SMEARING_EV, margin_eV: float = MARGIN_EV) -> np.ndarray:
         """The DOS on a grid, ``(grid.n,)`` states/eV, NaN where bands that were not computed would contribute (Eqs. 1 and 2).
 
-        :raises ValueError: if the grid cuts off the lowest states
+        :raises SettingError: if the grid cuts off the lowest states
         """
         return dos_target(self.eigenvalues, self.weights, grid, smearing_eV, margin_eV)
 

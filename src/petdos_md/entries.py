@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from petdos_md.errors import ChemicalPotentialError
-from petdos_md.fermi_integrals import BOLTZMANN_EV, Array, Index, nodal_weights
-from petdos_md.filling import Filling
+from .errors import ChemicalPotentialError
+from .fermi_integrals import BOLTZMANN_EV, Array, Index, nodal_weights
+from .filling import Filling
 
 _BLOCK = 64  # densities of states treated at once: a few work arrays of 64 x 4806 numbers
 

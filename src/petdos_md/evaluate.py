@@ -17,10 +17,10 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import ase.io
 import numpy as np
 from ase import Atoms
 
+from ._structure_files import read_frames
 from .ase import known_energy
 from .errors import PredictionError, SettingError, StructureError, TraceError
 from .model import DOSModel
@@ -106,43 +106,6 @@ def evaluate_trajectory(
             shutil.rmtree(output)
         raise
     return EvaluationResult(**counts)
-
-
-def read_frames(
-    path: str | os.PathLike[str], index: str = ":", file_format: str | None = None
-) -> Iterator[tuple[int, Atoms]]:
-    """Frames of a file with their numbers in it, one by one.
-
-    :raises SettingError: if the file is missing, cannot be read, or the index is no slice
-    """
-    path = Path(path)
-    if not path.exists():
-        raise SettingError(f"{path}: no such file; give a trajectory in any format that ASE reads")
-    try:
-        parts = [int(p) if p else None for p in index.split(":")]
-        wanted = slice(*parts) if len(parts) > 1 else slice(parts[0], (parts[0] or 0) + 1 or None)
-    except (ValueError, TypeError):
-        raise SettingError(f"got index {index!r}, expected a slice such as 100::10") from None
-    if wanted.step == 0:
-        raise SettingError(f"got index {index!r}, expected a slice with a step that is not zero")
-    simple = (wanted.start or 0) >= 0 and (wanted.step or 1) > 0 and (wanted.stop is None or wanted.stop >= 0)
-    # Numbers from the end need the length: then the file is read first. Otherwise frames come as they are read.
-    try:
-        if simple:
-            frames = ase.io.iread(path, ":", format=file_format)
-            yield from islice(enumerate(frames), wanted.start, wanted.stop, wanted.step)
-        else:
-            every = ase.io.read(path, ":", format=file_format)
-            yield from list(enumerate(every))[wanted]
-    except SettingError:
-        raise
-    except Exception as error:  # each of ASE's many readers has its own
-        if isinstance(error, OSError) and error.errno is not None:
-            raise
-        reason = str(error).strip().split("\n")[0] or type(error).__name__
-        raise SettingError(
-            f"{path}: ASE cannot read it ({reason}); name its --format, or convert it to .extxyz"
-        ) from None
 
 
 def _sample_group(

@@ -177,10 +177,14 @@ def evaluate_model(
     :param max_shift: channels by which a target may be moved onto the axis of the model
     :param symmetry: whether to evaluate 38 rotated copies of each structure
     :param progress: called after each structure
-    :raises SettingError: if there are no references, or a target ends below its Fermi level
+    :raises SettingError: if there are no references, or a temperature is not positive
+    :raises ChemicalPotentialError: if a target ends below its Fermi level
     """
     if not references:
         raise SettingError("there are no references, expected at least one")
+    bad = [t for t in temperatures_K if not 0 < t < np.inf]
+    if bad:
+        raise SettingError(f"got a temperature of {bad[0]:g} K, expected positive ones for mu and C_el")
     comparisons = []
     for reference in references:
         comparisons.append(compare(model, reference, temperatures_K, max_shift, symmetry))

@@ -28,7 +28,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from petdos_md.fermi_integrals import WINDOW_KT, Array, Index, PiecewiseLinearDOS
+from .fermi_integrals import WINDOW_KT, Array, Index, PiecewiseLinearDOS
 
 NEUTRAL = 1e-10
 """Relative error of the electron number that counts as rounding where the DOS has a gap."""

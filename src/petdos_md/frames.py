@@ -54,7 +54,7 @@ class Frames:
     :param replicas: keep these replicas only; all if None
     :param weights: statistical weights in place of those of the samples
     :raises NoSamplesError: if nothing is left
-    :raises SettingError: if the weights of a temperature are all zero, or not finite or negative
+    :raises SettingError: if the burn-in is negative, or the weights of a temperature are all zero, not finite or negative
     :raises TraceError: if the traces are of different models, a temperature or replica is not in them, or frames differ in
         composition
     """
@@ -67,6 +67,8 @@ class Frames:
         replicas: Sequence[int] | None = None,
         weights: FrameWeights | None = None,
     ) -> None:
+        if burn_in < 0:
+            raise SettingError(f"burn_in={burn_in} given, expected a number of steps >= 0")
         if not traces or not any(len(trace) for trace in traces):
             raise NoSamplesError(f"{_names(traces)}: no samples yet; run some steps before analyzing")
         self.traces = [trace for trace in traces if len(trace)]
@@ -212,7 +214,8 @@ class Frames:
                 )
             keep = np.isin(self.replica, list(replicas))
         ladder: list[float] = []
-        for value in np.unique(self.temperature_K[keep]):
+        values = np.unique(self.temperature_K[keep])
+        for value in values:
             if not ladder or not same_temperature(ladder[-1], float(value)):
                 ladder.append(float(value))
         if temperatures_K is not None:
@@ -227,8 +230,8 @@ class Frames:
         keep &= self.step >= burn_in
         group = np.full(len(self.step), -1)
         for index, temperature in enumerate(ladder):
-            same = np.abs(self.temperature_K - temperature) <= 1e-6 * abs(temperature)
-            group[keep & same] = index
+            same = [same_temperature(temperature, value) for value in values]
+            group[keep & np.isin(self.temperature_K, values[same])] = index
             if not (group == index).any():
                 raise NoSamplesError(
                     f"{_names(self.traces)}: no samples at {temperature:g} K are left after burn_in={burn_in} steps; give less "

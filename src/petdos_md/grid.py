@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from .errors import SettingError
+
 REFERENCES = ("raw", "fermi", "vbm")
 """Names of energy zeros: the model's own axis, the Fermi level, the valence band maximum."""
 
@@ -24,7 +26,7 @@ class EnergyGrid:
     :param step: spacing (eV), positive
     :param n: number of points, at least two
     :param reference: what zero means, one of :data:`REFERENCES`; a model's ``raw`` zero has no physical meaning
-    :raises ValueError: if the numbers do not make a grid or the reference is unknown
+    :raises SettingError: if the numbers do not make a grid or the reference is unknown
     """
 
     start: float
@@ -34,12 +36,12 @@ class EnergyGrid:
 
     def __post_init__(self) -> None:
         if not (np.isfinite(self.start) and np.isfinite(self.step) and self.step > 0 and self.n >= 2):
-            raise ValueError(
+            raise SettingError(
                 f"an energy grid needs a finite start, a positive step and at least 2 points, "
                 f"got start={self.start}, step={self.step}, n={self.n}"
             )
         if self.reference not in REFERENCES:
-            raise ValueError(f"unknown energy reference {self.reference!r}, expected one of {', '.join(REFERENCES)}")
+            raise SettingError(f"unknown energy reference {self.reference!r}, expected one of {', '.join(REFERENCES)}")
 
     @property
     def energies(self) -> np.ndarray:

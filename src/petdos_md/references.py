@@ -1,7 +1,7 @@
 """Reference structures with their DOS: what a model is evaluated and calibrated on.
 
->>> for reference in read_references("test.xyz.xz", model, where="index%10=3"):    # doctest: +SKIP
-...     reference.target
+>>> references = read_references("test.xyz.xz", model, where="index%10=3")         # doctest: +SKIP
+>>> references[0].target, references[0].n_electrons                                # doctest: +SKIP
 
 A data set is a file that ASE reads (compressed or not), with, in ``atoms.info`` of each structure, either ``dos`` (states/eV per
 structure on the grid of the model, NaN where undefined) or ``eigenvalues`` (n_kpoints, n_bands) and ``kweights``. The number of
@@ -20,9 +20,9 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
+from ._structure_files import read_frames
 from .eigenvalues import Bands
 from .errors import SettingError
-from .evaluate import read_frames
 from .model import DOSModel
 
 _FORMATS = {".xyz": "extxyz", ".extxyz": "extxyz"}

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from petdos_md.grid import EnergyGrid
+from .errors import SettingError
+from .grid import EnergyGrid
 
 SMEARING_EV = 0.3
 """Standard deviation of the Gaussian that replaces every eigenvalue, as in the article."""
@@ -31,11 +32,11 @@ def gaussian_dos(
     :param energies: where the DOS is wanted, shape ``(n,)``, eV
     :param smearing_eV: standard deviation of the Gaussian
     :return: shape ``(n,)``, states/eV of the structure
-    :raises ValueError: if the shapes do not fit or a number is not finite
+    :raises SettingError: if the shapes do not fit or a number is not finite
     """
     eigenvalues, weights = _checked(eigenvalues, weights)
     if not smearing_eV > 0:
-        raise ValueError(f"the smearing must be positive, got {smearing_eV} eV")
+        raise SettingError(f"the smearing must be positive, got {smearing_eV} eV")
     energies = np.asarray(energies, dtype=np.float64)
     norm = 1.0 / (smearing_eV * np.sqrt(2.0 * np.pi))
     dos = np.zeros(energies.shape)
@@ -67,12 +68,12 @@ def dos_target(
     :param eigenvalues: shape ``(n_kpoints, n_bands)``, eV
     :param weights: of the k-points, shape ``(n_kpoints,)``
     :return: shape ``(grid.n,)``, states/eV of the structure
-    :raises ValueError: if the shapes do not fit, a number is not finite, or the grid cuts off the lowest states
+    :raises SettingError: if the shapes do not fit, a number is not finite, or the grid cuts off the lowest states
     """
     eigenvalues, weights = _checked(eigenvalues, weights)
     lowest = float(eigenvalues.min())
     if lowest - 3.0 * smearing_eV < grid.start:
-        raise ValueError(
+        raise SettingError(
             f"the grid starts at {grid.start:.2f} eV and cuts off the lowest state at {lowest:.2f} eV: "
             f"start it at {lowest - 3.0 * smearing_eV:.2f} eV or below"
         )
@@ -86,10 +87,10 @@ def _checked(eigenvalues: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, 
     eigenvalues = np.asarray(eigenvalues, dtype=np.float64)
     weights = np.asarray(weights, dtype=np.float64)
     if eigenvalues.ndim != 2 or weights.shape != eigenvalues.shape[:1]:
-        raise ValueError(
+        raise SettingError(
             f"expected eigenvalues (n_kpoints, n_bands) and weights (n_kpoints,), "
             f"got shapes {eigenvalues.shape} and {weights.shape}"
         )
     if not (np.isfinite(eigenvalues).all() and np.isfinite(weights).all()):
-        raise ValueError("eigenvalues and weights must be finite numbers, got NaN or infinity")
+        raise SettingError("eigenvalues and weights must be finite numbers, got NaN or infinity")
     return eigenvalues, weights

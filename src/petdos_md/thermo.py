@@ -25,8 +25,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
-from petdos_md.entries import Block, per_entry
-from petdos_md.fermi_integrals import BOLTZMANN_EV, Array, step_weights
+from .entries import Block, per_entry
+from .fermi_integrals import BOLTZMANN_EV, Array, step_weights
 
 GAP_THRESHOLD = 0.1
 """states/eV/atom up to which a DOS counts as empty (Fig. 3 of the article)."""

@@ -52,9 +52,7 @@ class FrameWeights:
         if not path.is_file():
             raise SettingError(f"{path}: no such table of weights; give a file with the columns step and weight")
         lines = [line.replace(",", " ").split() for line in path.read_text().splitlines() if line.strip()]
-        names = [name.lower() for name in lines[0]] if lines else []
-        if names[:1] == ["#"]:
-            names = names[1:]
+        names = " ".join(lines[0]).lower().lstrip("# ").split() if lines else []
         column = next((name for name in ("weight", "log_weight") if name in names), None)
         if column is None or "step" not in names or len(lines) < 2:
             raise SettingError(
@@ -96,9 +94,12 @@ def boltzmann_weights(bias_eV: np.ndarray, temperature_K: np.ndarray | float) ->
     :param temperature_K: of the ensemble, K
     :raises SettingError: if a number is not finite or the temperature is not positive
     """
-    exponent = np.asarray(bias_eV, dtype=np.float64) / (BOLTZMANN_EV * np.asarray(temperature_K, dtype=np.float64))
-    if not np.isfinite(exponent).all() or not (np.asarray(temperature_K) > 0).all():
-        raise SettingError("the bias must be finite, and the temperature positive")
+    bias, temperature = np.asarray(bias_eV, dtype=np.float64), np.asarray(temperature_K, dtype=np.float64)
+    if not (np.isfinite(bias).all() and np.isfinite(temperature).all() and (temperature > 0).all()):
+        raise SettingError(
+            "got a bias that is not finite or a temperature that is not positive, expected V of every frame in eV, T in K"
+        )
+    exponent = bias / (BOLTZMANN_EV * temperature)
     return np.exp(exponent - exponent.max())
 
 
