@@ -56,7 +56,7 @@ COMMANDS = (
     "analyze run.zarr -o out --pooled --carriers",
     "analyze run.zarr -o Al.xyz/out",
     "levels none.zarr -o out",
-    "levels run.zarr -o out --road network",
+    "levels bare.zarr -o out --road network",
     "levels run.zarr -o out --threshold=-1",
     "info none",
     "info mine",

@@ -139,7 +139,7 @@ def lammps(folder: Path, ranks: int) -> tuple[int | None, str]:
 def make_files(folder: Path) -> None:
     """The good and the spoilt files that the cases name."""
     from petdos_md._ipi_hook import DRIVERS
-    from petdos_md.model_files import MODELS
+    from petdos_md.model_files import MODELS, readout_path
 
     good = ase.build.bulk("Al", cubic=True)
     ase.io.write(folder / "Al.xyz", good, format="extxyz")
@@ -162,9 +162,13 @@ def make_files(folder: Path) -> None:
         shutil.copy(file, folder)
     (folder / "input.xml").write_text(ipi_input(folder))
     (folder / "broken.xml").write_text(ipi_input(folder).replace("<prng>", "<prgn>"))
-    status, said = forked(lambda: petdos("eval almgsi-lda Al.xyz --temperature 300 -o run.zarr"), folder)
-    if status != 0:
-        raise RuntimeError(said)
+    for path in (MODELS / "almgsi-lda.pt", readout_path(MODELS / "almgsi-lda.pt")):  # without its networks
+        shutil.copy(path, folder / path.name.replace("almgsi-lda", "bare"))
+    for model, trace in (("almgsi-lda", "run.zarr"), ("bare.pt", "bare.zarr")):
+        arguments = f"eval {model} Al.xyz --temperature 300 -o {trace}"
+        status, said = forked(lambda arguments=arguments: petdos(arguments), folder)
+        if status != 0:
+            raise RuntimeError(said)
     shutil.copytree(folder / "run.zarr", folder / "cut.zarr")
     with open(folder / "cut.zarr" / "psi" / "c" / "0" / "0", "r+b") as file:
         file.truncate(100)

@@ -83,6 +83,8 @@ def one_chain(engine: str, run: Run, folder: Path, chain: int, n_kills: int) -> 
             in_the_middle += 0 < len(before) < run.n_samples
             flushed = after
             if not victim_alone:
+                if run.is_over(where):
+                    break
                 processes = run.start(where)
     finally:
         kill([pid for process in (processes.main, *processes.helpers) for pid in descendants(process.pid)])

@@ -66,6 +66,10 @@ class Run:
         """Start it, or go on with it, as the documentation says."""
         raise NotImplementedError
 
+    def is_over(self, folder: Path) -> bool:
+        """Whether all steps are done, so that there is nothing to go on with, although it was killed."""
+        return False
+
     def replace(self, folder: Path, processes: Processes, index: int) -> None:
         """Start a helper anew after it was killed."""
         raise NotImplementedError
@@ -178,14 +182,20 @@ class IpiRun(Run):
         observer = snippet("almgsi-lda", self.every, self.output)
         (folder / "input.xml").write_text(self.XML.format(steps=self.steps, observer=observer))
 
+    def newest(self, folder: Path) -> Path:
+        """The newest state that is whole, else the input."""
+        found = {}
+        for path in [*folder.glob("run.checkpoint_*"), folder / "RESTART"]:
+            text = path.read_text() if path.exists() else ""
+            if "</simulation>" in text and step_of(text) <= self.up_to:
+                found[path] = step_of(text)
+        return max(found, key=found.__getitem__, default=folder / "input.xml")
+
+    def is_over(self, folder: Path) -> bool:
+        return step_of(self.newest(folder).read_text()) >= self.steps
+
     def start(self, folder: Path) -> Processes:
-        states = [*folder.glob("run.checkpoint_*"), folder / "RESTART"]
-        whole = [
-            p
-            for p in states
-            if p.exists() and "</simulation>" in p.read_text() and step_of(p.read_text()) <= self.up_to
-        ]
-        state = max(whole, key=lambda p: step_of(p.read_text()), default=folder / "input.xml")
+        state = self.newest(folder)
         if step_of(state.read_text()) == 0:  # killed before its first state: from the start
             shutil.rmtree(self.trace(folder), ignore_errors=True)
             state = folder / "input.xml"
