@@ -1,6 +1,6 @@
 """What a user can do about an error of the operating system; the LAMMPS plugin says the same (``trace_files.h``).
 
->>> remedy(OSError(errno.ENOSPC, "No space left on device"))                      # doctest: +SKIP
+>>> remedy(OSError(28, "No space left on device"))
 'free space on that disk'
 """
 

@@ -84,5 +84,7 @@ def _told(path: str | Path, mend: str) -> Iterator[None]:
     except Exception as error:  # each of ASE's many readers has its own
         if isinstance(error, OSError) and error.errno is not None:
             raise
-        reason = str(error).strip().split("\n")[0] or type(error).__name__
+        reason = str(error).strip().split("\n")[0]
+        if " " not in reason:  # the name of a format, say, or nothing
+            reason = f"{type(error).__name__}: {reason}" if reason else type(error).__name__
         raise SettingError(f"{path}: ASE cannot read it ({reason}); {mend}") from None
