@@ -112,8 +112,7 @@ def forked(call: Callable[[], int], folder: Path) -> tuple[int | None, str]:
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(status)
-    deadline = time.monotonic() + TIMEOUT_S
-    while time.monotonic() < deadline:
+    for _ in range(round(TIMEOUT_S / 0.01)):  # not by the clock: a machine that sleeps is no hang
         done, status = os.waitpid(child, os.WNOHANG)
         if done:
             return os.waitstatus_to_exitcode(status), said.read_text(errors="replace")
