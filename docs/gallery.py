@@ -54,7 +54,7 @@ def run(name: str, options: list[str], key: str) -> None:
         done = subprocess.run(
             [sys.executable, str(script), *options],
             cwd=folder,
-            env=os.environ | {"MPLBACKEND": "agg", "OMP_WAIT_POLICY": "PASSIVE", "COLUMNS": "100"},
+            env=os.environ | {"MPLBACKEND": "agg", "COLUMNS": "100"},
             capture_output=True,
             text=True,
             check=False,

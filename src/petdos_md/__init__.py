@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,12 @@ if TYPE_CHECKING:
     from .model_files import shipped_models
     from .sample import ModelInfo, Sample
     from .trace import Trace
+
+# By default, threads of torch that wait for each other keep their cores busy for long: on a machine with other work to do, that
+# makes everything many times slower. To sleep at once makes small structures twice as slow; a few microseconds are best. OpenMP
+# reads this when torch is imported, and `lmp` when it is started.
+if "OMP_WAIT_POLICY" not in os.environ:
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 __version__ = version("petdos-md")
 __all__ = ["DOSModel", "EnergyGrid", "ModelInfo", "Sample", "Trace", "analyze", "shipped_models", "thermo"]

@@ -21,10 +21,6 @@ from .errors import PetdosError
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit status: 0, 1 (``doctor`` found something), 2 (error), 130 (interrupted)."""
     args = make_parser().parse_args(argv)
-    # By default, threads of torch that wait for each other keep their cores busy for long: on a machine with other work to do, that
-    # makes everything up to thirty times slower. To sleep at once makes small structures twice as slow; a few microseconds are best.
-    if "OMP_WAIT_POLICY" not in os.environ:
-        os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     from . import _commands
 
     try:

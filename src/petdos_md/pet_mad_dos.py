@@ -101,8 +101,10 @@ def fetch(files: str | os.PathLike[str] | None = None, endpoint: str | None = No
         return {key: _in_folder(Path(files), name) for key, name in FILES.items()}
     try:
         from huggingface_hub import hf_hub_download
+        from huggingface_hub.utils import logging
     except ModuleNotFoundError:
         raise ModelError(f"the download needs huggingface_hub: pip install huggingface_hub; or {_by_hand()}") from None
+    logging.set_verbosity_error()  # each failed attempt is a warning; the last one is told below
     found = {}
     for key, name in FILES.items():
         arguments: dict[str, Any] = {} if endpoint is None else {"endpoint": endpoint}
