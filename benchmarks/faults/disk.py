@@ -28,6 +28,7 @@ NO_SPACE = "No space left on device"
 PAGE = 4096
 PLENTY = 64 << 20
 TIMEOUT_S = 600.0
+WARNINGS = ("WARNING: ", "!W!")
 _PLACE = re.compile(r"\(\w+\.cpp:\d+\)")
 FRACTIONS = (0.2, 0.45, 0.7, 0.95)
 """Of the room that the run needs."""
@@ -159,7 +160,7 @@ def one_case(case: Case, fraction: float, folder: Path) -> dict[str, Any]:
         final, duplicates = samples(run.trace(where))
     lost += missing(kept, final, run.tolerance)
     lines = [_PLACE.sub("", line).strip() for line in said.splitlines() if NO_SPACE in line]
-    errors = [line for line in lines if not line.startswith(("WARNING: ", "!W!"))]
+    errors = [line for line in lines if not line.startswith(WARNINGS)]
     stock = case.run is IpiRun
     if status is None:
         problem = "hangs"
@@ -243,19 +244,22 @@ def table(records: list[dict[str, Any]]) -> Iterator[str]:
         if mine:
             sums = {key: sum(r[key] for r in mine) for key in ("resumed", "lost", "duplicates")}
             wrong = [r["problem"] for r in mine if r["problem"]]
+            shown = f"{len(wrong)} ({'; '.join(sorted(set(wrong)))})" if wrong else "0"
             incomplete = sum(not r["complete"] for r in mine)
             worst, promised = max(r["deviation"] for r in mine), mine[0]["tolerance"]
             yield (
-                f"| {case.name} | {case.shown} | {len(mine)} | {sums['resumed']} | {len(wrong)} {'; '.join(sorted(set(wrong)))} | "
+                f"| {case.name} | {case.shown} | {len(mine)} | {sums['resumed']} | {shown} | "
                 f"{sums['lost']} | {sums['duplicates']} | {incomplete} | {worst:.1e} | "
                 f"{f'<= {promised:g}' if promised else '0, bit by bit'} |"
             )
     yield ""
-    yield "| engine | on the full disk | exit | what is said |"
-    yield "|---|---|---|---|"
+    yield "| engine | on the full disk | exit | what is said | other warnings |"
+    yield "|---|---|---|---|---|"
     for case, mine in found:
         if mine:
-            longest = max(mine, key=lambda r: (r["kept"] > 0, len(r["lines"])))
-            first, last = longest["lines"][0], longest["lines"][-1]
-            more = f" ... ({len(longest['lines'])} lines) ... {last}" if last != first else ""
-            yield f"| {case.name} | {case.shown} | {longest['status']} | {first}{more} |"
+            shown = max(mine, key=lambda r: (r["kept"] > 0, len(r["lines"])))
+            warnings = [line for line in shown["lines"] if line.startswith(WARNINGS)]
+            errors = [line for line in shown["lines"] if line.startswith(("petdos: error: ", "ERROR: "))]
+            said = (errors or warnings)[0]
+            others = [line for line in warnings if line != said]
+            yield f"| {case.name} | {case.shown} | {shown['status']} | {said} | {len(others) or ''} |"

@@ -28,12 +28,16 @@ What happens when something goes wrong; the tables are what `python benchmarks/f
 
 *Kills*: a run is killed with SIGKILL at a random moment, resumed as the page of its engine says, and killed again, until it ends. What a
 reader saw in the trace before a kill must be there after it; at the end, the samples are compared with those of a run that
-nobody disturbed. *Full disk*: the trace, or everything that a run writes, is on a tmpfs (a file system in memory) with too little room,
-20, 45, 70 and 95 % of what the run needs. The run must say so in one line that tells what to do, and end (LAMMPS and i-PI: or go on by
-itself when there is room in time); what a reader saw must be there after it. Then the tmpfs is made larger, the run goes on as
-the page of its engine says, and its samples are compared in the same way. i-PI warns at every checkpoint, and ends after ten failures
-in a row; where its own files are on the full disk, the stock program ends at once, with a traceback. *Bad input*: every command and engine must refuse it with one line and an exit status that is not 0; Python and stock
-i-PI show a traceback above that line.
+nobody disturbed.
+
+*Full disk*: the trace, or everything that a run writes, is on a tmpfs (a file system in memory) with too little room: 20, 45, 70 and 95 %
+of what the run needs. The run must say so in one line that tells what to do, and end; with *room in time*, the tmpfs is made larger at the
+first warning, and the run must go on by itself. What a reader saw must be there after it. Then there is room, the run is resumed as
+the page of its engine says, and its samples are compared in the same way. i-PI warns at every checkpoint and ends after ten failures in a
+row; where its own files are on the full disk, the stock program ends at once, with a traceback. Its exit status is always 0 otherwise.
+
+*Bad input*: every command and engine must refuse it with one line and an exit status that is not 0; Python and stock i-PI show a
+traceback above that line.
 """
 
 
