@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import ase.build
@@ -35,6 +37,18 @@ def test_model_in_memory(checkpoints: tuple[Path, Path], metal: DOSModel, metal_
     calculator = Potential.find(str(metal_path), in_memory).calculator()
     expected = MetatomicCalculator(load_atomistic_model(metal_path)).get_potential_energy(atoms)
     assert calculator.get_potential_energy(atoms) == pytest.approx(expected, rel=1e-6)
+
+
+def test_no_banner(metal_path: Path) -> None:
+    """Of a library that is imported for the calculator; errors are still told, with what was printed before them."""
+    code = "import sys; from petdos_md.potentials import Potential; Potential.find(sys.argv[1])"
+    done = subprocess.run([sys.executable, "-c", code, str(metal_path)], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    code = (
+        "import os\nfrom petdos_md._quiet import quiet\nwith quiet():\n    os.write(1, b'native'); print('one'); 1 / 0"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout == "" and done.stderr.splitlines()[0] == "nativeone" and "ZeroDivisionError" in done.stderr
 
 
 def test_reset_at_every_call() -> None:

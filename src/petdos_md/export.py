@@ -38,6 +38,13 @@ from .readout import Readout
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-10}
 """Largest accepted deviation of the folded from the stock DOS, relative to the largest value of the latter."""
 
+_ABOUT_TRAINING = (
+    # metatrain.utils.io, of checkpoints older than its version numbers: whether the upgrade worked is seen when models are compared.
+    "trying to upgrade an old model checkpoint with unknown version",
+    # metatrain.pet.model, of networks with long-range features: about training them further.
+    "Training PET with the LongRangeFeaturizer initialized",
+)
+
 ROUNDING = 8
 """Machine epsilons of the sum of absolute terms by which members may differ in any case. Rigidities of nearly dependent features make
 members whose large terms cancel: the stock evaluation then has no more correct digits either."""
@@ -173,7 +180,8 @@ def _load_checkpoint(path: Path) -> Any:
         if is_exported_file(str(path)):
             raise ModelError(f"{path}: is an exported model already, expected a metatrain checkpoint (.ckpt)")
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+            for message in _ABOUT_TRAINING:
+                warnings.filterwarnings("ignore", message)
             return load_model(path)
     except ModelError:
         raise

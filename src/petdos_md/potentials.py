@@ -14,6 +14,7 @@ from typing import Any
 
 from ase.calculators.calculator import Calculator
 
+from ._quiet import quiet
 from .errors import ModelError, PetdosError, SettingError
 from .model import DOSModel
 from .model_files import as_written, find_model, load_file, shipped_models
@@ -79,7 +80,8 @@ class Potential:
         module = load_file(path)
         if "energy" not in module.capabilities().outputs:
             raise ModelError(f"{path}: has no energy output, so it cannot drive dynamics; give another --potential")
-        from metatomic_ase import MetatomicCalculator
+        with quiet():
+            from metatomic_ase import MetatomicCalculator
 
         class AsWritten(MetatomicCalculator):
             def calculate(self, *args: Any, **kwargs: Any) -> None:
