@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from .errors import ModelError
 from .grid import EnergyGrid
@@ -103,7 +103,7 @@ class Network:
         """Write ``.safetensors`` with the weights and a header that tells target, grid and model."""
         header = {"format": FORMAT, "target": self.target, "grid": json.dumps(self.grid.to_dict()), "model": self.model}
         tensors = {name: value.contiguous() for name, value in self.module.state_dict().items()}
-        save_file(tensors, str(path), metadata=header)
+        Path(path).write_bytes(save(tensors, metadata=header))  # save_file would let nobody else read it
 
     def __call__(self, dos: np.ndarray, n_atoms: int | np.ndarray) -> np.ndarray:
         """Predictions for total DOS of structures.
