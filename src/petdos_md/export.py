@@ -33,6 +33,7 @@ from .errors import ModelError
 from .grid import EnergyGrid
 from .model import METADATA_KEY, TRUNK_OUTPUT, DOSModel
 from .model_files import readout_path
+from .pointwise import replace_linear_layers
 from .readout import Readout
 
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-10}
@@ -267,7 +268,9 @@ def _make_trunk(pet: Any, target: str) -> Any:
     checkpoint["model_data"] = {"model_hypers": pet.hypers, "dataset_info": info}
     checkpoint["best_model_state_dict"] = state
     checkpoint["best_epoch"] = checkpoint.get("best_epoch")
-    return model_from_checkpoint(checkpoint, context="export").eval()
+    trunk = model_from_checkpoint(checkpoint, context="export").eval()
+    replace_linear_layers(trunk)
+    return trunk
 
 
 def _check_electrons(electrons: dict[str, float], atomic_types: list[int]) -> dict[str, float]:
