@@ -66,6 +66,29 @@ class TestRun:
             again.calc = EMT()
             np.testing.assert_allclose(again.get_potential_energy(), frame.get_potential_energy(), rtol=1e-12)
 
+    @pytest.mark.parametrize("shared", [False, True])
+    def test_frames_of_a_network(
+        self, crystal: Atoms, model_path: Path, metal: DOSModel, tmp_path: Path, shared: bool
+    ) -> None:
+        """Energies and forces in the trajectory are those of the network, be it the model of the DOS or one beside it."""
+        dos = DOSModel.load(model_path) if shared else metal
+        short = replace(SETTINGS, steps=4, equilibrate=0, temperatures_K=(300.0,))
+        run_md(
+            crystal,
+            Potential.find(str(model_path), dos),
+            dos,
+            tmp_path / "r.zarr",
+            short,
+            trajectory=tmp_path / "r.traj",
+        )
+        frames = ase.io.read(tmp_path / "r.traj", ":")
+        assert [f.info["step"] for f in frames] == [0, 4]
+        for frame in frames:
+            again = frame.copy()
+            again.calc = Potential.find(str(model_path)).calculator()
+            assert again.get_potential_energy() == pytest.approx(frame.get_potential_energy(), rel=1e-5)
+            np.testing.assert_allclose(again.get_forces(), frame.get_forces(), rtol=1e-3, atol=1e-4)
+
     def test_seeds(self, crystal: Atoms, metal: DOSModel, tmp_path: Path) -> None:
         short = replace(SETTINGS, steps=4, temperatures_K=(300.0,))
         for name, seed in (("a", 7), ("b", 7), ("c", 8)):

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from ase import Atoms
+from ase.calculators.calculator import PropertyNotImplementedError
+from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io.trajectory import Trajectory, TrajectoryReader
 
 from .errors import SettingError, TraceError
@@ -63,7 +65,7 @@ class TrajectoryFile:
         """Append a frame."""
         frame = atoms.copy()
         frame.info = labels
-        frame.calc = atoms.calc
+        frame.calc = SinglePointCalculator(frame, **_known(atoms))  # a network's own calculator may not be written
         self._file.write(frame)
 
     def __enter__(self) -> TrajectoryFile:
@@ -76,6 +78,19 @@ class TrajectoryFile:
         if self._file is not None:
             self._file.close()
             self._file = None
+
+
+def _known(atoms: Atoms) -> dict[str, Any]:
+    """What the calculator has computed for these very atoms."""
+    found = {}
+    for name in ("energy", "free_energy", "forces", "stress"):
+        try:
+            value = atoms.calc.get_property(name, atoms, allow_calculation=False)
+        except (PropertyNotImplementedError, NotImplementedError):
+            continue
+        if value is not None:
+            found[name] = value
+    return found
 
 
 def _readable(path: Path) -> tuple[list[Atoms], bool]:
