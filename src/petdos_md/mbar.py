@@ -311,6 +311,11 @@ def _enthalpies(frames: Frames, rows: np.ndarray, pressure_GPa: float | None) ->
     finite = volume[np.isfinite(volume)]
     if not len(finite) or np.ptp(finite) <= 1e-6 * finite.max():
         return energy
+    if len(finite) < len(volume):
+        raise SettingError(
+            f"{_names(frames)}: the volume varies and is missing for {len(volume) - len(finite)} of {len(volume)} frames; pool those "
+            "of periodic structures only"
+        )
     pressure = np.full(len(frames), np.nan) if pressure_GPa is None else np.full(len(frames), float(pressure_GPa))
     if pressure_GPa is None:
         for index, trace in enumerate(frames.traces):
