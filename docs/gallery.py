@@ -147,7 +147,7 @@ def main() -> None:
     write(
         GALLERY / "index.md",
         "# Gallery\n\nThe programs of `examples/`, run as they are when these pages are made, with the shipped model on one machine; "
-        f"the last three in their short form.\n\n```{{toctree}}\n{entries}\n```\n",
+        f"the last three in their short form.\n\n```{{toctree}}\n:maxdepth: 1\n\n{entries}\n```\n",
     )
 
 
