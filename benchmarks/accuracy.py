@@ -23,6 +23,7 @@ import numpy as np
 import torch
 
 from petdos_md import DOSModel, Trace, analyze, thermo
+from petdos_md._quiet import quiet
 from petdos_md.denoise import Denoise
 from petdos_md.export import export_model
 from petdos_md.grid import EnergyGrid
@@ -144,7 +145,8 @@ def exact(energies: np.ndarray, dos: np.ndarray, mu: float, temperature_K: float
 
 def networks_and_denoising() -> None:
     """Against upet's module and formulas with the same weights."""
-    from upet.ase.dos._models import CNNModel
+    with quiet():
+        from upet.ase.dos._models import CNNModel
 
     torch.manual_seed(0)
     grid = EnergyGrid(-159.6456, 0.05, 4806)

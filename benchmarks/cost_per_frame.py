@@ -29,6 +29,8 @@ import torch
 from ase import Atoms
 from ase.calculators.calculator import Calculator
 
+from petdos_md._quiet import quiet
+
 LATTICE_A = 5.75
 GRID_START = -159.6456
 
@@ -64,7 +66,9 @@ def gallium_arsenide(repeats: int) -> Atoms:
 def stock_runner(path: Path, output: str, sample_kind: str = "system") -> Callable[[Atoms], None]:
     """Evaluate one output of a stock model through metatomic's ASE calculator, per structure or per atom."""
     from metatomic.torch import ModelOutput
-    from metatomic_ase import MetatomicCalculator
+
+    with quiet():
+        from metatomic_ase import MetatomicCalculator
 
     calculator = MetatomicCalculator(str(path), device="cpu", check_consistency=False)
 
@@ -233,7 +237,9 @@ def md_overhead(folder: Path, repeats: int, steps: int) -> None:
     """Share of the observer in a run with a potential of the same size, for one sample every 10 steps."""
     from ase import units
     from ase.md.verlet import VelocityVerlet
-    from metatomic_ase import MetatomicCalculator
+
+    with quiet():
+        from metatomic_ase import MetatomicCalculator
 
     from petdos_md.ase import DOSCalculator, DOSObserver
     from petdos_md.model import DOSModel

@@ -15,6 +15,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
+from petdos_md._quiet import quiet
 from petdos_md.grid import EnergyGrid
 from petdos_md.networks import CHANNELS, HIDDEN, KERNELS, POOL, SHORTEST, DOSNetwork, Network
 
@@ -32,7 +33,8 @@ def main() -> None:
     dos = 8 * np.random.default_rng(0).random((args.number, grid.n))
     contenders: list[tuple[str, Callable[[], np.ndarray]]] = [("this package", lambda: network(dos, 8))]
     if grid.n == 4806:
-        from upet.ase.dos._models import CNNModel
+        with quiet():
+            from upet.ase.dos._models import CNNModel
 
         peer = CNNModel().eval()
         peer.load_state_dict(network.module.state_dict())

@@ -12,6 +12,7 @@ from pathlib import Path
 import ase.build
 import ase.io
 import numpy as np
+import xarray as xr
 from ase import Atoms, units
 from ase.md.langevin import Langevin
 from ase.md.velocitydistribution import thermalize_momenta
@@ -55,7 +56,7 @@ def melted(atoms: Atoms, temperature_K: float, volume: float, file: Path) -> Ato
     return ase.io.read(file)
 
 
-phases: dict[str, dict[str, pm.Trace]] = {}
+phases: dict[str, dict[str, xr.Dataset]] = {}
 for name, (cell, solid_K, liquid_K, volume) in systems.items():
     phases[name] = {}
     for state, temperature in (("solid", solid_K), ("liquid", liquid_K)):
