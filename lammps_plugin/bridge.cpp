@@ -11,8 +11,12 @@
 #include <torch/script.h>
 #include <torch/cuda.h>
 
+#include <malloc.h>
+#include <unistd.h>
+
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <memory>
 #include <numeric>
 #include <stdexcept>
@@ -48,6 +52,20 @@ class Settings {
   // neighbors changes costs more than it gains.
   torch::jit::GraphOptimizerEnabledGuard as_written_;
 };
+
+// Memory that a network has freed is kept for its next evaluation, as petdos_md._memory does, unless the environment says how memory
+// is to be allocated: otherwise each large array comes from the system anew and its pages are cleared again.
+void keep_freed_memory()
+{
+#ifdef __GLIBC__
+  for (char **entry = environ; *entry; ++entry)
+    for (const char *name : {"MALLOC_", "GLIBC_TUNABLES=", "LD_PRELOAD="})
+      if (std::strncmp(*entry, name, std::strlen(name)) == 0) return;
+  const int KEPT_BYTES = 1 << 30;
+  mallopt(M_TRIM_THRESHOLD, KEPT_BYTES);
+  mallopt(M_MMAP_MAX, 0);
+#endif
+}
 
 // The line of a torch error that says what happened: backtraces and "The following operation failed ..." are left out.
 std::string reason_of(const std::exception &error)
@@ -99,7 +117,10 @@ class TorchNetwork : public Network {
       capabilities_.hops = -1;
 
     choose_device(device, index, known->supported_devices);
-    if (!device_.is_cpu()) module_.to(device_);
+    if (device_.is_cpu())
+      keep_freed_memory();
+    else
+      module_.to(device_);
     components_ = LabelsHolder::create({"xyz"}, {{0}, {1}, {2}})->to(device_);
     properties_ = LabelsHolder::create({"distance"}, {{0}})->to(device_);
   }
