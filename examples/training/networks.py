@@ -87,7 +87,7 @@ def train_network(
     *,
     learning_rate: float = 1e-3,
     warmup: int = 20,
-    patience: int = 150,
+    patience: int | None = None,
     max_epochs: int = 300,
     batch: int = 16,
     max_shift_eV: float = 0.5,
@@ -96,6 +96,8 @@ def train_network(
 ) -> tuple[DOSNetwork, float]:
     """Train one network; returns it with the mean squared error of the validation set.
 
+    :param patience: epochs without a better validation error after which training stops; by default half of ``max_epochs``, because
+        the best ones come last, when the learning rate has fallen
     :param tell: called with epoch, training and validation error
     """
     torch.manual_seed(seed)
@@ -135,7 +137,7 @@ def train_network(
         waited += 1
         if error < best:
             best, kept, waited = error, copy.deepcopy(module.state_dict()), 0
-        if waited > patience and epoch >= warmup:
+        if waited > (max_epochs // 2 if patience is None else patience) and epoch >= warmup:
             break
     module.load_state_dict(kept)
     return module.eval(), best
