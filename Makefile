@@ -22,6 +22,8 @@ lint: $(VENV)/.test
 	$(VENV)/bin/mypy
 
 bench: $(VENV)/.test
+	$(VENV)/bin/petdos lammps build
+	$(VENV)/bin/python benchmarks/accuracy.py
 	$(VENV)/bin/python benchmarks/thermo_speed.py
 	$(VENV)/bin/python benchmarks/trace_speed.py
 	$(VENV)/bin/python benchmarks/analysis_speed.py
@@ -29,7 +31,6 @@ bench: $(VENV)/.test
 	$(VENV)/bin/python benchmarks/networks_speed.py
 	$(VENV)/bin/python benchmarks/cost_per_frame.py
 	$(VENV)/bin/python benchmarks/ipi_speed.py
-	$(VENV)/bin/petdos lammps build
 	$(VENV)/bin/python benchmarks/lammps_cost.py
 	$(VENV)/bin/python benchmarks/lammps_scaling.py
 
