@@ -12,11 +12,10 @@
 #include <torch/cuda.h>
 
 #include <malloc.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
+#include <cstdlib>
 #include <memory>
 #include <numeric>
 #include <stdexcept>
@@ -58,9 +57,9 @@ class Settings {
 void keep_freed_memory()
 {
 #ifdef __GLIBC__
-  for (char **entry = environ; *entry; ++entry)
-    for (const char *name : {"MALLOC_", "GLIBC_TUNABLES=", "LD_PRELOAD="})
-      if (std::strncmp(*entry, name, std::strlen(name)) == 0) return;
+  for (const char *name : {"MALLOC_MMAP_MAX_", "MALLOC_MMAP_THRESHOLD_", "MALLOC_TOP_PAD_", "MALLOC_TRIM_THRESHOLD_",
+                           "GLIBC_TUNABLES", "LD_PRELOAD"})
+    if (std::getenv(name)) return;
   const int KEPT_BYTES = 1 << 30;
   mallopt(M_TRIM_THRESHOLD, KEPT_BYTES);
   mallopt(M_MMAP_MAX, 0);

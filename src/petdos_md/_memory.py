@@ -19,22 +19,25 @@ import torch
 KEPT_BYTES = 2**30
 """Free memory beyond this at the end of the heap is given back."""
 
+CHOSEN_BY = (
+    "MALLOC_MMAP_MAX_", "MALLOC_MMAP_THRESHOLD_", "MALLOC_TOP_PAD_", "MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLES", "LD_PRELOAD",
+)  # fmt: skip
+"""Variables of the environment by which a user chooses how memory is allocated."""
+
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of glibc's malloc.h
 
 
 def keep_freed_memory(device: torch.device) -> bool:
     """Before a network runs on the CPU: set the allocator of this process (mallopt of glibc); returns whether that was done.
 
-    Nothing is done where the C library is another one, or where the environment says how memory is to be allocated (``MALLOC_...``,
-    ``GLIBC_TUNABLES``, or another allocator by ``LD_PRELOAD``).
+    Nothing is done where the C library is another one, or where one of :data:`CHOSEN_BY` is set.
     """
     return device.type == "cpu" and _set_once()
 
 
 @functools.cache
 def _set_once() -> bool:
-    chosen = any(name.startswith("MALLOC_") or name in ("GLIBC_TUNABLES", "LD_PRELOAD") for name in os.environ)
-    if chosen or platform.libc_ver()[0] != "glibc":
+    if any(name in os.environ for name in CHOSEN_BY) or platform.libc_ver()[0] != "glibc":
         return False
     mallopt = ctypes.CDLL(None).mallopt
     return bool(mallopt(_M_TRIM_THRESHOLD, KEPT_BYTES)) and bool(mallopt(_M_MMAP_MAX, 0))
