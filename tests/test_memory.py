@@ -32,11 +32,10 @@ def run(device: str, **environment: str) -> tuple[bool, int]:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc")
 def test_freed_memory_is_used_again() -> None:
-    """After some rounds no page is new; without, most of six times 71 000 pages are."""
+    """After some rounds hardly a page is new; without, a quarter of six times 71 000 pages are."""
     done, faults = run("cpu")
-    assert done and faults < 1000
-    done, faults = run("meta")
-    assert not done and faults > 100_000
+    left_alone, others = run("meta")
+    assert done and not left_alone and 4 * faults < others
 
 
 def test_the_user_has_chosen() -> None:
