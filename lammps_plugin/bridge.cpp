@@ -11,11 +11,8 @@
 #include <torch/script.h>
 #include <torch/cuda.h>
 
-#include <malloc.h>
-
 #include <algorithm>
 #include <cmath>
-#include <cstdlib>
 #include <memory>
 #include <numeric>
 #include <stdexcept>
@@ -51,20 +48,6 @@ class Settings {
   // neighbors changes costs more than it gains.
   torch::jit::GraphOptimizerEnabledGuard as_written_;
 };
-
-// Memory that a network has freed is kept for its next evaluation, as petdos_md._memory does, unless the environment says how memory
-// is to be allocated: otherwise each large array comes from the system anew and its pages are cleared again.
-void keep_freed_memory()
-{
-#ifdef __GLIBC__
-  for (const char *name : {"MALLOC_MMAP_MAX_", "MALLOC_MMAP_THRESHOLD_", "MALLOC_TOP_PAD_", "MALLOC_TRIM_THRESHOLD_",
-                           "GLIBC_TUNABLES", "LD_PRELOAD"})
-    if (std::getenv(name)) return;
-  const int KEPT_BYTES = 1 << 30;
-  mallopt(M_TRIM_THRESHOLD, KEPT_BYTES);
-  mallopt(M_MMAP_MAX, 0);
-#endif
-}
 
 // The line of a torch error that says what happened: backtraces and "The following operation failed ..." are left out.
 std::string reason_of(const std::exception &error)
@@ -116,10 +99,7 @@ class TorchNetwork : public Network {
       capabilities_.hops = -1;
 
     choose_device(device, index, known->supported_devices);
-    if (device_.is_cpu())
-      keep_freed_memory();
-    else
-      module_.to(device_);
+    if (!device_.is_cpu()) module_.to(device_);
     components_ = LabelsHolder::create({"xyz"}, {{0}, {1}, {2}})->to(device_);
     properties_ = LabelsHolder::create({"distance"}, {{0}})->to(device_);
   }

@@ -231,7 +231,7 @@ def test_what_stands_twice() -> None:
 
     from ase.data import chemical_symbols
 
-    from petdos_md import _memory, _remedies, _trace_schema, chunks, filling, model, readout
+    from petdos_md import _remedies, _trace_schema, chunks, filling, model, readout
     from petdos_md.trace import Trace
 
     source = {path.name: path.read_text() for path in _lammps_plugin.sources()}
@@ -248,9 +248,6 @@ def test_what_stands_twice() -> None:
     assert re.findall(r'"(\w+)"', found("model.cpp", r"SYMBOLS\[\] = {(.*?)};")) == chemical_symbols
     assert found("bridge.cpp", r'extra\.contains\("([^"]+)"') == model.METADATA_KEY
     assert int(found("bridge.cpp", r"hops = [^;]*\+ (\d+);")) == chunks.EXTRA_HOPS
-    assert 1 << int(found("bridge.cpp", r"KEPT_BYTES = 1 << (\d+);")) == _memory.KEPT_BYTES
-    names = found("bridge.cpp", r"keep_freed_memory\(\)\n{.*?: {(.*?)}\)")
-    assert tuple(re.findall(r'"(\w+)"', names)) == _memory.CHOSEN_BY
     defaults = {name: p.default for name, p in signature(Trace.open).parameters.items()}
     assert int(found("trace.cpp", r"FLUSH_EVERY = (\d+);")) == defaults["flush_every"]
     assert float(found("trace.cpp", r"FLUSH_INTERVAL_S = ([^;]+);")) == defaults["flush_interval_s"]

@@ -26,7 +26,6 @@ from ase.data import chemical_symbols
 from metatomic.torch import AtomisticModel, ModelEvaluationOptions, ModelOutput, System
 from vesin.metatomic import NeighborList
 
-from ._memory import keep_freed_memory
 from .chunks import hops_needed, sum_over_chunks
 from .errors import ModelError, PredictionError, StructureError
 from .grid import EnergyGrid
@@ -65,7 +64,6 @@ class DOSModel:
         self.atomic_types = sorted(int(n) for n in capabilities.atomic_types)
         self.has_energy = "energy" in capabilities.outputs
         self._model = model.to(device=device)
-        keep_freed_memory(device)
         self._outputs = outputs
         # Without a skin the order of neighbors depends on the structure alone, so that a resumed run equals an unbroken one.
         self._neighbors = [NeighborList(o, "angstrom", skin=0.0) for o in model.requested_neighbor_lists()]
