@@ -30,7 +30,7 @@ from petdos_md.grid import EnergyGrid
 from petdos_md.networks import DOSNetwork, Network
 from petdos_md.testing import PET_MAD_DOS_SIZE, PET_MAD_SYMBOLS, write_checkpoints
 
-K_B = 8.617333262145177e-5  # eV/K (exact by the SI)
+K_B = 1.380649e-23 / 1.602176634e-19  # eV/K, exact by the SI
 
 
 def deviation(found: np.ndarray | float, expected: np.ndarray | float) -> float:

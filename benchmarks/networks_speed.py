@@ -14,6 +14,7 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
+from cost_per_frame import product_speed
 
 from petdos_md._quiet import quiet
 from petdos_md.grid import EnergyGrid
@@ -74,17 +75,6 @@ def layers_mflop(n_channels: int) -> float:
         total += 2 * n * kernel * inputs * CHANNELS
         n, inputs = n // POOL, CHANNELS
     return (total + 2 * n * CHANNELS * HIDDEN + 2 * HIDDEN) / 1e6
-
-
-def product_speed() -> float:
-    """GFLOP/s of this machine in a product of float32 matrices."""
-    a, b = torch.randn(4096, 256), torch.randn(256, 768)
-    fastest = float("inf")
-    for _ in range(50):
-        start = time.perf_counter()
-        torch.mm(a, b)
-        fastest = min(fastest, time.perf_counter() - start)
-    return 2 * 4096 * 256 * 768 / fastest / 1e9
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from ipi.scripting import InteractiveSimulation
 from ipi.utils.softexit import softexit
 from ipi_runs import At, aluminium, assert_complete, assert_true, loaded, truth, write_input
 
-from petdos_md import _ipi_state
+from petdos_md import _ipi_state, _trace_store
 from petdos_md.analysis import analyze
 from petdos_md.cli import main
 from petdos_md.errors import PredictionError, SettingError, StructureError, TraceError
@@ -273,10 +273,9 @@ def test_one_failure_does_not_end_the_run(tmp_path: Path, metal, monkeypatch) ->
     assert trace.step.max() == 40 and trace.n_refused + len(trace) == 30 and len(trace) > 20
 
 
-def test_full_disk_costs_nothing_once_there_is_space(tmp_path: Path, metal, monkeypatch, capsys) -> None:
-    """Samples wait in memory while they cannot be written."""
-    from petdos_md import _trace_store
-
+@pytest.fixture
+def full(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """Whether the disk of the trace is full, to be set by the test."""
     real, full = _trace_store.Store.append, [False]
 
     def append(self, rows):
@@ -285,6 +284,11 @@ def test_full_disk_costs_nothing_once_there_is_space(tmp_path: Path, metal, monk
         real(self, rows)
 
     monkeypatch.setattr(_trace_store.Store, "append", append)
+    return full
+
+
+def test_full_disk_costs_nothing_once_there_is_space(tmp_path: Path, metal, full, capsys) -> None:
+    """Samples wait in memory while they cannot be written."""
     path = write_input(tmp_path, checkpoint=3)
     with loaded(path) as simulation:
         attach(simulation, metal, "run.zarr", every=4, max_failed=20)
@@ -296,18 +300,8 @@ def test_full_disk_costs_nothing_once_there_is_space(tmp_path: Path, metal, monk
     assert_complete(Trace.open("run.zarr", "r"), LADDER, 4, 40)
 
 
-def test_disk_that_stays_full_ends_the_run(tmp_path: Path, metal, monkeypatch, capsys) -> None:
+def test_disk_that_stays_full_ends_the_run(tmp_path: Path, metal, full, capsys) -> None:
     """Although samplings succeed in between; from the checkpoint that the message names, nothing is missing in the end."""
-    from petdos_md import _trace_store
-
-    real, full = _trace_store.Store.append, [False]
-
-    def append(self, rows):
-        if full[0]:
-            raise OSError(28, "No space left on device")
-        real(self, rows)
-
-    monkeypatch.setattr(_trace_store.Store, "append", append)
     path = write_input(tmp_path, steps=100, checkpoint=3)
     with loaded(path) as simulation:
         observer = attach(simulation, metal, "run.zarr", every=2, max_failed=5)

@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 import os
 import threading
@@ -17,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from ._remedies import remedy
+from ._remedies import FULL, remedy
 from .errors import TraceError
 
 SCHEMA = "petdos-trace"
@@ -183,7 +182,7 @@ def replace_files(contents: dict[Path, bytes], fsync: bool) -> None:
         for draft in drafts.values():
             with contextlib.suppress(OSError):
                 draft.unlink(missing_ok=True)
-        if len(contents) == 1 or not (isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)):
+        if len(contents) == 1 or not (isinstance(error, OSError) and error.errno in FULL):
             raise
         # A disk with little room may still hold one draft at a time, each of which takes the place of its file.
         for file, data in contents.items():

@@ -66,9 +66,9 @@ class Inference:
     def __call__(self, dos_per_atom: torch.Tensor) -> torch.Tensor:
         """``(m, n_channels)`` to ``(m, 1)``."""
         with torch.inference_mode():
+            work = _Work(self._module, dos_per_atom.shape[1], self._dtype)
             results = [torch.empty(0, 1, dtype=self._dtype)]
             for part in dos_per_atom.split(_DEEP) if len(dos_per_atom) else ():
-                work = _Work(self._module, part.shape[1], self._dtype)
                 rows = self._module.padded(part).split(_BATCH)
                 second = [self._second_layer(self._first_layer(r, work), work) for r in rows]
                 results.append(self._module.tail(torch.cat(second)))
