@@ -23,12 +23,12 @@ import numpy as np
 import torch
 
 from petdos_md import DOSModel, Trace, analyze, thermo
-from petdos_md._quiet import quiet
-from petdos_md.denoise import Denoise
-from petdos_md.export import export_model
-from petdos_md.grid import EnergyGrid
-from petdos_md.networks import DOSNetwork, Network
-from petdos_md.testing import PET_MAD_DOS_SIZE, PET_MAD_SYMBOLS, write_checkpoints
+from petdos_md.base.grid import EnergyGrid
+from petdos_md.base.quiet import quiet
+from petdos_md.models.export import export_model
+from petdos_md.models.testing import PET_MAD_DOS_SIZE, PET_MAD_SYMBOLS, write_checkpoints
+from petdos_md.physics.denoise import Denoise
+from petdos_md.physics.networks import DOSNetwork, Network
 
 K_B = 1.380649e-23 / 1.602176634e-19  # eV/K, exact by the SI
 

@@ -23,11 +23,11 @@ import scipy.ndimage
 import scipy.signal
 import torch
 
-from petdos_md.analysis import analyze
-from petdos_md.grid import EnergyGrid
-from petdos_md.readout import Readout
-from petdos_md.sample import ModelInfo, Sample
-from petdos_md.trace import Trace
+from petdos_md.analysis.analyze import analyze
+from petdos_md.base.grid import EnergyGrid
+from petdos_md.base.sample import ModelInfo, Sample
+from petdos_md.models.readout import Readout
+from petdos_md.traces.trace import Trace
 
 N_ATOMS, N_ELECTRONS, FINGERPRINT = 64, 256.0, "b" * 64
 

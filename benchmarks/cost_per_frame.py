@@ -29,7 +29,7 @@ import torch
 from ase import Atoms
 from ase.calculators.calculator import Calculator
 
-from petdos_md._quiet import quiet
+from petdos_md.base.quiet import quiet
 
 LATTICE_A = 5.75
 GRID_START = -159.6456
@@ -39,8 +39,8 @@ def build(folder: Path) -> None:
     """Both exports of one checkpoint."""
     from metatrain.utils.io import load_model
 
-    from petdos_md.export import export_model
-    from petdos_md.testing import PET_MAD_DOS_SIZE, PET_MAD_SYMBOLS, write_checkpoints
+    from petdos_md.models.export import export_model
+    from petdos_md.models.testing import PET_MAD_DOS_SIZE, PET_MAD_SYMBOLS, write_checkpoints
 
     if (folder / "done").exists():
         return
@@ -80,7 +80,7 @@ def stock_runner(path: Path, output: str, sample_kind: str = "system") -> Callab
 
 
 def folded_runner(path: Path) -> Callable[[Atoms], None]:
-    from petdos_md.model import DOSModel
+    from petdos_md.models.model import DOSModel
 
     model = DOSModel.load(path, device="cpu")
     return lambda atoms: model.evaluate(atoms)  # type: ignore[return-value]
@@ -155,7 +155,7 @@ def product_gflop(run: Callable[[Atoms], None], atoms: Atoms) -> float:
 
 def shares(folder: Path, repeats: int, turns: int = 20) -> None:
     """Where the time of one sample goes."""
-    from petdos_md.model import DOSModel
+    from petdos_md.models.model import DOSModel
 
     model, atoms = DOSModel.load(folder / "folded.pt", device="cpu"), gallium_arsenide(repeats)
     rng = np.random.default_rng(1)
@@ -242,8 +242,8 @@ def md_overhead(folder: Path, repeats: int, steps: int) -> None:
         from metatomic_ase import MetatomicCalculator
 
     from petdos_md.ase import DOSCalculator, DOSObserver
-    from petdos_md.model import DOSModel
-    from petdos_md.trace import Trace
+    from petdos_md.models.model import DOSModel
+    from petdos_md.traces.trace import Trace
 
     model = DOSModel.load(folder / "folded.pt", device="cpu", electrons={"Ga": 13, "As": 5})
     potentials: dict[str, Calculator] = {

@@ -17,9 +17,9 @@ import numpy as np
 import torch
 from analysis_speed import N_ATOMS, measured, write_readout, write_trace
 
-from petdos_md.analysis import analyze
-from petdos_md.electronic import thermodynamics
-from petdos_md.networks import DOSNetwork, Network
+from petdos_md.analysis.analyze import analyze
+from petdos_md.physics.carriers import thermodynamics
+from petdos_md.physics.networks import DOSNetwork, Network
 
 
 def main() -> None:

@@ -29,12 +29,12 @@ from ase import Atoms
 from ipi.engine.simulation import Simulation
 from ipi.utils.softexit import softexit
 
-from petdos_md._ipi_hook import DRIVERS
-from petdos_md.grid import EnergyGrid
+from petdos_md.base.grid import EnergyGrid
+from petdos_md.base.sample import ModelInfo, Sample
+from petdos_md.engines.ipi.hook import DRIVERS
 from petdos_md.ipi import Observer, attach
-from petdos_md.model import DOSModel
-from petdos_md.sample import ModelInfo, Sample
-from petdos_md.trace import Trace
+from petdos_md.models.model import DOSModel
+from petdos_md.traces.trace import Trace
 
 XML = """<simulation verbosity='quiet' threading='False' safe_stride='10'>
 <output prefix='run'></output>

@@ -19,7 +19,7 @@ from pathlib import Path
 import ase.build
 import torch
 
-from petdos_md.model import DOSModel
+from petdos_md.models.model import DOSModel
 
 LMP = Path(sys.executable).with_name("lmp")
 SILICON = """

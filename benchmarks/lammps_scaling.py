@@ -16,7 +16,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from petdos_md.testing import PET_MAD_DOS_SIZE, PET_MAD_SYMBOLS, SMALL, write_checkpoints
+from petdos_md.models.testing import PET_MAD_DOS_SIZE, PET_MAD_SYMBOLS, SMALL, write_checkpoints
 
 BIN = Path(sys.executable).parent
 DECK = """
@@ -39,7 +39,7 @@ print "seconds $(v_stop-v_start)"
 """
 PYTHON = """
 import time, ase.build, torch
-from petdos_md.model import DOSModel
+from petdos_md.models.model import DOSModel
 torch.set_num_threads({threads})
 model = DOSModel.load({model!r})
 atoms = ase.build.bulk("Si", a=5.431, cubic=True) * {n}
@@ -79,7 +79,7 @@ def command_of(where: str, n: int, model: Path, chunk: int, folder: Path, thread
 
 def build(folder: Path, small: bool) -> Path:
     """A model with random weights."""
-    from petdos_md.export import export_model
+    from petdos_md.models.export import export_model
 
     path = folder / ("small.pt" if small else "model.pt")
     if not path.exists():

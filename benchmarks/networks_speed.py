@@ -16,9 +16,9 @@ import numpy as np
 import torch
 from cost_per_frame import product_speed
 
-from petdos_md._quiet import quiet
-from petdos_md.grid import EnergyGrid
-from petdos_md.networks import CHANNELS, HIDDEN, KERNELS, POOL, SHORTEST, DOSNetwork, Network
+from petdos_md.base.grid import EnergyGrid
+from petdos_md.base.quiet import quiet
+from petdos_md.physics.networks import CHANNELS, HIDDEN, KERNELS, POOL, SHORTEST, DOSNetwork, Network
 
 
 def main() -> None:

@@ -16,8 +16,8 @@ import numpy as np
 from scipy.optimize import brentq
 from scipy.special import expit
 
-from petdos_md import thermo
-from petdos_md.thermo import BOLTZMANN_EV
+from petdos_md.base.constants import BOLTZMANN_EV
+from petdos_md.physics import thermo
 
 STEP, N_CHANNELS, N_MEMBERS, N_ELECTRONS = 0.05, 4806, 128, 2000.0
 

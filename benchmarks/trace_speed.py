@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 import zarr
 
-from petdos_md.grid import EnergyGrid
-from petdos_md.sample import ModelInfo, Sample
-from petdos_md.trace import Trace
+from petdos_md.base.grid import EnergyGrid
+from petdos_md.base.sample import ModelInfo, Sample
+from petdos_md.traces.trace import Trace
 
 BATCH = 64  # the default of flush_every, and one chunk of psi
 

@@ -12,7 +12,7 @@ from ase.md.langevin import Langevin
 
 import petdos_md as pm
 from petdos_md.ase import DOSCalculator, DOSObserver
-from petdos_md.report import format_table, write_report
+from petdos_md.results.report import format_table, write_report
 
 out = Path("outputs/01")
 out.mkdir(parents=True, exist_ok=True)

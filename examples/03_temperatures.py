@@ -8,9 +8,9 @@ from pathlib import Path
 import ase.build
 
 import petdos_md as pm
-from petdos_md.md import MDSettings, run_md
-from petdos_md.potentials import Potential
-from petdos_md.report import format_table, write_report
+from petdos_md.engines.md import MDSettings, run_md
+from petdos_md.engines.potentials import Potential
+from petdos_md.results.report import format_table, write_report
 
 out = Path("outputs/03")
 out.mkdir(parents=True, exist_ok=True)

@@ -14,7 +14,7 @@ from ase.md.langevin import Langevin
 
 import petdos_md as pm
 from petdos_md.ase import DOSObserver
-from petdos_md.evaluate import evaluate_trajectory
+from petdos_md.engines.rerun import evaluate_trajectory
 
 out = Path("outputs/04")
 out.mkdir(parents=True, exist_ok=True)

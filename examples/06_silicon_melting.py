@@ -20,12 +20,12 @@ from ase.md.velocitydistribution import thermalize_momenta
 from matplotlib.figure import Figure
 
 import petdos_md as pm
+from petdos_md.analysis.levels import frame_levels
 from petdos_md.ase import DOSCalculator
-from petdos_md.levels import frame_levels
-from petdos_md.md import MDSettings, run_md
-from petdos_md.potentials import Potential
-from petdos_md.report import format_levels, format_table
-from petdos_md.units import in_units
+from petdos_md.engines.md import MDSettings, run_md
+from petdos_md.engines.potentials import Potential
+from petdos_md.results.normalization import in_units
+from petdos_md.results.report import format_levels, format_table
 
 
 def melt(atoms: Atoms, model: pm.DOSModel, file: Path, steps: int) -> Atoms:

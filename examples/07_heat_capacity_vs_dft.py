@@ -15,10 +15,10 @@ import numpy as np
 from matplotlib.figure import Figure
 
 import petdos_md as pm
-from petdos_md.electronic import sommerfeld_gamma
-from petdos_md.metrics import align
-from petdos_md.references import read_references
-from petdos_md.units import convert
+from petdos_md.physics.carriers import sommerfeld_gamma
+from petdos_md.results.normalization import convert
+from petdos_md.validation.metrics import align
+from petdos_md.validation.references import read_references
 
 FREE_ELECTRONS = 0.912  # mJ/mol/K^2
 # Measured 1.35, which the electron-phonon coupling 0.44 (Savrasov and Savrasov, Phys. Rev. B 54, 16487) makes larger than that of bands.

@@ -20,11 +20,11 @@ from ase.spacegroup import crystal
 
 import petdos_md as pm
 from petdos_md.ase import DOSCalculator
-from petdos_md.figures import plot_side_by_side
-from petdos_md.md import MDSettings, run_md
-from petdos_md.plot import save
-from petdos_md.potentials import Potential
-from petdos_md.report import format_table
+from petdos_md.engines.md import MDSettings, run_md
+from petdos_md.engines.potentials import Potential
+from petdos_md.results.figures import plot_side_by_side
+from petdos_md.results.plot import save
+from petdos_md.results.report import format_table
 
 parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
 parser.add_argument("--quick", action="store_true")

@@ -3,7 +3,7 @@
 i-pi-driver-py -u -a ADDRESS -m custom -P petdos_potential.py -o model=almgsi-lda,template=init.xyz
 """
 
-from petdos_md._ipi_drivers import PotentialDriver  # noqa: F401
+from petdos_md.engines.ipi.drivers import PotentialDriver  # noqa: F401
 
 __DRIVER_NAME__ = "petdos_potential"
 __DRIVER_CLASS__ = "PotentialDriver"

@@ -44,7 +44,7 @@ class Settings {
  private:
   int before_;
   torch::NoGradGuard no_grad_;
-  // Programs are executed as they are written, as in petdos_md.model_files.as_written: a recompilation whenever the number of
+  // Programs are executed as they are written, as in petdos_md.models.files.as_written: a recompilation whenever the number of
   // neighbors changes costs more than it gains.
   torch::jit::GraphOptimizerEnabledGuard as_written_;
 };

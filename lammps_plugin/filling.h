@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-// petdos-md, plugin for LAMMPS: the Fermi level of a piecewise linear density of states, by the conventions of petdos_md.filling.
+// petdos-md, plugin for LAMMPS: the Fermi level of a piecewise linear density of states, by the conventions of petdos_md.physics.occupation.
 
 #ifndef PETDOS_FILLING_H
 #define PETDOS_FILLING_H

@@ -29,7 +29,7 @@ class MappedFile {
   size_t size_ = 0;
 };
 
-// What must agree for two records to be comparable, as petdos_md.sample.ModelInfo.
+// What must agree for two records to be comparable, as petdos_md.base.sample.ModelInfo.
 struct ModelInfo {
   std::string name, fingerprint, kind, path, dtype;
   double start = 0.0, step = 0.0;

@@ -30,7 +30,7 @@ namespace petdos {
   throw std::system_error(errno, std::generic_category(), std::strerror(errno));
 }
 
-// What a user can do about an error of the system, in the words of petdos_md._remedies.
+// What a user can do about an error of the system, in the words of petdos_md.base.fixes.
 inline std::string remedy(const std::error_code &error)
 {
   switch (error.value()) {

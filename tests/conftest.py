@@ -24,7 +24,7 @@ N_MEMBERS = 5
 @pytest.fixture(scope="session")
 def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """PET with energy and DOS heads, and the LLPR that wraps it."""
-    from petdos_md.testing import SMALL, write_checkpoints
+    from petdos_md.models.testing import SMALL, write_checkpoints
 
     folder = tmp_path_factory.mktemp("checkpoints")
     pet, llpr = write_checkpoints(
@@ -37,7 +37,7 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 @pytest.fixture(scope="session")
 def model_path(checkpoints: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folded model with random weights."""
-    from petdos_md.export import export_model
+    from petdos_md.models.export import export_model
 
     path = tmp_path_factory.mktemp("models") / "small.pt"
     export_model(checkpoints[0], path, llpr=checkpoints[1], grid_start=GRID_START, electrons=ELECTRONS)
@@ -47,7 +47,7 @@ def model_path(checkpoints: tuple[Path, Path], tmp_path_factory: pytest.TempPath
 @pytest.fixture(scope="session")
 def model(model_path: Path):
     """The folded model, loaded."""
-    from petdos_md.model import DOSModel
+    from petdos_md.models.model import DOSModel
 
     return DOSModel.load(model_path)
 
@@ -58,7 +58,7 @@ def metal_path(checkpoints: tuple[Path, Path], tmp_path_factory: pytest.TempPath
     import metatomic.torch  # noqa: F401  so that torch can read the metadata in checkpoints
     import torch
 
-    from petdos_md.export import export_model
+    from petdos_md.models.export import export_model
 
     folder = tmp_path_factory.mktemp("metal")
     energies = GRID_START + 0.05 * torch.arange(N_CHANNELS)
@@ -84,7 +84,7 @@ def metal_path(checkpoints: tuple[Path, Path], tmp_path_factory: pytest.TempPath
 @pytest.fixture(scope="session")
 def metal(metal_path: Path):
     """The model of a metal, loaded."""
-    from petdos_md.model import DOSModel
+    from petdos_md.models.model import DOSModel
 
     return DOSModel.load(metal_path)
 
@@ -102,8 +102,8 @@ def lammps_model_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folded model in double precision with adaptive cutoffs, whose halo must be wider than the reach of its messages."""
     import torch
 
-    from petdos_md.export import export_model
-    from petdos_md.testing import SMALL, write_checkpoints
+    from petdos_md.models.export import export_model
+    from petdos_md.models.testing import SMALL, write_checkpoints
 
     folder = tmp_path_factory.mktemp("double")
     hypers = {**SMALL, "num_neighbors_adaptive": 12.0}
@@ -117,7 +117,7 @@ def lammps_model_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def lammps_model(lammps_model_path: Path):
     """The model in double precision, loaded."""
-    from petdos_md.model import DOSModel
+    from petdos_md.models.model import DOSModel
 
     return DOSModel.load(lammps_model_path)
 
@@ -125,7 +125,7 @@ def lammps_model(lammps_model_path: Path):
 @pytest.fixture(scope="session")
 def lammps_plugin() -> Path:
     """The folder of the LAMMPS plugin, compiled if it is not there."""
-    from petdos_md._lammps_build import build
+    from petdos_md.engines.lammps.build import build
 
     return build()
 

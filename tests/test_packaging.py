@@ -111,8 +111,8 @@ def test_licences(wheel):
 def test_entry_points(wheel):
     found = configparser.ConfigParser()
     found.read_string(in_wheel(wheel, "entry_points.txt"))
-    assert dict(found["console_scripts"]) == {"petdos": "petdos_md.cli:main"}
-    assert dict(found["lammps.plugins"]) == {"petdos": "petdos_md._lammps_plugin:find_plugin"}
+    assert dict(found["console_scripts"]) == {"petdos": "petdos_md.cli.main:main"}
+    assert dict(found["lammps.plugins"]) == {"petdos": "petdos_md.engines.lammps.plugin:find_plugin"}
 
 
 def test_requirements(wheel):

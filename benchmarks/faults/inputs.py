@@ -76,7 +76,7 @@ def judged(
 
 
 def petdos(text: str) -> int:
-    from petdos_md import cli
+    from petdos_md.cli import main as cli
 
     return cli.main(text.split())
 
@@ -137,8 +137,8 @@ def lammps(folder: Path, ranks: int) -> tuple[int | None, str]:
 
 def make_files(folder: Path) -> None:
     """The good and the spoilt files that the cases name."""
-    from petdos_md._ipi_hook import DRIVERS
-    from petdos_md.model_files import MODELS, readout_path
+    from petdos_md.engines.ipi.hook import DRIVERS
+    from petdos_md.models.files import MODELS, readout_path
 
     good = ase.build.bulk("Al", cubic=True)
     ase.io.write(folder / "Al.xyz", good, format="extxyz")

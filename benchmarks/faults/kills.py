@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from runs import Processes, Run, descendants, kill, make_runs
 
-from petdos_md.trace import Trace
+from petdos_md.traces.trace import Trace
 
 KILLS_PER_CHAIN = 10
 Samples = dict[tuple[int, int], np.ndarray]

@@ -172,7 +172,7 @@ class IpiRun(Run):
         </system></template></system_template></simulation>"""
 
     def prepare(self, folder: Path) -> None:
-        from petdos_md._ipi_hook import DRIVERS, snippet
+        from petdos_md.engines.ipi.hook import DRIVERS, snippet
 
         atoms = ase.build.bulk("Al", cubic=True)
         atoms.rattle(0.05, seed=1)

@@ -17,7 +17,7 @@ from ase import Atoms
 from tqdm import tqdm
 
 from petdos_md import DOSModel
-from petdos_md.metrics import dos_rmse
+from petdos_md.validation.metrics import dos_rmse
 
 MAX_SHIFT = 200
 

@@ -32,10 +32,10 @@ from scipy.ndimage import gaussian_filter1d
 from scipy.spatial.transform import Rotation
 
 from petdos_md import DOSModel
-from petdos_md.calibrate import autocorrelation, correlation_root
-from petdos_md.export import export_model
-from petdos_md.grid import EnergyGrid
-from petdos_md.metrics import align, rotated, shifted_target
+from petdos_md.base.grid import EnergyGrid
+from petdos_md.models.export import export_model
+from petdos_md.validation.calibrate import autocorrelation, correlation_root
+from petdos_md.validation.metrics import align, rotated, shifted_target
 
 TARGET = "mtt::dos"
 UNCERTAINTY = "mtt::aux::dos_uncertainty"

@@ -3,7 +3,7 @@
     python evaluate.py outputs/almgsi-lda/almgsi-lda.pt outputs/almgsi-lda
 
 The folder holds ``validation.xyz`` and ``test.xyz`` as written by ``train.py``. Errors of the DOS and of what follows from it are those of
-``petdos evaluate`` (:mod:`petdos_md.evaluation`); energies, forces and stress are added.
+``petdos evaluate`` (:mod:`petdos_md.validation.evaluation`); energies, forces and stress are added.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from ase import Atoms
 from tqdm import tqdm
 
 from petdos_md import DOSModel
-from petdos_md.evaluation import Evaluation
-from petdos_md.evaluation import evaluate_model as evaluate_dos
-from petdos_md.metrics import dos_rmse
-from petdos_md.references import read_references
+from petdos_md.validation.evaluation import Evaluation
+from petdos_md.validation.evaluation import evaluate_model as evaluate_dos
+from petdos_md.validation.metrics import dos_rmse
+from petdos_md.validation.references import read_references
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt

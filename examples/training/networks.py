@@ -26,10 +26,10 @@ import torch
 from tqdm import tqdm
 
 from petdos_md import DOSModel, thermo
-from petdos_md.metrics import align
-from petdos_md.model_files import find_model
-from petdos_md.networks import TARGETS, DOSNetwork, Network, network_path
-from petdos_md.references import Reference, read_references
+from petdos_md.models.files import find_model
+from petdos_md.physics.networks import TARGETS, DOSNetwork, Network, network_path
+from petdos_md.validation.metrics import align
+from petdos_md.validation.references import Reference, read_references
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from split import split_of

@@ -34,8 +34,8 @@ from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 from scipy.ndimage import gaussian_filter1d
 
-from petdos_md.grid import EnergyGrid
-from petdos_md.targets import SMEARING_EV, defined_below, dos_target
+from petdos_md.base.grid import EnergyGrid
+from petdos_md.physics.targets import SMEARING_EV, defined_below, dos_target
 
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE / "dft")]
@@ -195,7 +195,7 @@ def merge_adapters(model: Any) -> None:
 
 
 def export(args: argparse.Namespace) -> None:
-    from petdos_md.export import export_model
+    from petdos_md.models.export import export_model
 
     report = export_model(
         args.output / "model.ckpt",

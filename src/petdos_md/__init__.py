@@ -7,44 +7,52 @@
 
 from __future__ import annotations
 
-import importlib
-import os
-from importlib.metadata import version
-from typing import TYPE_CHECKING, Any
+import importlib as _importlib
+import os as _os
+from importlib.metadata import version as _version
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from . import thermo
-    from .analysis import analyze
-    from .grid import EnergyGrid
-    from .model import DOSModel
-    from .model_files import shipped_models
-    from .sample import ModelInfo, Sample
-    from .trace import Trace
+    from .analysis.analyze import analyze
+    from .base.grid import EnergyGrid
+    from .base.sample import ModelInfo, Sample
+    from .models.files import shipped_models
+    from .models.model import DOSModel
+    from .physics import thermo
+    from .results import plot
+    from .traces.trace import Trace
 
 # By default, threads of torch that wait for each other keep their cores busy for long: on a machine with other work to do, that
 # makes everything many times slower. To sleep at once makes small structures twice as slow; a few microseconds are best. OpenMP
 # reads this when torch is imported, and `lmp` when it is started.
-if "OMP_WAIT_POLICY" not in os.environ:
-    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+if "OMP_WAIT_POLICY" not in _os.environ:
+    _os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
-__version__ = version("petdos-md")
-__all__ = ["DOSModel", "EnergyGrid", "ModelInfo", "Sample", "Trace", "analyze", "shipped_models", "thermo"]
+__version__ = _version("petdos-md")
+__all__ = ["DOSModel", "EnergyGrid", "ModelInfo", "Sample", "Trace", "analyze", "plot", "shipped_models", "thermo"]
 
-_WHERE = {
-    "DOSModel": ".model",
-    "EnergyGrid": ".grid",
-    "ModelInfo": ".sample",
-    "Sample": ".sample",
-    "Trace": ".trace",
-    "analyze": ".analysis",
-    "shipped_models": ".model_files",
+_MODULES = {
+    "DOSModel": "models.model",
+    "EnergyGrid": "base.grid",
+    "ModelInfo": "base.sample",
+    "Sample": "base.sample",
+    "Trace": "traces.trace",
+    "analyze": "analysis.analyze",
+    "plot": "results",
+    "shipped_models": "models.files",
+    "thermo": "physics",
 }
+_FACES = ("ase", "ipi", "lammps")
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     # Torch takes seconds to import: a name is loaded when it is first used.
-    if name == "thermo":
-        return importlib.import_module(".thermo", __name__)
-    if name in _WHERE:
-        return getattr(importlib.import_module(_WHERE[name], __name__), name)
+    if name in _FACES or name in ("plot", "thermo"):
+        return _importlib.import_module("." + (name if name in _FACES else f"{_MODULES[name]}.{name}"), __name__)
+    if name in _MODULES:
+        return getattr(_importlib.import_module(f".{_MODULES[name]}", __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, *_FACES, "__doc__", "__version__"])

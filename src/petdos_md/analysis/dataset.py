@@ -1,0 +1,226 @@
+"""The results of an analysis as an xarray Dataset that describes itself; behind :func:`petdos_md.analyze`.
+
+>>> data = relative_to_fermi(analyze("run.zarr", reference="raw"))          # doctest: +SKIP
+>>> data["dos"].sel(energy=0.0, method="nearest")                           # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Hashable, Iterable
+from functools import cache
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from ..models.readout import Readout
+from ..physics.carriers import carriers
+from ..physics.quantities import DESCRIPTIONS, LINEAR, UNITS, EnsembleValues
+from .frames import Frames
+from .statistics import ErrorEstimate
+from .weights import effective_sample_size
+
+_ON_THE_AXIS = ("chemical_potential", "fermi_level", "internal_energy", "free_energy")
+_PACKAGES = ("petdos-md", "numpy", "scipy", "xarray", "zarr", "torch", "metatomic-torch")
+
+
+def build_dataset(
+    frames: Frames,
+    readout: Readout,
+    energies: np.ndarray,
+    temperatures: np.ndarray,
+    which: np.ndarray,
+    *,
+    dos: np.ndarray,
+    dos_sampling_err: np.ndarray,
+    central: dict[str, np.ndarray],
+    ensemble: EnsembleValues | None,
+    errors: list[ErrorEstimate],
+    n_electrons: np.ndarray,
+    energy_zero: str = "raw",
+) -> xr.Dataset:
+    """Assemble what was computed.
+
+    :param temperatures: of the electrons; ``which`` is the group of frames of each
+    :param central: quantities of the mean DOS
+    :param energy_zero: of ``energies``: ``raw``, or ``fermi`` where every frame was aligned at its Fermi level
+    :param errors: one for each temperature, over :data:`~petdos_md.physics.quantities.LINEAR`
+    """
+    n_t = len(temperatures)
+    unknown = np.full(n_t, np.nan)
+    zero = (
+        "energy on the model's own axis" if energy_zero == "raw" else "energy relative to the Fermi level of each frame"
+    )
+    coords: dict[str, Any] = {
+        "temperature": ("temperature", temperatures, {"units": "K", "description": "temperature of the electrons"}),
+        "energy": ("energy", energies, {"units": "eV", "description": zero}),
+    }
+    if ensemble is not None:
+        coords["member"] = np.arange(ensemble.values["heat_capacity"].shape[1])
+    variables: dict[str, Any] = {}
+
+    def add(name: str, values: np.ndarray, unit: str, description: str, *dims: str, **attrs: str) -> None:
+        variables[name] = ("temperature", *dims), values, {"units": unit, "description": description, **attrs}
+
+    per_state = "states/eV"
+    dos_std = np.full_like(dos, np.nan) if ensemble is None else ensemble.dos_std
+    add("dos", dos, per_state, "thermal-average DOS per structure, both spins", "energy")
+    add("dos_model_std", dos_std, per_state, "standard deviation of the average over members", "energy")
+    add("dos_sampling_err", dos_sampling_err, per_state, "standard error of the average over frames", "energy")
+    for name, unit in UNITS.items():
+        value = central[name] if ensemble is None else ensemble.mean(name)
+        add(name, value, unit, DESCRIPTIONS[name], **({"energy_zero": energy_zero} if name in _ON_THE_AXIS else {}))
+        std = unknown if ensemble is None else ensemble.std(name)
+        add(f"{name}_model_std", std, unit, f"model error of {name}: standard deviation over members")
+        if name in LINEAR:
+            err = np.array([float(estimate.error[LINEAR.index(name)]) for estimate in errors])
+            add(f"{name}_sampling_err", err, unit, f"sampling error of {name}: standard error of the finite simulation")
+    add("heat_capacity_mean_dos", central["heat_capacity"], "eV/K", "heat capacity of the mean DOS")
+    if ensemble is not None:
+        for name in ("chemical_potential", "fermi_level", "heat_capacity"):
+            add(f"{name}_members", ensemble.values[name], UNITS[name], f"{name} of each member's average", "member")
+
+    # Counts and times are those of C_el, or of mu where C_el does not respond (an insulator).
+    columns = [LINEAR.index("heat_capacity"), LINEAR.index("chemical_potential")]
+    leading = [next((c for c in columns if np.isfinite(e.error[c])), columns[0]) for e in errors]
+    tau = np.array([e.autocorrelation_time[c] for e, c in zip(errors, leading, strict=True)])
+    reliable = np.array([e.reliable[c] for e, c in zip(errors, leading, strict=True)])
+    n_eff = np.array([e.n_effective[c] for e, c in zip(errors, leading, strict=True)])
+    n_samples = np.array([int((frames.group == g).sum()) for g in which])
+    spacing = np.array([frames.spacing_fs(g) for g in which])
+    add("electrons", n_electrons, "1", "valence electrons per structure")
+    add("n_atoms", np.array([int(frames.n_atoms[frames.group == g][0]) for g in which]), "1", "atoms per structure")
+    add("n_samples", n_samples, "1", "frames averaged")
+    ess = np.array([effective_sample_size(frames.weight[frames.group == g]) for g in which])
+    add(
+        "effective_sample_size",
+        ess,
+        "1",
+        "(sum w)^2 / sum w^2 of the statistical weights w; n_samples if they are equal",
+    )
+    add("n_effective", n_eff, "1", "independent frames with the same sampling error of the heat capacity")
+    add("autocorrelation_time", tau, "samples", "spacing of independent frames: 1 + 2 sum of autocorrelations")
+    add("autocorrelation_time_fs", tau * spacing, "fs", "the same in simulated time")
+    add("sampling_reliable", reliable.astype(np.int8), "1", "0 where sampling errors are lower bounds at best")
+    means = {"ensemble_temperature": ("K", "temperature of the ensemble", frames.temperature_K)}
+    means["kinetic_temperature"] = "K", "mean temperature from the velocities", frames.kinetic_temperature_K
+    means["potential_energy"] = "eV", "mean energy of the interatomic potential", frames.potential_energy_eV
+    means["volume"] = "angstrom^3", "mean cell volume", frames.volume_A3
+    for name, (unit, description, column) in means.items():
+        add(name, np.array([frames.mean_of(column, g) for g in which]), unit, description)
+    n_refused = sum(trace.n_refused for trace in frames.traces)
+    refused = {"units": "1", "description": "frames that gave no sample, in the whole trace"}
+    data = xr.Dataset({**variables, "n_refused": ((), n_refused, refused)}, coords)
+    data.attrs = {
+        "model": frames.model.name,
+        "model_fingerprint": frames.model.fingerprint,
+        "model_kind": frames.model.kind,
+        "model_path": frames.model.path,
+        "sources": [str(trace.path) for trace in frames.traces],
+        "energy_reference": energy_zero,
+        "value": "of the mean DOS" if ensemble is None else "mean over members",
+        "model_error": _model_error(readout, ensemble),
+        "versions": _versions(),
+    }
+    notes = _notes(data, frames, n_refused)
+    if notes:
+        data.attrs["notes"] = notes
+    return data
+
+
+def add_carriers(data: xr.Dataset, energies: np.ndarray, slices: Iterable[np.ndarray], n_electrons: np.ndarray) -> None:
+    """Add the numbers of electrons and holes per structure, and per volume where it is known.
+
+    :param slices: averages of members, each ``(n_temperatures, k, n_channels)``
+    :raises StructureError: if one of them has no gap
+    """
+    temperatures, sizes = data["temperature"].values, data["n_atoms"].values
+    parts = []
+    for part in slices:
+        rows = zip(part, n_electrons, temperatures, sizes, strict=True)
+        parts.append([carriers(energies, dos, float(n), float(t), n_atoms=int(size)) for dos, n, t, size in rows])
+    counts = np.concatenate(parts, axis=-1)  # (temperatures, n and p, members)
+    several = counts.shape[-1] > 1
+    # angstrom^-3 to cm^-3
+    density = 1e24 / data["volume"].values[:, None]
+    for k, name in enumerate(("conduction_electrons", "holes")):
+        for suffix, unit, values in (("", "1", counts[:, k]), ("_density", "1/cm^3", counts[:, k] * density)):
+            std = values.std(axis=1, ddof=1) if several else np.full(len(values), np.nan)
+            note = f"{name.replace('_', ' ')} per {'volume' if suffix else 'structure'}, counted from the middle of the gap"
+            data[name + suffix] = "temperature", values.mean(axis=1), {"units": unit, "description": note}
+            data[f"{name}{suffix}_model_std"] = (
+                "temperature",
+                std,
+                {"units": unit, "description": f"model error of {name}"},
+            )
+
+
+def relative_to_fermi(data: xr.Dataset) -> xr.Dataset:
+    """The dataset with the energies of the DOS relative to the Fermi level of each temperature.
+
+    The new axis has the old spacing, holds zero, and ends where the DOS of one of the temperatures ends. Interpolation is
+    linear. Single numbers (mu, E_F, U, F) stay on the model's own axis, as their ``energy_zero`` says.
+    """
+    energies, levels = data["energy"].values, data["fermi_level"].values
+    step = (energies[-1] - energies[0]) / (len(energies) - 1)
+    first = int(np.ceil((energies[0] - levels.min()) / step - 1e-9))
+    last = int(np.floor((energies[-1] - levels.max()) / step + 1e-9))
+    relative = np.arange(first, last + 1) * step
+    spectra = {name: v for name, v in data.data_vars.items() if "energy" in v.dims}
+    result = data.drop_vars([*spectra, "energy"])
+    attrs = {"units": "eV", "description": "energy relative to the Fermi level of each temperature"}
+    result = result.assign_coords(energy=("energy", relative, attrs))
+    moved: dict[Hashable, Any] = {}
+    for name, variable in spectra.items():
+        values = variable.values
+        shifted = np.empty((*values.shape[:-1], len(relative)))
+        for where in np.ndindex(values.shape[:-1]):
+            shifted[where] = np.interp(levels[where[0]] + relative, energies, values[where])
+        moved[name] = variable.dims, shifted, dict(variable.attrs)
+    result = result.assign(moved)
+    result.attrs["energy_reference"] = "fermi"
+    # The order of variables is that of the original.
+    return result[list(data.data_vars)]
+
+
+def _model_error(readout: Readout, ensemble: EnsembleValues | None) -> str:
+    if ensemble is not None:
+        return "standard deviation over members, each averaged over frames and derived as a whole"
+    if readout.n_members == 0:
+        return "NaN: the model has no ensemble; export it with an LLPR checkpoint to get one"
+    return "NaN: not asked for (members=False)"
+
+
+@cache
+def _versions() -> list[str]:
+    return [f"python {sys.version.split()[0]}", *(f"{name} {version(name)}" for name in _PACKAGES)]
+
+
+def _notes(data: xr.Dataset, frames: Frames, n_refused: int) -> list[str]:
+    notes = []
+    if str(data.attrs["model_error"]).startswith("NaN"):
+        notes.append("model errors are " + str(data.attrs["model_error"]))
+    if n_refused:
+        reasons: dict[str, int] = {}
+        for trace in frames.traces:
+            for reason, count in trace.refused.items():
+                reasons[reason] = reasons.get(reason, 0) + count
+        notes.append(f"{n_refused} frames gave no sample: " + "; ".join(f"{r} ({n})" for r, n in reasons.items()))
+    for i, temperature in enumerate(data["temperature"].values):
+        at = data.isel(temperature=i)
+        n, n_eff, ess = (int(at["n_samples"]), float(at["n_effective"]), float(at["effective_sample_size"]))
+        if ess < 0.5 * n:
+            notes.append(f"{temperature:g} K: weights differ so much that {n} frames count as {ess:.1f}")
+        if np.isnan(n_eff):
+            notes.append(f"{temperature:g} K: no sampling error, {n} frames are too few or too correlated to tell one")
+        elif not int(at["sampling_reliable"]):
+            notes.append(
+                f"{temperature:g} K: sampling errors are lower bounds, {n} frames are about {n_eff:.0f} independent ones"
+            )
+        elif np.isnan(float(at["heat_capacity_sampling_err"])):
+            notes.append(
+                f"{temperature:g} K: no sampling error of the heat capacity, which vanishes in a gap without states"
+            )
+    return notes

@@ -1,0 +1,156 @@
+"""What every analysis begins with: traces, the readout of their model, numbers of electrons, temperatures.
+
+>>> traces = open_traces("run.zarr")                       # doctest: +SKIP
+>>> readout = find_readout(None, traces[0].model, "run.zarr")   # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ..base.ensemble import check_constant
+from ..base.errors import ModelError, SettingError
+from ..base.sample import ModelInfo
+from ..models.readout import Readout
+from ..physics.networks import Network, networks_beside
+from ..traces.trace import HasModelInfo, Trace
+from .frames import Frames
+
+TraceLike = Trace | str | os.PathLike[str]
+
+
+def open_traces(traces: TraceLike | Sequence[TraceLike]) -> list[Trace]:
+    """Traces, opened for reading where paths are given."""
+    listed = [traces] if isinstance(traces, Trace | str | os.PathLike) else list(traces)
+    return [trace if isinstance(trace, Trace) else Trace.open(trace, "r") for trace in listed]
+
+
+def find_readout(model: HasModelInfo | Readout | str | os.PathLike[str] | None, info: ModelInfo, where: str) -> Readout:
+    """The readout, of ``model`` or of the model that the trace names, if it belongs to the trace."""
+    if model is None or isinstance(model, str | os.PathLike):
+        from ..models.files import find_model, readout_path
+        from ..models.model import DOSModel
+
+        if model is None and not info.path:
+            raise ModelError(f"{where}: its model {info.name!r} was never stored in a file; give model=...")
+        path = info.path if model is None else os.fspath(model)
+        try:
+            # The trunk is not needed, only what maps psi.
+            beside = readout_path(find_model(path))
+            found = Readout.load(beside) if beside.is_file() else DOSModel.load(path, grid=info.grid).readout
+        except ModelError as error:
+            if model is not None:
+                raise
+            raise ModelError(
+                f"{where}: its model {info.name!r} cannot be loaded ({error}); if it has moved, give model=PATH"
+            ) from None
+    else:
+        found = model if isinstance(model, Readout) else model.readout  # type: ignore[attr-defined]
+    if not found.belongs_to(info.fingerprint) or found.n_psi != info.n_psi:
+        raise ModelError(
+            f"{where}: its samples were made by {info.name!r} ({info.fingerprint[:12]}), got a model with fingerprint "
+            f"{found.fingerprint[:12] or 'unknown'}; give the model that made them, from {Path(info.path) if info.path else 'where it is'}"
+        )
+    return found
+
+
+def fermi_network(
+    choice: str | Path | Network | bool,
+    model: HasModelInfo | Readout | str | os.PathLike[str] | None,
+    info: ModelInfo,
+    readout: Readout,
+) -> Network | None:
+    """The network that tells the Fermi levels of raw DOS, None for the integral of the raw DOS.
+
+    :param choice: ``integration``; ``network``, the one beside the model; a :class:`~petdos_md.physics.networks.Network` or its file; or
+        True for the one beside the model if there is one
+    :raises ModelError: if a network is asked for and is not there, or is of another model or grid
+    """
+    if isinstance(choice, str) and choice == "integration":
+        return None
+    if isinstance(choice, Network):
+        network = choice
+    elif isinstance(choice, Path) or (isinstance(choice, str) and choice != "network"):
+        network = Network.load(choice, readout.grid, "fermi_level")
+    else:
+        found = find_networks(model, info, readout)
+        if "fermi_level" not in found:
+            if choice == "network":
+                raise ModelError(
+                    f"{info.name}: no network for the Fermi level lies beside the model; train one (examples/training/networks.py), "
+                    "give its file, or use integration"
+                )
+            return None
+        network = found["fermi_level"]
+    return check_network(network, readout, "fermi_level")
+
+
+def find_networks(
+    model: HasModelInfo | Readout | str | os.PathLike[str] | None, info: ModelInfo, readout: Readout
+) -> dict[str, Network]:
+    """Networks beside the model of a trace, by target; empty for a model in memory."""
+    from ..models.files import find_model
+
+    path = info.path if model is None else model if isinstance(model, str | os.PathLike) else getattr(model, "path", "")
+    if not path:
+        return {}
+    try:
+        found = networks_beside(find_model(os.fspath(path)), readout.grid)
+    except ModelError as error:
+        if "no such file" in str(error):
+            return {}
+        raise
+    return {target: check_network(network, readout, target) for target, network in found.items()}
+
+
+def check_network(network: Network, readout: Readout, target: str) -> Network:
+    """The network, if it is for this target and model.
+
+    :raises ModelError: if it is not
+    """
+    if network.target != target:
+        raise ModelError(f"{network.source}: is a network for {network.target}, expected one for {target}")
+    if network.grid != readout.grid:
+        raise ModelError(
+            f"{network.source}: is for another energy grid, {network.grid.n} energies from {network.grid.start:g} eV; the model has "
+            f"{readout.grid.n} from {readout.grid.start:g} eV"
+        )
+    if network.model and not readout.belongs_to(network.model):
+        raise ModelError(f"{network.source}: was trained on predictions of another model; train it again for this one")
+    return network
+
+
+def electrons_per_group(frames: Frames, n_electrons: float | None) -> np.ndarray:
+    """Number of electrons of every temperature, ``(n_groups,)``."""
+    if n_electrons is not None:
+        return np.full(len(frames.temperatures_K), float(n_electrons))
+    result = []
+    for index, temperature in enumerate(frames.temperatures_K):
+        rows = frames.group == index
+        check_constant(float(temperature), frames.n_atoms[rows], frames.n_electrons[rows], known=True)
+        result.append(float(frames.n_electrons[rows][0]))
+    return np.array(result)
+
+
+def electronic_temperatures(frames: Frames, temperatures_K: Sequence[float] | None) -> tuple[np.ndarray, np.ndarray]:
+    """Temperatures of the electrons (K), and the group of frames that belongs to each.
+
+    :raises SettingError: if a temperature is not positive, or the frames are of several ensembles
+    """
+    if temperatures_K is None:
+        return frames.temperatures_K, np.arange(len(frames.temperatures_K))
+    if len(frames.temperatures_K) > 1:
+        listed = ", ".join(f"{t:g}" for t in frames.temperatures_K)
+        raise SettingError(
+            f"temperatures of the electrons need frames of one ensemble, got {listed} K; choose one of these (temperatures_K, --temperature)"
+        )
+    values = np.asarray(temperatures_K, dtype=np.float64)
+    if values.ndim != 1 or not len(values) or not (np.isfinite(values).all() and (values > 0).all()):
+        raise SettingError(
+            f"electronic_temperatures_K={temperatures_K} given, expected a list of positive temperatures in K"
+        )
+    return values, np.zeros(len(values), dtype=int)

@@ -1,0 +1,241 @@
+"""Thermal averages as frames arrive: what an engine knows of its samples while it runs.
+
+The DOS is linear in psi, so its thermal average, and that of every member of the ensemble, follows from the mean psi:
+
+>>> running = RunningAverage(model.readout)                       # doctest: +SKIP
+>>> for sample in samples:                                        # doctest: +SKIP
+...     running.update(sample)
+>>> running.result().heat_capacity.sampling_err                   # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from ..base.ensemble import check_constant, same_temperature
+from ..base.errors import ModelError, NoSamplesError
+from ..base.sample import Sample
+from ..models.readout import Readout
+from ..physics.quantities import derive, derive_members, kernels
+from .statistics import standard_error
+
+
+class Value(NamedTuple):
+    """A number with its two kinds of error, which must not be mixed.
+
+    ``model_std``: standard deviation over the members of the ensemble, NaN without one; more frames do not lower it.
+    ``sampling_err``: standard error of the finite simulation, NaN while it cannot be told; more frames lower it.
+    """
+
+    value: float
+    model_std: float
+    sampling_err: float
+
+
+@dataclass(frozen=True)
+class RunningResult:
+    """What is known of one temperature so far; definitions as in :func:`petdos_md.analyze`.
+
+    :param n_samples: frames averaged
+    :param reliable: False while the sampling errors are lower bounds at best
+    :param dos: ``(n_channels,)`` states/eV per structure
+    :param chemical_potential: eV, on the model's own axis
+    :param fermi_level: eV, at zero temperature, on the model's own axis
+    :param heat_capacity: eV/K per structure
+    """
+
+    temperature_K: float
+    n_samples: int
+    n_atoms: int
+    n_electrons: float
+    reliable: bool
+    dos: np.ndarray
+    chemical_potential: Value
+    fermi_level: Value
+    heat_capacity: Value
+
+
+class RunningAverage:
+    """Mean psi per ensemble temperature, with enough of its history to tell the sampling error at any time.
+
+    Memory does not grow with the simulation: of each temperature and replica at most ``max_blocks`` block sums are kept;
+    when they are full, neighbors are joined and blocks become twice as long.
+
+    :param readout: of the model that makes the samples
+    :param max_blocks: even, at least 16
+    """
+
+    def __init__(self, readout: Readout, max_blocks: int = 128) -> None:
+        if max_blocks < 16 or max_blocks % 2:
+            raise ValueError(f"max_blocks must be even and at least 16, got {max_blocks}")
+        self.readout = readout
+        self._max_blocks = max_blocks
+        self._states: dict[float, _State] = {}
+
+    @property
+    def temperatures_K(self) -> list[float]:
+        """Ensemble temperatures seen so far, rising."""
+        return sorted(self._states)
+
+    def n_samples(self, temperature_K: float | None = None) -> int:
+        """Frames taken in, at one temperature or in all; zero for one not seen yet."""
+        if temperature_K is None:
+            return sum(state.n_samples for state in self._states.values())
+        state = self._find(temperature_K)
+        return 0 if state is None else state.n_samples
+
+    def update(self, sample: Sample) -> None:
+        """Take in one frame.
+
+        :raises ModelError: if it comes from another model
+        :raises StructureError: if its number of atoms or electrons differs from earlier frames of this temperature
+        """
+        if self.readout.fingerprint and sample.model.fingerprint != self.readout.fingerprint:
+            raise ModelError(f"the sample was made by {sample.model.name!r}, the readout is of another model")
+        state = self._find(sample.temperature_K)
+        if state is None:
+            state = _State(sample.n_atoms, sample.n_electrons)
+            self._states[sample.temperature_K] = state
+        check_constant(sample.temperature_K, [state.n_atoms, sample.n_atoms], [state.n_electrons, sample.n_electrons])
+        if sample.replica not in state.blocks:
+            state.blocks[sample.replica] = _Blocks(self._max_blocks, self.readout.n_psi)
+        state.blocks[sample.replica].add(sample.psi, sample.weight)
+        state.n_samples += 1
+
+    def extend(self, samples: Iterable[Sample]) -> None:
+        """Take in many frames, for example those of a trace that a run resumes from."""
+        for sample in samples:
+            self.update(sample)
+
+    def mean_psi(self, temperature_K: float | None = None) -> np.ndarray:
+        """Weighted mean, ``(n_psi,)`` float64.
+
+        :raises NoSamplesError: if there are no frames of this temperature
+        """
+        return self._state(temperature_K)[1].mean()
+
+    def result(
+        self, temperature_K: float | None = None, members: bool = True, method: str = "autocorrelation"
+    ) -> RunningResult:
+        """Averages and errors as of now.
+
+        :param temperature_K: may be left out if all frames are of one temperature
+        :param members: whether to evaluate the ensemble: without it model errors are NaN and values are those of the mean
+            DOS. Costs one pass over the weights of the ensemble
+        :param method: of :func:`petdos_md.analysis.statistics.standard_error`
+        :raises NoSamplesError: if there are no frames of this temperature
+        :raises ChemicalPotentialError, StructureError: as :func:`petdos_md.analyze`
+        """
+        temperature, state = self._state(temperature_K)
+        check_constant(temperature, [state.n_atoms], [state.n_electrons], known=True)
+        psi, grid = state.mean(), self.readout.grid
+        dos = self.readout.dos(psi)
+        names = ("chemical_potential", "fermi_level", "heat_capacity")
+        if members and self.readout.n_members:
+            electrons, at = np.array([state.n_electrons]), np.array([temperature])
+            slices = self.readout.member_slices(psi[None])
+            ensemble = derive_members(grid.energies, slices, dos[None], electrons, at, names)
+            values = [(ensemble.mean(name)[0], ensemble.std(name)[0]) for name in names]
+        else:
+            central = derive(grid.energies, dos, state.n_electrons, temperature, names)
+            values = [(central[name], np.nan) for name in names]
+        functionals = kernels(grid.energies, dos, state.n_electrons, temperature, names)
+        vectors = self.readout.project(np.stack([functionals[name] for name in names]))
+        series, weights, segments = state.history()
+        estimate = standard_error(series @ vectors.T, weights, method, segments)
+        mu, fermi, heat = (
+            Value(float(value), float(std), float(error))
+            for (value, std), error in zip(values, estimate.error, strict=True)
+        )
+        return RunningResult(
+            temperature_K=temperature,
+            n_samples=state.n_samples,
+            n_atoms=state.n_atoms,
+            n_electrons=state.n_electrons,
+            reliable=bool(estimate.reliable[-1]),
+            dos=dos,
+            chemical_potential=mu,
+            fermi_level=fermi,
+            heat_capacity=heat,
+        )
+
+    def _find(self, temperature_K: float) -> _State | None:
+        for known, state in self._states.items():
+            if same_temperature(known, temperature_K):
+                return state
+        return None
+
+    def _state(self, temperature_K: float | None) -> tuple[float, _State]:
+        if not self._states:
+            raise NoSamplesError("there are no samples yet; run some steps before reading results")
+        if temperature_K is None:
+            if len(self._states) > 1:
+                raise ValueError(f"samples are of {len(self._states)} temperatures; say which: {self._listed()}")
+            return next(iter(self._states.items()))
+        for known, state in self._states.items():
+            if same_temperature(known, temperature_K):
+                return known, state
+        raise NoSamplesError(f"there are no samples at {temperature_K:g} K; there are some at {self._listed()}")
+
+    def _listed(self) -> str:
+        return ", ".join(f"{t:g} K" for t in self.temperatures_K)
+
+
+class _State:
+    """Everything about one temperature."""
+
+    def __init__(self, n_atoms: int, n_electrons: float) -> None:
+        self.n_atoms, self.n_electrons = n_atoms, n_electrons
+        self.n_samples = 0
+        self.blocks: dict[int, _Blocks] = {}
+
+    def mean(self) -> np.ndarray:
+        total = sum(blocks.weights.sum() for blocks in self.blocks.values())
+        if not total > 0:
+            raise NoSamplesError("all frames so far have the weight zero, so there is nothing to average; take more")
+        return sum((blocks.sums.sum(axis=0) for blocks in self.blocks.values()), np.zeros(1)) / total
+
+    def history(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Block means, their weights, and the replicas that they belong to."""
+        series, weights, segments = [], [], []
+        for replica, blocks in self.blocks.items():
+            sums, w = blocks.filled()
+            series.append(sums / w[:, None])
+            weights.append(w)
+            segments.append(np.full(len(w), replica))
+        return np.concatenate(series), np.concatenate(weights), np.concatenate(segments)
+
+
+class _Blocks:
+    """Sums over blocks of consecutive frames."""
+
+    def __init__(self, max_blocks: int, n_psi: int) -> None:
+        self.sums = np.zeros((max_blocks, n_psi))
+        self.weights = np.zeros(max_blocks)
+        self.length = 1
+        self._current, self._in_current = 0, 0
+
+    def add(self, psi: np.ndarray, weight: float) -> None:
+        if self._in_current == self.length:
+            self._current, self._in_current = self._current + 1, 0
+        if self._current == len(self.sums):
+            self._coarsen()
+        self.sums[self._current] += weight * psi.astype(np.float64)
+        self.weights[self._current] += weight
+        self._in_current += 1
+
+    def filled(self) -> tuple[np.ndarray, np.ndarray]:
+        used = self.weights > 0
+        return self.sums[used], self.weights[used]
+
+    def _coarsen(self) -> None:
+        half = len(self.sums) // 2
+        self.sums[:half] = self.sums[::2] + self.sums[1::2]
+        self.weights[:half] = self.weights[::2] + self.weights[1::2]
+        self.sums[half:], self.weights[half:] = 0.0, 0.0
+        self.length *= 2
+        self._current = half

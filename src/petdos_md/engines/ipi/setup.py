@@ -1,0 +1,245 @@
+"""What an i-PI simulation is and where it is now, in the units of this package; nothing here changes the simulation.
+
+>>> setup = Setup.of(simulation)                                        # doctest: +SKIP
+>>> setup.temperatures_K, setup.n_beads, slots(simulation)              # doctest: +SKIP
+
+Under replica exchange i-PI swaps ensembles between systems. An *ensemble slot* is known by the system that held it at the
+start; the slot of a system now is ``repindex`` of i-PI's replica exchange, which is kept in RESTART files.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+from ase.data import atomic_numbers
+
+from ...base.errors import SettingError, StructureError, TraceError
+
+TESTED_VERSIONS = ("3.3.1",)
+SUPPORTED_SERIES = "3.3."
+SAME = 1e-6
+"""Relative difference below which two temperatures, pressures or time steps are one; RESTART files keep 9 digits."""
+_NAME = re.compile(r"([A-Z][a-z]?)\d*")
+_ISOTOPES = {"D": "H", "T": "H"}
+
+
+def check_version() -> None:
+    """Whether the i-PI that is installed is one that this adapter knows.
+
+    :raises SettingError: if not, or if there is none
+    """
+    try:
+        from ipi import __version__ as found
+    except ModuleNotFoundError:
+        raise SettingError("i-PI is not installed; install it with: pip install 'petdos-md[ipi]'") from None
+    if not found.startswith(SUPPORTED_SERIES):
+        raise SettingError(
+            f"got i-PI {found}, expected {SUPPORTED_SERIES}x (tested: {', '.join(TESTED_VERSIONS)}); install one with: "
+            f"pip install ipi=={TESTED_VERSIONS[-1]}"
+        )
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What does not change during a simulation.
+
+    :param formula: of one system; several different ones are separated by spaces
+    :param n_beads: of the path integral, 1 for classical nuclei
+    :param ensemble: ``nve``, ``nvt``, ``npt``, ... as i-PI calls it
+    :param temperatures_K: of each ensemble slot
+    :param pressures_GPa: of each ensemble slot; empty unless the ensemble has a pressure
+    :param timestep_fs: NaN if the motion has none
+    """
+
+    formula: str
+    n_beads: int
+    ensemble: str
+    temperatures_K: tuple[float, ...]
+    pressures_GPa: tuple[float, ...]
+    timestep_fs: float
+
+    @classmethod
+    def of(cls, simulation: Any) -> Setup:
+        """The setup of a simulation that is bound.
+
+        :raises SettingError: if it cannot be sampled: a ramp, no temperature, numbers of beads that differ
+        """
+        systems = simulation.syslist
+        motions = [motion for system in systems for motion in _motions(system.motion)]
+        for motion in motions:
+            if type(motion).__name__ in ("TemperatureRamp", "PressureRamp"):
+                raise SettingError(
+                    f"the simulation has a {type(motion).__name__}, so that its samples belong to no ensemble; run the ramp "
+                    "without petdos, and sample afterwards"
+                )
+        beads = sorted({int(system.beads.nbeads) for system in systems})
+        if len(beads) > 1:
+            raise SettingError(
+                f"got systems with {' and '.join(map(str, beads))} beads, expected the same number in all"
+            )
+        for index, system in enumerate(systems):
+            if not 0 < system.ensemble.temp < math.inf:
+                raise SettingError(f"system {index} has no temperature; give it <ensemble><temperature> in the input")
+        names = {str(motion.enstype) for motion in motions if getattr(motion, "enstype", None)}
+        order = np.argsort(slots(simulation))
+        pressures = [_pressure_GPa(systems[i]) for i in order] if any("npt" in n or "nst" in n for n in names) else []
+        formulas = dict.fromkeys(_atoms(system, 0, True).get_chemical_formula() for system in systems)
+        return cls(
+            formula=" ".join(formulas),
+            n_beads=beads[0],
+            ensemble=" ".join(sorted(names)),
+            temperatures_K=tuple(temperature_K(systems[i]) for i in order),
+            pressures_GPa=tuple(pressures),
+            timestep_fs=_user("time", "femtosecond", systems[0].motion.dt) or math.nan,
+        )
+
+    def metadata(self) -> dict[str, Any]:
+        """What a trace keeps."""
+        known: dict[str, Any] = {
+            "formula": self.formula,
+            "beads": self.n_beads,
+            "ensemble": self.ensemble,
+            "temperatures_K": list(self.temperatures_K),
+        }
+        return known | ({"pressures_GPa": list(self.pressures_GPa)} if self.pressures_GPa else {})
+
+    def agreed(self, path: str, known: Mapping[str, Any], timestep_fs: float) -> Setup:
+        """This setup with the numbers of a trace, which RESTART files give back rounded.
+
+        :param known: metadata of the trace
+        :raises TraceError: if the trace is of another simulation
+        """
+        ours = self.metadata()
+        theirs = {key: known.get(key, ours[key] if known else None) for key in ours}
+        for key in ours:
+            if not _same(theirs[key], ours[key]):
+                raise TraceError(
+                    f"{path}: trace of another simulation: it has {key} = {theirs[key]}, got {ours[key]}; write to another path"
+                )
+        if not (math.isnan(timestep_fs) or math.isnan(self.timestep_fs) or _same(timestep_fs, self.timestep_fs)):
+            raise TraceError(
+                f"{path}: trace of another simulation: it has timestep_fs = {timestep_fs:g}, got {self.timestep_fs:g}; write to "
+                "another path"
+            )
+        return Setup(
+            theirs["formula"],
+            theirs["beads"],
+            theirs["ensemble"],
+            tuple(theirs["temperatures_K"]),
+            tuple(theirs.get("pressures_GPa", ())),
+            self.timestep_fs if math.isnan(timestep_fs) else timestep_fs,
+        )
+
+    def warnings(self, simulation: Any) -> Iterator[str]:
+        """What the user should know of before waiting for results."""
+        ladder = self.temperatures_K
+        for i, temperature in enumerate(ladder):
+            twins = [j for j in range(i) if _same(ladder[j], temperature)]
+            if self.pressures_GPa and any(not _same(self.pressures_GPa[j], self.pressures_GPa[i]) for j in twins):
+                yield (
+                    f"{temperature:g} K is sampled at several pressures; analyze each apart, with analyze(..., replicas=[...])"
+                )
+                break
+        if any(len(system.ensemble.bcomp) for system in simulation.syslist):
+            yield "there is a bias potential: samples are not reweighted, averages are those of the biased ensemble"
+        if any(np.any(np.abs(np.asarray(s.ensemble.hweights) - 1) > 1e-9) for s in simulation.syslist):
+            yield "some hamiltonian_weights are not 1: samples of those replicas are of a scaled potential"
+
+
+def slots(simulation: Any) -> list[int]:
+    """The ensemble slot that each system holds now."""
+    from ipi.engine.smotion import ReplicaExchange
+
+    smotion = simulation.smotion
+    for motion in getattr(smotion, "mlist", [smotion]):
+        if isinstance(motion, ReplicaExchange) and len(motion.repindex) == len(simulation.syslist):
+            return [int(index) for index in motion.repindex]
+    return list(range(len(simulation.syslist)))
+
+
+def structures(system: Any, periodic: bool = True) -> list[Atoms]:
+    """The beads of a system, in angstrom.
+
+    :raises StructureError: if an atom's name is no chemical symbol
+    """
+    return [_atoms(system, bead, periodic) for bead in range(int(system.beads.nbeads))]
+
+
+def temperature_K(system: Any) -> float:
+    """Of the ensemble that the system holds now (the property ``ensemble_temperature``), to seven digits: RESTART files keep nine,
+    which would turn 500 K into 500.00000000000006."""
+    return float(f"{_user('temperature', 'kelvin', system.ensemble.temp):.7g}")
+
+
+def labels(system: Any) -> dict[str, float]:
+    """Time and energies of a system, named as the fields of a Sample.
+
+    The potential energy is the mean over beads; the kinetic temperature that of the ring polymer.
+    """
+    return {
+        "time_fs": _user("time", "femtosecond", system.ensemble.time),
+        "kinetic_temperature_K": float(_user("temperature", "kelvin", system.properties.get_temp())),
+        "potential_energy_eV": float(_user("energy", "electronvolt", system.properties.get_pot())),
+    }
+
+
+def _atoms(system: Any, bead: int, periodic: bool) -> Atoms:
+    from ipi.utils.depend import dstrip
+
+    numbers = _numbers(tuple(system.beads.names.tolist()))
+    positions = _user("length", "angstrom", dstrip(system.beads.q)[bead].reshape(-1, 3))
+    # i-PI keeps cell vectors in columns.
+    cell = _user("length", "angstrom", dstrip(system.cell.h).T)
+    return Atoms(numbers, positions=positions, cell=cell, pbc=periodic)
+
+
+@lru_cache(maxsize=64)
+def _numbers(names: tuple[str, ...]) -> np.ndarray:
+    return np.array([atomic_numbers[_symbol(name)] for name in names])
+
+
+def _symbol(name: str) -> str:
+    """The chemical symbol of an atom as i-PI names it: isotopes and sites are numbered, as in ``O18``."""
+    match = _NAME.fullmatch(name)
+    symbol = _ISOTOPES.get(match[1], match[1]) if match else name
+    if symbol not in atomic_numbers or symbol == "X":
+        raise StructureError(
+            f"got an atom named {name!r} in i-PI, expected chemical symbols; rename it in the initial structure"
+        )
+    return symbol
+
+
+def _motions(motion: Any) -> Iterator[Any]:
+    for part in getattr(motion, "mlist", [motion]):
+        if part is motion:
+            yield part
+        else:
+            yield from _motions(part)
+
+
+def _pressure_GPa(system: Any) -> float:
+    value = float(_user("pressure", "gigapascal", system.ensemble.pext))
+    # The number of a trace is JSON, which has no NaN; an anisotropic stress has no one pressure.
+    return float(f"{value:.7g}") if math.isfinite(value) else 0.0
+
+
+def _user(dimension: str, unit: str, value: Any) -> Any:
+    from ipi.utils.units import unit_to_user
+
+    return unit_to_user(dimension, unit, value)
+
+
+def _same(a: Any, b: Any) -> bool:
+    if isinstance(a, list | tuple) and isinstance(b, list | tuple):
+        return len(a) == len(b) and all(_same(x, y) for x, y in zip(a, b, strict=True))
+    if isinstance(a, int | float) and isinstance(b, int | float):
+        # Pressures may be zero: what rounding leaves of them in GPa is far below any real one.
+        return math.isclose(a, b, rel_tol=SAME, abs_tol=1e-9)
+    return bool(a == b)

@@ -1,0 +1,178 @@
+"""Samples from structures that exist already: a trajectory of any engine, in any format that ASE reads.
+
+>>> evaluate_trajectory(model, "run.traj", "run.zarr", temperature_K=300)        # doctest: +SKIP
+
+Labels come from ``atoms.info`` where it has them: ``temperature_K``, ``step``, ``replica``, ``time_fs``, ``weight``; else the
+step is the number of the frame in the file.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+
+from ..base.errors import PredictionError, SettingError, StructureError, TraceError
+from ..base.sample import Sample
+from ..models.model import DOSModel
+from ..traces.trace import Trace
+from .ase import known_energy
+from .structure_files import read_frames
+
+
+@dataclass(frozen=True)
+class EvaluationResult:
+    """What :func:`evaluate_trajectory` did.
+
+    :param n_frames: frames looked at
+    :param n_new: samples added to the trace
+    :param n_known: frames that the trace held already
+    :param n_refused: frames that could not be sampled
+    """
+
+    n_frames: int
+    n_new: int
+    n_known: int
+    n_refused: int
+
+
+def evaluate_trajectory(
+    model: DOSModel,
+    trajectory: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    *,
+    temperature_K: float | None = None,
+    index: str = ":",
+    batch: int = 16,
+    resume: bool = False,
+    file_format: str | None = None,
+    replica: int = 0,
+    progress: Callable[[int], None] | None = None,
+) -> EvaluationResult:
+    """Evaluate the frames of a trajectory into a trace.
+
+    :param trajectory: any file that ASE reads
+    :param output: the trace
+    :param temperature_K: of the ensemble; by default ``atoms.info["temperature_K"]`` of each frame
+    :param index: which frames, as a slice (``::10``)
+    :param batch: structures evaluated together
+    :param resume: add what is missing to a trace that exists
+    :param file_format: ASE's name of the format, if the file name does not tell it
+    :param replica: for frames that do not name theirs
+    :param progress: called with the number of frames just dealt with
+    :raises SettingError: if the file cannot be read, holds no frames, or a temperature is missing or not positive
+    :raises StructureError: if the model does not know an element of a frame or its electrons, or a frame has no atoms; frames
+        with NaN are refused and counted instead
+    :raises TraceError: if the output exists and ``resume`` is not given, or is of another model
+    """
+    if temperature_K is not None and not 0 < temperature_K < math.inf:
+        raise SettingError(f"got a temperature of {temperature_K:g} K, expected a positive one")
+    if batch < 1:
+        raise SettingError(f"got a batch of {batch} structures, expected at least 1")
+    if os.path.lexists(output) and not resume:
+        raise TraceError(f"{output}: exists; give --resume to add missing frames, or another -o")
+    frames = read_frames(trajectory, index, file_format)
+    first = next(frames, None)
+    if first is None:
+        raise SettingError(f"{trajectory}: no frames with index {index!r}; give another --index")
+    counts = {"n_frames": 0, "n_new": 0, "n_known": 0, "n_refused": 0}
+    source = Path(trajectory).name
+    fresh = not os.path.lexists(output)
+    try:
+        with Trace.open(output, model=model, engine="eval", metadata={"source": source}) as trace:
+            if trace.engine != "eval":
+                raise TraceError(
+                    f"{output}: its samples are not of {source}; choose another -o, and give both to `petdos analyze`"
+                )
+            labelled = (
+                (number, atoms, _labels(atoms, number, temperature_K, replica, str(trajectory)))
+                for number, atoms in _chain(first, frames)
+            )
+            while group := list(islice(labelled, batch)):
+                _sample_group(model, trace, group, counts, str(trajectory))
+                if progress is not None:
+                    progress(len(group))
+    except (SettingError, StructureError):
+        # An empty trace would only stand in the way of the same command, put right.
+        if fresh and counts["n_new"] + counts["n_refused"] == 0:
+            shutil.rmtree(output)
+        raise
+    return EvaluationResult(**counts)
+
+
+def _sample_group(
+    model: DOSModel, trace: Trace, group: list[tuple[int, Atoms, dict[str, Any]]], counts: dict[str, int], where: str
+) -> None:
+    """Evaluate some frames with their labels into the trace, and count what became of them."""
+    counts["n_frames"] += len(group)
+    new: list[tuple[Atoms, dict[str, Any]]] = []
+    for number, atoms, labels in group:
+        if trace.has_step(labels["step"], labels["replica"]):
+            counts["n_known"] += 1
+        elif _is_finite(atoms):
+            _check(model, atoms, number, where)
+            new.append((atoms, labels))
+        else:
+            trace.refuse("positions or cell are not finite", step=labels["step"], replica=labels["replica"])
+            counts["n_refused"] += 1
+    for (_, labels), sample in zip(new, _evaluate(model, [a for a, _ in new]), strict=True):
+        if sample is None:
+            trace.refuse("prediction is not finite", step=labels["step"], replica=labels["replica"])
+            counts["n_refused"] += 1
+        else:
+            counts["n_new" if trace.append(sample, **labels) else "n_known"] += 1
+
+
+def _chain(first: tuple[int, Atoms], rest: Iterator[tuple[int, Atoms]]) -> Iterator[tuple[int, Atoms]]:
+    yield first
+    yield from rest
+
+
+def _labels(atoms: Atoms, number: int, temperature_K: float | None, replica: int, where: str) -> dict[str, Any]:
+    info = atoms.info
+    temperature = info.get("temperature_K") if temperature_K is None else temperature_K
+    if temperature is None:
+        raise SettingError(
+            f"{where}: frame {number} does not tell the temperature of its ensemble; give --temperature, or set "
+            'atoms.info["temperature_K"] in the file'
+        )
+    if not 0 < float(temperature) < math.inf:
+        raise SettingError(f"{where}: frame {number} has temperature_K = {temperature}, expected a positive number")
+    return {
+        "step": int(info.get("step", number)),
+        "replica": int(info.get("replica", replica)),
+        "time_fs": float(info.get("time_fs", math.nan)),
+        "weight": float(info.get("weight", 1.0)),
+        "temperature_K": float(temperature),
+        "kinetic_temperature_K": float(atoms.get_temperature()) if atoms.has("momenta") else math.nan,
+        "potential_energy_eV": known_energy(atoms),
+    }
+
+
+def _check(model: DOSModel, atoms: Atoms, number: int, where: str) -> None:
+    try:
+        model.check(atoms)
+        model.n_electrons(atoms)
+    except StructureError as error:
+        raise StructureError(f"{where}: frame {number}: {error}") from None
+
+
+def _is_finite(atoms: Atoms) -> bool:
+    return bool(np.isfinite(atoms.positions).all() and np.isfinite(atoms.cell.array).all())
+
+
+def _evaluate(model: DOSModel, structures: list[Atoms]) -> list[Sample | None]:
+    try:
+        return list(model.evaluate(structures)) if structures else []
+    except PredictionError:
+        if len(structures) == 1:
+            return [None]
+        return [sample for atoms in structures for sample in _evaluate(model, [atoms])]

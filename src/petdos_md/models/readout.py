@@ -1,0 +1,239 @@
+"""The linear map from psi, the record of a frame, to the density of states and to every member of its ensemble.
+
+With psi = [phi, N, s] (last-layer features summed over atoms and edges, number of atoms, sum of the cutoff function over
+edges) the DOS is ``A @ psi`` and member k is ``A @ psi + D[k] @ phi``, where D[k] is the deviation of the member's weights from
+their mean. Both are linear, so averages may be taken of psi and mapped once.
+
+>>> readout = Readout.load("model.readout.safetensors")  # doctest: +SKIP
+>>> readout.dos(psi)                                     # doctest: +SKIP
+
+Members are drawn by last-layer prediction rigidity (Bigi et al., Mach. Learn.: Sci. Technol. 5 (2024) 045018,
+doi 10.1088/2632-2153/ad805f). Their weights are memory-mapped and never copied as a whole.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from ..base.errors import ModelError
+from ..base.grid import EnergyGrid
+
+FORMAT = "petdos-readout-1"
+MEMBER_BYTES = 64e6
+"""Of a slice of members."""
+
+
+class Readout:
+    """Weights of the last layer and of its ensemble.
+
+    :param grid: energies of the DOS
+    :param weights: A, ``(n_channels, n_psi)``
+    :param deviations: D, ``(n_members, n_channels, n_features)``, features being the leading (folded models) or the
+        trailing (direct models) part of psi; None if there is no ensemble
+    :param fingerprint: identity of the model that the weights belong to
+    :param direct: psi begins with the DOS itself and the map picks it
+    :param ancestors: fingerprints of models with the same trunk and mean, but another ensemble (see :mod:`petdos_md.validation.calibrate`)
+    """
+
+    def __init__(
+        self,
+        grid: EnergyGrid,
+        weights: torch.Tensor | None,
+        deviations: torch.Tensor | None,
+        n_psi: int,
+        fingerprint: str = "",
+        direct: bool = False,
+        ancestors: tuple[str, ...] = (),
+    ) -> None:
+        self.ancestors = ancestors
+        self.grid, self.n_psi, self.fingerprint, self.direct = grid, n_psi, fingerprint, direct
+        self._weights = None if weights is None else weights.to(torch.float64)
+        self._deviations = deviations
+        self.n_members = 0 if deviations is None else int(deviations.shape[0])
+
+    @classmethod
+    def from_arrays(
+        cls, grid: EnergyGrid, A: np.ndarray, V: np.ndarray | None = None, fingerprint: str = ""
+    ) -> Readout:
+        """Make a readout of arrays in memory.
+
+        :param A: ``(n_channels, n_psi)``
+        :param V: deviations of the members, ``(n_members, n_channels, n_features)``; their mean is removed
+        :raises ModelError: if the shapes do not fit together
+        """
+        weights = torch.as_tensor(np.ascontiguousarray(A))
+        deviations = None
+        if V is not None:
+            deviations = torch.as_tensor(np.ascontiguousarray(V - V.mean(axis=0)))
+        _check_shapes(grid, weights, deviations, "arrays")
+        return cls(grid, weights, deviations, int(weights.shape[1]), fingerprint)
+
+    @classmethod
+    def for_direct(
+        cls, grid: EnergyGrid, deviations: torch.Tensor | None, n_features: int, fingerprint: str
+    ) -> Readout:
+        """The readout of a model that is asked for its DOS: psi is [DOS, phi]."""
+        return cls(grid, None, deviations, grid.n + n_features, fingerprint, direct=True)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Readout:
+        """Map a file written by :meth:`save` into memory.
+
+        :raises ModelError: if the file is missing, truncated, or something else
+        """
+        path = Path(path)
+        if not path.is_file():
+            raise ModelError(
+                f"{path}: no such readout; it is written beside the model by `petdos export`, keep both together"
+            )
+        try:
+            # The library checks the file; the large tensor is mapped, not read.
+            with safe_open(path, framework="pt") as file:
+                header = file.metadata() or {}
+                if header.get("format") != FORMAT:
+                    raise ModelError(
+                        f"{path}: format is {header.get('format')!r}, expected {FORMAT!r}; export the model again with `petdos export`"
+                    )
+                weights = file.get_tensor("weights")
+                has_ensemble = "deviations" in set(file.keys())
+        except SafetensorError as error:
+            raise ModelError(
+                f"{path}: not a readable readout ({error}); export the model again with `petdos export`"
+            ) from None
+        deviations = _map_tensor(path, "deviations") if has_ensemble else None
+        grid = EnergyGrid.from_dict(json.loads(header["grid"]))
+        _check_shapes(grid, weights, deviations, str(path))
+        ancestors = tuple(json.loads(header.get("ancestors", "[]")))
+        return cls(grid, weights, deviations, int(weights.shape[1]), header["fingerprint"], ancestors=ancestors)
+
+    @property
+    def mean_weights(self) -> torch.Tensor:
+        """A, ``(n_channels, n_psi)``.
+
+        :raises ModelError: for a direct model, which maps nothing
+        """
+        if self._weights is None:
+            raise ModelError(
+                "a model that is not folded has no weights of its own to read; export its checkpoint with `petdos export`"
+            )
+        return self._weights
+
+    def belongs_to(self, fingerprint: str) -> bool:
+        """Whether psi of the model with this fingerprint is psi of this readout."""
+        return fingerprint == self.fingerprint or fingerprint in self.ancestors
+
+    @staticmethod
+    def save(
+        path: str | Path,
+        grid: EnergyGrid,
+        weights: torch.Tensor,
+        deviations: torch.Tensor | None,
+        fingerprint: str,
+        ancestors: tuple[str, ...] = (),
+    ) -> None:
+        """Write a readout: safetensors with the tensors ``weights`` and ``deviations`` and a text header."""
+        tensors = {"weights": weights.contiguous()}
+        if deviations is not None:
+            tensors["deviations"] = deviations.contiguous()
+        header = {"format": FORMAT, "grid": json.dumps(grid.to_dict()), "fingerprint": fingerprint}
+        if ancestors:
+            header["ancestors"] = json.dumps(ancestors)
+        save_file(tensors, str(path), metadata=header)
+
+    def dos(self, psi: np.ndarray) -> np.ndarray:
+        """Density of states in states/eV per structure, both spins: ``(..., n_psi)`` to ``(..., n_channels)``, float64."""
+        psi = self._checked(psi)
+        if self._weights is None:
+            return np.asarray(psi[..., : self.grid.n])
+        return (torch.as_tensor(psi) @ self._weights.T).numpy()
+
+    def members(self, psi: np.ndarray, start: int = 0, stop: int | None = None) -> np.ndarray:
+        """Members ``start`` to ``stop`` of the ensemble, ``(..., n_psi)`` to ``(..., stop - start, n_channels)``, float64.
+
+        The mean over all members is :meth:`dos`. Take slices of members to bound the memory.
+
+        :raises ModelError: if the model has no ensemble
+        """
+        if self._deviations is None:
+            raise ModelError(
+                "this model has no ensemble, so there is no model error; export it with `petdos export PET.ckpt --llpr LLPR.ckpt`"
+            )
+        psi = self._checked(psi)
+        weights = self._deviations[start : self.n_members if stop is None else stop]
+        features = self._features(psi).reshape(-1, weights.shape[2])
+        flat = torch.as_tensor(features).to(weights.dtype) @ weights.reshape(-1, weights.shape[2]).T
+        deviation = flat.numpy().reshape(*psi.shape[:-1], len(weights), self.grid.n)
+        result = deviation.astype(np.float64)
+        result += self.dos(psi)[..., None, :]
+        return result
+
+    def member_slices(self, psi: np.ndarray) -> Iterator[np.ndarray]:
+        """All members for ``psi`` ``(n, n_psi)``, in slices ``(n, k, n_channels)`` of bounded size."""
+        step = max(1, int(MEMBER_BYTES / (8 * self.grid.n * len(psi))))
+        for start in range(0, self.n_members, step):
+            yield self.members(psi, start, min(start + step, self.n_members))
+
+    def largest_terms(self, psi: np.ndarray) -> float:
+        """Largest sum of the absolute terms of one member's channel, max_kE sum_l |D_k(E, l) phi_l|, states/eV; ``psi`` ``(n_psi,)``.
+
+        The rounding error of any order of summation is at most a few machine epsilons of it, however far the terms cancel
+        (Higham, Accuracy and Stability of Numerical Algorithms, 2nd ed., section 3.1).
+        """
+        if self._deviations is None:
+            return 0.0
+        features = torch.as_tensor(np.abs(self._features(self._checked(psi)))).to(self._deviations.dtype)
+        return max(float((member.abs() @ features).max()) for member in self._deviations)
+
+    def project(self, kernels: np.ndarray) -> np.ndarray:
+        """Linear functionals of the DOS as vectors on psi: ``kernels`` ``(..., n_channels)`` to ``(..., n_psi)``, float64.
+
+        ``project(k) @ psi == k @ dos(psi)``, for the cost of one short scalar product a frame.
+        """
+        kernels = np.asarray(kernels, dtype=np.float64)
+        if kernels.shape[-1] != self.grid.n:
+            raise ValueError(f"kernels have {kernels.shape[-1]} channels, the grid has {self.grid.n}")
+        if self._weights is None:
+            return np.concatenate([kernels, np.zeros((*kernels.shape[:-1], self.n_psi - self.grid.n))], axis=-1)
+        return (torch.as_tensor(kernels) @ self._weights).numpy()
+
+    def _features(self, psi: np.ndarray) -> np.ndarray:
+        assert self._deviations is not None
+        n = self._deviations.shape[2]
+        return psi[..., self.grid.n : self.grid.n + n] if self.direct else psi[..., :n]
+
+    def _checked(self, psi: np.ndarray) -> np.ndarray:
+        psi = np.asarray(psi, dtype=np.float64)
+        if psi.shape[-1] != self.n_psi:
+            raise ModelError(
+                f"psi has length {psi.shape[-1]}, this readout expects {self.n_psi}: it is of another model"
+            )
+        return psi
+
+
+def _map_tensor(path: Path, name: str) -> torch.Tensor:
+    """A tensor of a safetensors file (https://huggingface.co/docs/safetensors: size, JSON header, data), mapped."""
+    with open(path, "rb") as file:
+        size = int.from_bytes(file.read(8), "little")
+        entry = json.loads(file.read(size))[name]
+    dtype = {"F32": np.float32, "F64": np.float64}[entry["dtype"]]
+    # Copy on write: torch wants memory that it could write to, and nobody does.
+    array = np.memmap(path, dtype, "c", offset=8 + size + entry["data_offsets"][0], shape=tuple(entry["shape"]))
+    return torch.from_numpy(array)
+
+
+def _check_shapes(grid: EnergyGrid, weights: torch.Tensor, deviations: torch.Tensor | None, where: str) -> None:
+    fits = weights.ndim == 2 and weights.shape[0] == grid.n
+    if deviations is not None:
+        fits = (
+            fits and deviations.ndim == 3 and deviations.shape[1] == grid.n and deviations.shape[2] <= weights.shape[1]
+        )
+    if not fits:
+        got = f"weights {tuple(weights.shape)}, deviations {None if deviations is None else tuple(deviations.shape)}"
+        raise ModelError(f"{where}: {got} do not fit an energy grid of {grid.n} points")

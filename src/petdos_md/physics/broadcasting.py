@@ -1,0 +1,198 @@
+"""Checks and broadcasting for functions of (energies, dos, n_electrons, temperature): many entries, bounded memory.
+
+>>> energies = np.linspace(-1.0, 1.0, 41)
+>>> per_entry(energies, np.ones((3, 1, 41)), 1.0, [100.0, 200.0], None, lambda block: block.kT).shape
+(3, 2)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from ..base.constants import BOLTZMANN_EV
+from ..base.errors import ChemicalPotentialError
+from .fermi_integrals import Array, Index, nodal_weights
+from .occupation import Filling
+
+_BLOCK = 64  # densities of states treated at once: a few work arrays of 64 x 4806 numbers
+
+
+class Block:
+    """Some entries of a broadcast problem: for each, the row of ``filling``, its temperature and chemical potential."""
+
+    def __init__(self, filling: Filling, entry: Index, temperature_K: Array | None, mu: Array | None) -> None:
+        self.filling, self.entry = filling, entry
+        self._temperature_K, self._mu = temperature_K, mu
+
+    @property
+    def temperature_K(self) -> Array:
+        """(q,) K."""
+        assert self._temperature_K is not None
+        return self._temperature_K
+
+    @property
+    def kT(self) -> Array:
+        """(q,) eV."""
+        return BOLTZMANN_EV * self.temperature_K
+
+    @property
+    def level(self) -> Array:
+        """T = 0 Fermi levels, (q,) eV."""
+        return _found(self.filling.fermi_level[self.entry])
+
+    @property
+    def mu(self) -> Array:
+        """Chemical potentials, (q,) eV: those given, else searched once."""
+        if self._mu is None:
+            self._mu = _found(self.filling.chemical_potential(self.entry, self.kT))
+        return self._mu
+
+    def integrals(self, *names: str) -> list[Array]:
+        """See :meth:`petdos_md.physics.fermi_integrals.PiecewiseLinearDOS.integrals`."""
+        return self.filling.integrals(names, self.entry, self.mu, self.kT)
+
+    def weights(self, name: str) -> Array:
+        """See :func:`petdos_md.physics.fermi_integrals.nodal_weights`."""
+        return nodal_weights(name, self.filling.energies, self.mu, self.kT)
+
+
+def per_entry(
+    energies: ArrayLike,
+    dos: ArrayLike,
+    n_electrons: ArrayLike,
+    temperature_K: ArrayLike | None,
+    mu: ArrayLike | None,
+    function: Callable[[Block], Array],
+    extra: tuple[int, ...] = (),
+) -> Array:
+    """``function`` of all entries of the broadcast problem, block by block.
+
+    :param temperature_K: None for T = 0
+    :param function: from a :class:`Block` of q entries to an array (q, *extra)
+    :return: shape ``broadcast(dos.shape[:-1], n_electrons.shape, temperature_K.shape, mu.shape) + extra``
+    :raises ValueError: if the input makes no sense
+    :raises ChemicalPotentialError: if an entry has no level on the grid
+    """
+    energies, dos, n_electrons = _grid(energies, dos), np.asarray(dos, dtype=float), _finite(n_electrons, "n_electrons")
+    temperature = None if temperature_K is None else _temperatures(temperature_K)
+    given = None if mu is None else _finite(mu, "mu")
+    if np.any(n_electrons <= 0):
+        where = _label(np.flatnonzero(n_electrons <= 0)[0], n_electrons.shape)
+        raise ChemicalPotentialError(
+            f"n_electrons{where} must be positive, got {n_electrons[n_electrons <= 0].flat[0]:g}; "
+            "is the table of valence electrons complete?"
+        )
+    try:
+        rows = np.broadcast_shapes(dos.shape[:-1], n_electrons.shape)
+        shape = np.broadcast_shapes(rows, *(a.shape for a in (temperature, given) if a is not None))
+    except ValueError:
+        shapes = [dos.shape[:-1], n_electrons.shape] + [a.shape for a in (temperature, given) if a is not None]
+        raise ValueError(
+            f"leading dimensions of dos, n_electrons, temperature_K (and mu) do not broadcast: "
+            f"{', '.join(map(str, shapes))}; members at several temperatures are dos[:, None, :]"
+        ) from None
+
+    flat_dos = dos.reshape(-1, dos.shape[-1])
+    dos_of_row = _broadcast(np.arange(len(flat_dos)).reshape(dos.shape[:-1]), rows)
+    electrons_of_row = _broadcast(n_electrons, rows)
+    row_of_query = _broadcast(np.arange(len(dos_of_row)).reshape(rows), shape)
+    order = np.argsort(row_of_query, kind="stable")
+    bounds = np.searchsorted(row_of_query[order], np.arange(0, len(dos_of_row) + _BLOCK, _BLOCK))
+    temperatures = None if temperature is None else _broadcast(temperature, shape)
+    mus = None if given is None else _broadcast(given, shape)
+
+    result = np.empty((len(order), *extra))
+    for number, (start, stop) in enumerate(pairwise(bounds)):
+        if start == stop:
+            continue
+        first, queries = number * _BLOCK, order[start:stop]
+        some = slice(first, first + _BLOCK)
+        g = flat_dos[dos_of_row[some]]
+        if not np.isfinite(g).all():
+            bad, channel = np.argwhere(~np.isfinite(g))[0]
+            where = _label(int(dos_of_row[first + bad]), dos.shape[:-1])
+            raise ValueError(
+                f"dos{where} has {g[bad, channel]} at {energies[channel]:.6g} eV; drop undefined channels or bad predictions"
+            )
+        filling = Filling(energies, g, electrons_of_row[some])
+        block = Block(
+            filling,
+            row_of_query[queries] - first,
+            None if temperatures is None else temperatures[queries],
+            None if mus is None else mus[queries],
+        )
+        try:
+            result[queries] = function(block)
+        except _LostError as lost:
+            raise _no_level(filling, block, lost.query, _label(int(queries[lost.query]), shape)) from None
+    return result.reshape(shape + extra)
+
+
+class _LostError(Exception):
+    """No level for this query of a block."""
+
+    def __init__(self, query: int) -> None:
+        self.query = query
+
+
+def _found(level: Array) -> Array:
+    lost = np.flatnonzero(np.isnan(level))
+    if len(lost):
+        raise _LostError(int(lost[0]))
+    return level
+
+
+def _no_level(filling: Filling, block: Block, query: int, where: str) -> ChemicalPotentialError:
+    row, energies = block.entry[query], filling.energies
+    holds = max(0.0, float(np.cumsum(filling.increments()[row]).max()))
+    temperature = "T = 0" if block._temperature_K is None else f"{block._temperature_K[query]:g} K"
+    return ChemicalPotentialError(
+        f"no chemical potential for entry{where or ' ()'} at {temperature}: n_electrons = {filling.n_electrons[row]:.10g}, "
+        f"and the DOS from {energies[0]:.6g} to {energies[-1]:.6g} eV holds {holds:.10g} at most; "
+        "check n_electrons, or the temperature against the width of the grid"
+    )
+
+
+def _grid(energies: ArrayLike, dos: ArrayLike) -> Array:
+    e = np.asarray(energies, dtype=float)
+    shape = np.shape(dos)
+    if e.ndim != 1 or len(e) < 2 or not np.isfinite(e).all() or not np.all(np.diff(e) > 0):
+        raise ValueError(
+            f"energies must be a strictly increasing axis of at least 2 finite values, got shape {e.shape}"
+        )
+    if not shape or shape[-1] != len(e):
+        raise ValueError(f"dos must have {len(e)} channels in its last dimension, like energies, got shape {shape}")
+    return e
+
+
+def _temperatures(temperature_K: ArrayLike) -> Array:
+    temperature = np.asarray(temperature_K, dtype=float)
+    good = (temperature > 0) & np.isfinite(temperature)
+    if not good.all():
+        bad = int(np.flatnonzero(~good)[0])
+        raise ValueError(
+            f"temperature_K{_label(bad, temperature.shape)} must be positive and finite, got {temperature.flat[bad]:g} K"
+        )
+    return temperature
+
+
+def _finite(values: ArrayLike, name: str) -> Array:
+    a = np.asarray(values, dtype=float)
+    if not np.isfinite(a).all():
+        bad = int(np.flatnonzero(~np.isfinite(a))[0])
+        raise ValueError(f"{name}{_label(bad, a.shape)} must be finite, got {a.flat[bad]:g}")
+    return a
+
+
+def _broadcast(a: Any, shape: tuple[int, ...]) -> Any:
+    return np.broadcast_to(a, shape).ravel()
+
+
+def _label(flat: int, shape: tuple[int, ...]) -> str:
+    """The place in an array, as in ``[3, 1]``; empty for a number."""
+    return f"[{', '.join(str(int(i)) for i in np.unravel_index(flat, shape))}]" if shape else ""

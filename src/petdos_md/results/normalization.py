@@ -1,0 +1,120 @@
+"""Results per atom, per mole, in k_B: conversion of what the analysis gives per structure.
+
+>>> round(convert(3 * BOLTZMANN_EV * 8, "eV/K", "mol", n_atoms=8), 4)           # 3 R
+24.9434
+>>> per("mol").of("eV/K")
+'J/mol/K'
+>>> in_units(result, "mol")["heat_capacity"].attrs["units"]                     # doctest: +SKIP
+'J/mol/K'
+
+A mole is one of atoms. Levels (mu, E_F, gap) belong to no amount and stay in eV.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+import xarray as xr
+
+from ..base.constants import BOLTZMANN_EV, FARADAY
+from ..base.errors import SettingError
+
+EXTENSIVE = (
+    "internal_energy",
+    "thermal_energy",
+    "entropy",
+    "free_energy",
+    "heat_capacity",
+    "heat_capacity_mean_dos",
+    "heat_capacity_finite_difference",
+    "sommerfeld_gamma",
+    "dos_at_fermi_level",
+    "dos",
+)
+"""Variables of an analysis that grow with the structure."""
+
+Numbers = TypeVar("Numbers", float, np.ndarray)
+
+
+@dataclass(frozen=True)
+class Amount:
+    """An amount of matter to which results refer, and the units that they then have.
+
+    :param units: unit per structure -> (unit, factor for one atom)
+    """
+
+    name: str
+    units: dict[str, tuple[str, float]]
+
+    def of(self, unit: str) -> str:
+        """The unit that something per structure in ``unit`` gets."""
+        return self.units[unit][0]
+
+
+AMOUNTS = {
+    a.name: a
+    for a in (
+        Amount("atom", {u: (f"{u}/atom", 1.0) for u in ("eV", "eV/K", "eV/K^2", "states/eV")}),
+        Amount(
+            "mol",
+            {
+                "eV": ("J/mol", FARADAY),
+                "eV/K": ("J/mol/K", FARADAY),
+                "eV/K^2": ("mJ/mol/K^2", 1e3 * FARADAY),
+                "states/eV": ("states/eV/atom", 1.0),
+            },
+        ),
+        Amount(
+            "kB",
+            {
+                "eV": ("k_B K/atom", 1.0 / BOLTZMANN_EV),
+                "eV/K": ("k_B/atom", 1.0 / BOLTZMANN_EV),
+                "eV/K^2": ("k_B/K/atom", 1.0 / BOLTZMANN_EV),
+                "states/eV": ("states/eV/atom", 1.0),
+            },
+        ),
+    )
+}
+"""``atom`` (eV and K), ``mol`` (J, mJ for gamma), ``kB`` (per atom, in units of the Boltzmann constant)."""
+
+
+def per(amount: str) -> Amount:
+    """The amount of a name.
+
+    :raises SettingError: if there is none
+    """
+    if amount not in AMOUNTS:
+        raise SettingError(f"got the amount {amount!r}, expected one of cell, {', '.join(AMOUNTS)}")
+    return AMOUNTS[amount]
+
+
+def convert(value: Numbers, unit: str, amount: str, n_atoms: int | np.ndarray) -> Numbers:
+    """A value per structure of ``n_atoms`` in eV, eV/K, eV/K^2 or states/eV, referred to another amount."""
+    return value * (per(amount).units[unit][1] / n_atoms)  # type: ignore[return-value]
+
+
+def in_units(data: xr.Dataset, amount: str) -> xr.Dataset:
+    """An analysis with its extensive variables and their errors referred to an amount of matter.
+
+    :param amount: ``cell`` (as it is), ``atom``, ``mol`` or ``kB``, see :data:`AMOUNTS`
+    :raises SettingError: for another amount
+    """
+    if amount == "cell":
+        return data
+    chosen = per(amount)
+    result = data.copy()
+    for name, variable in data.data_vars.items():
+        if _base(str(name)) in EXTENSIVE and variable.attrs.get("units") in chosen.units:
+            unit, factor = chosen.units[variable.attrs["units"]]
+            attrs = {**variable.attrs, "units": unit}
+            result[name] = (variable * (factor / data["n_atoms"])).transpose(*variable.dims).assign_attrs(attrs)
+    result.attrs["amount"] = amount
+    return result
+
+
+def _base(name: str) -> str:
+    for ending in ("_model_std", "_sampling_err", "_members"):
+        name = name.removesuffix(ending)
+    return name

@@ -1,0 +1,135 @@
+"""Joining traces of one model; behind :meth:`petdos_md.traces.trace.Trace.merge`.
+
+>>> merge_traces(Path("all.zarr"), [Trace.open("a.zarr", "r"), Trace.open("b.zarr", "r")], replicas="auto")     # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from ..base.errors import TraceError
+from ..base.fixes import remedy
+from ..base.sample import ModelInfo
+from .checks import check_model
+from .schema import ARRAYS, COLUMNS
+from .store import Store
+from .writer import full_attributes
+
+BLOCK_ROWS = 1024
+
+
+class Source(Protocol):
+    """What merging needs of a trace that is open for reading, besides its columns."""
+
+    path: Path
+    replica: np.ndarray
+    step: np.ndarray
+
+    @property
+    def model(self) -> ModelInfo: ...
+    @property
+    def attributes(self) -> dict[str, Any]: ...
+    @property
+    def engine(self) -> str: ...
+    @property
+    def refused(self) -> dict[str, int]: ...
+    def __len__(self) -> int: ...
+
+
+def merge_traces(output: Path, sources: list[Source], replicas: str) -> None:
+    """Write ``output`` from open traces; see :meth:`petdos_md.traces.trace.Trace.merge`."""
+    if replicas not in ("auto", "keep"):
+        raise TraceError(f"{output}: replicas={replicas!r} given, expected 'auto' or 'keep'")
+    if not sources:
+        raise TraceError(f"{output}: no traces given to merge; give at least one")
+    if output.exists():
+        raise TraceError(f"{output}: exists already; remove it or merge into another path")
+    for source in sources[1:]:
+        check_model(source.path, sources[0].model, source.model)
+    numbers = _renumber(sources, replicas)
+    if replicas == "keep":
+        _check_unique(output, sources)
+
+    draft = output.with_name(f".{output.name}.{os.getpid()}.merge")
+    shutil.rmtree(draft, ignore_errors=True)
+    try:
+        attributes = full_attributes(sources[0].model, _common(sources))
+        attributes["sources"] = [_describe(source, number) for source, number in zip(sources, numbers, strict=True)]
+        store = Store.create(draft, attributes, sources[0].model.n_psi, sources[0].model.dtype)
+        store.lock()
+        for source, number in zip(sources, numbers, strict=True):
+            for start in range(0, len(source), BLOCK_ROWS):
+                store.append(_block(source, slice(start, start + BLOCK_ROWS), number))
+        store.unlock()
+        draft.rename(output)
+    except OSError as error:
+        raise TraceError(f"{output}: cannot write: {error.strerror}; {remedy(error)} and merge again") from None
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def _renumber(sources: list[Source], replicas: str) -> list[dict[int, int]]:
+    """For each source, the new number of each of its replicas."""
+    own = [np.unique(source.replica).tolist() for source in sources]
+    used = [replica for numbers in own for replica in numbers]
+    if replicas == "keep" or len(set(used)) == len(used):
+        return [{replica: replica for replica in numbers} for numbers in own]
+    counter = iter(range(len(used)))
+    return [{replica: next(counter) for replica in numbers} for numbers in own]
+
+
+def _check_unique(output: Path, sources: list[Source]) -> None:
+    keys: dict[tuple[int, int], Path] = {}
+    for source in sources:
+        for key in zip(source.replica.tolist(), source.step.tolist(), strict=True):
+            if keys.setdefault(key, source.path) != source.path:
+                raise TraceError(
+                    f"{output}: replica {key[0]}, step {key[1]} is both in {keys[key]} and {source.path}; "
+                    "merge with replicas='auto' if these are different simulations"
+                )
+
+
+def _common(sources: list[Source]) -> dict[str, Any]:
+    """What holds for all sources; a time step or metadata in which they differ is left to ``sources``."""
+    all_attributes = [source.attributes for source in sources]
+    refused: dict[str, int] = {}
+    for source in sources:
+        for reason, count in source.refused.items():
+            refused[reason] = refused.get(reason, 0) + count
+    steps = {attributes["timestep_fs"] for attributes in all_attributes}
+    first = all_attributes[0]["metadata"].items()
+    return {
+        "engine": ", ".join(dict.fromkeys(name for source in sources for name in source.engine.split(", ") if name)),
+        "timestep_fs": steps.pop() if len(steps) == 1 else None,
+        "metadata": {
+            key: value
+            for key, value in first
+            if all(key in other["metadata"] and other["metadata"][key] == value for other in all_attributes)
+        },
+        "n_refused": sum(refused.values()),
+        "refused": refused,
+        "refused_last_step": {},
+    }
+
+
+def _block(source: Source, rows: slice, number: dict[int, int]) -> dict[str, np.ndarray]:
+    block = {name: getattr(source, name)[rows] for name in (*COLUMNS, "psi")}
+    block["replica"] = np.array([number[replica] for replica in block["replica"].tolist()], np.int32)
+    assert set(block) == set(ARRAYS)
+    return block
+
+
+def _describe(source: Source, number: dict[int, int]) -> dict[str, Any]:
+    known = source.attributes
+    return {
+        "path": str(source.path),
+        "n_samples": len(source),
+        "replicas": {str(old): new for old, new in number.items()},
+        **{key: known[key] for key in ("engine", "timestep_fs", "metadata", "created", "versions", "n_refused")},
+        **({"sources": known["sources"]} if "sources" in known else {}),
+    }

@@ -1,0 +1,221 @@
+"""The schema of a trace: its arrays, their zarr v3 metadata, and how metadata files are read and replaced.
+
+>>> array_metadata("step", n_psi=1026)["data_type"]
+'int64'
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..base.errors import TraceError
+from ..base.fixes import FULL, remedy
+
+SCHEMA = "petdos-trace"
+SCHEMA_VERSION = 1
+
+COLUMNS: dict[str, tuple[str, str, str]] = {
+    "step": ("int64", "", "molecular dynamics step; (replica, step) is unique"),
+    "replica": ("int32", "", "ensemble slot or simulation that the frame was taken from"),
+    "time_fs": ("float64", "fs", "simulated time"),
+    "temperature_K": ("float64", "K", "temperature of the ensemble"),
+    "kinetic_temperature_K": ("float64", "K", "temperature from the velocities"),
+    "potential_energy_eV": ("float64", "eV", "potential energy of the interatomic potential"),
+    "volume_A3": ("float64", "angstrom^3", "cell volume, NaN unless periodic in three directions"),
+    "n_atoms": ("int64", "", "number of atoms"),
+    "n_electrons": ("float64", "", "number of valence electrons"),
+    "weight": ("float64", "", "statistical weight of the frame"),
+}
+"""One-dimensional arrays of a trace: data type, unit, description."""
+
+# The number of samples is the smallest shape. psi is committed last when growing and first when shrinking, so that it
+# is the smallest at every moment and its shape alone tells the length.
+ARRAYS = (*COLUMNS, "psi")
+
+PSI_DTYPES = ("float32", "float64")
+"""Data types that psi may have: the precision of the model."""
+
+COLUMN_CHUNK_ROWS = 1024
+PSI_CHUNK_ROWS = 64
+PSI_CHUNK_BYTES = 1 << 19
+SYNC_THREADS = 12
+
+_CODECS = [{"name": "bytes", "configuration": {"endian": "little"}}]
+_KEYS = {"name": "default", "configuration": {"separator": "/"}}
+
+datasync = getattr(os, "fdatasync", os.fsync)  # macOS has no fdatasync
+
+
+@dataclass
+class Array:
+    """One array: where it is, and its length as committed on disk."""
+
+    folder: Path
+    dtype: np.dtype
+    metadata: dict[str, Any]
+
+    @property
+    def n(self) -> int:
+        return int(self.metadata["shape"][0])
+
+    @property
+    def item_shape(self) -> tuple[int, ...]:
+        return tuple(self.metadata["shape"][1:])
+
+    @property
+    def chunk_rows(self) -> int:
+        return int(self.metadata["chunk_grid"]["configuration"]["chunk_shape"][0])
+
+    @property
+    def row_bytes(self) -> int:
+        return int(self.dtype.itemsize * np.prod(self.item_shape, dtype=int))
+
+    def chunk(self, index: int) -> Path:
+        return self.folder.joinpath("c", str(index), *["0"] * len(self.item_shape))
+
+
+def group_metadata(attributes: dict[str, Any]) -> dict[str, Any]:
+    return {"zarr_format": 3, "node_type": "group", "attributes": attributes}
+
+
+def array_metadata(name: str, n_psi: int, psi_dtype: str = "float32") -> dict[str, Any]:
+    chunk_rows = COLUMN_CHUNK_ROWS
+    if name == "psi":
+        dtype, unit, description, item, axes = psi_dtype, "", "features that the DOS is linear in", [n_psi], ["feature"]
+        chunk_rows = PSI_CHUNK_ROWS
+        while chunk_rows > 8 and chunk_rows * n_psi * np.dtype(psi_dtype).itemsize > PSI_CHUNK_BYTES:
+            chunk_rows //= 2
+    else:
+        (dtype, unit, description), item, axes = COLUMNS[name], [], []
+    return {
+        "zarr_format": 3,
+        "node_type": "array",
+        "shape": [0, *item],
+        "data_type": dtype,
+        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": [chunk_rows, *item]}},
+        "chunk_key_encoding": _KEYS,
+        "fill_value": 0 if dtype.startswith("int") else "NaN",
+        "codecs": _CODECS,
+        "dimension_names": ["sample", *axes],
+        "attributes": {"description": description, **({"units": unit} if unit else {})},
+    }
+
+
+def read_array(path: Path, name: str) -> Array:
+    data = read_json(path / name / "zarr.json", path)
+    dtypes = PSI_DTYPES if name == "psi" else (COLUMNS[name][0],)
+    try:
+        shape, chunks = data["shape"], data["chunk_grid"]["configuration"]["chunk_shape"]
+        valid = (
+            data["zarr_format"] == 3
+            and data["node_type"] == "array"
+            and data["data_type"] in dtypes
+            and data["chunk_grid"]["name"] == "regular"
+            and data["chunk_key_encoding"] == _KEYS
+            and data["codecs"] == _CODECS
+            and not data.get("storage_transformers")
+            and len(shape) == len(chunks) == (2 if name == "psi" else 1)
+            and all(isinstance(size, int) and size >= 0 for size in shape)
+            and isinstance(chunks[0], int)
+            and chunks[0] > 0
+            and shape[1:] == chunks[1:]
+        )
+    except (KeyError, TypeError):
+        valid = False
+    if not valid:
+        raise damaged(
+            path, f"{name}/zarr.json is not that of an uncompressed {' or '.join(dtypes)} array of the trace format"
+        )
+    return Array(path / name, np.dtype(data["data_type"]).newbyteorder("<"), data)
+
+
+def read_json(file: Path, path: Path) -> Any:
+    try:
+        return json.loads(file.read_bytes())
+    except (FileNotFoundError, NotADirectoryError):
+        if not path.exists():
+            raise TraceError(f"{path}: no such trace; check the path") from None
+        raise TraceError(
+            f"{path}: not a trace ({file.relative_to(path)} is missing); give the path of a trace"
+        ) from None
+    except ValueError:
+        raise damaged(path, f"{file.relative_to(path)} is not valid JSON") from None
+    except OSError as error:
+        raise TraceError(f"{path}: cannot read {file.relative_to(path)}: {error.strerror}; {remedy(error)}") from None
+
+
+def damaged(path: Path, what: str) -> TraceError:
+    return TraceError(f"{path}: damaged or foreign trace: {what}; restore it from a copy or write to another path")
+
+
+def replace_json(file: Path, data: dict[str, Any], fsync: bool) -> None:
+    replace_files({file: json_bytes(data)}, fsync)
+
+
+def json_bytes(data: dict[str, Any]) -> bytes:
+    return json.dumps(data, allow_nan=False).encode()
+
+
+def replace_files(contents: dict[Path, bytes], fsync: bool) -> None:
+    """Write whole files so that every reader finds the old or the new content of each; they change in the order given."""
+    # One name for each: what a killed writer leaves is used again.
+    drafts = {file: file.with_name(f".{file.name}.partial") for file in contents}
+    try:
+        with contextlib.ExitStack() as stack:
+            opened = [stack.enter_context(open(draft, "wb")) for draft in drafts.values()]
+            for out, data in zip(opened, contents.values(), strict=True):
+                out.write(data)
+                out.flush()
+            if fsync:
+                sync_files([out.fileno() for out in opened])
+        for file, draft in drafts.items():
+            os.replace(draft, file)
+    except BaseException as error:
+        for draft in drafts.values():
+            with contextlib.suppress(OSError):
+                draft.unlink(missing_ok=True)
+        if len(contents) == 1 or not (isinstance(error, OSError) and error.errno in FULL):
+            raise
+        # A disk with little room may still hold one draft at a time, each of which takes the place of its file.
+        for file, data in contents.items():
+            replace_files({file: data}, fsync)
+
+
+def sync_files(descriptors: list[int]) -> None:
+    """Wait until the disk has all of some open files; at once, because a journaling file system then writes its journal once.
+
+    :raises OSError: if that fails for one of them
+    """
+    waiting = list(descriptors)
+    errors: list[OSError] = []
+
+    def work() -> None:
+        while True:
+            try:
+                datasync(waiting.pop())
+            except IndexError:
+                return
+            except OSError as error:
+                errors.append(error)
+
+    helpers = [threading.Thread(target=work) for _ in range(min(len(descriptors), SYNC_THREADS) - 1)]
+    started = []
+    for helper in helpers:
+        try:
+            helper.start()
+        except RuntimeError:  # no new threads: at the end of the interpreter, or at the limit of this user
+            break
+        started.append(helper)
+    work()
+    for helper in started:
+        helper.join()
+    if errors:
+        raise errors[0]

@@ -1,0 +1,329 @@
+"""The writing side of a trace: rows in memory, keys that must stay unique, what is told about the simulation.
+
+Kept apart from :class:`petdos_md.traces.trace.Trace` so that a forgotten Trace can still be flushed:
+
+>>> writer = Writer(path, store, flush_every=64, flush_interval_s=10.0, fsync=True)     # doctest: +SKIP
+>>> writer.append(sample)                                                               # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import time
+import weakref
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from datetime import datetime, timezone
+from importlib import metadata as packages
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..base.errors import TraceError
+from ..base.fixes import remedy
+from ..base.sample import ModelInfo, Sample
+from .keys import Keys
+from .schema import ARRAYS, SCHEMA, SCHEMA_VERSION
+from .store import Store
+
+logger = logging.getLogger(__name__)
+
+LOOK_UP_ROWS = 1 << 16
+MAX_REASONS = 32
+"""Refused frames are counted under at most so many reasons, further ones under "other"."""
+
+
+def new_attributes(engine: str, timestep_fs: float, metadata: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What is known of a simulation before there is a model; values are JSON-ready."""
+    return {
+        "engine": engine,
+        "timestep_fs": float(timestep_fs) if math.isfinite(timestep_fs) else None,
+        "metadata": dict(metadata or {}),
+    }
+
+
+def full_attributes(model: ModelInfo, known: Mapping[str, Any]) -> dict[str, Any]:
+    """All attributes of a trace that is made now."""
+    return {
+        "schema": SCHEMA,
+        "schema_version": SCHEMA_VERSION,
+        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "model": model.to_dict(),
+        "versions": _versions(),
+        **known,
+    }
+
+
+class Writer:
+    """Rows of one trace, on disk (``store``, None until it is made) and not there yet."""
+
+    def __init__(self, path: Path, store: Store | None, flush_every: int, flush_interval_s: float, fsync: bool) -> None:
+        self.path = path
+        self.store = store
+        self.attributes: dict[str, Any] = {}
+        self._flush_every = flush_every
+        self._flush_interval_s = flush_interval_s
+        self._fsync = fsync
+        self._process = os.getpid()
+        self._closed = False
+        self._unwritten: list[Sample] = []
+        self._start = 0  # the row that the first of them will be
+        self._flushed_s = 0.0
+        self._refused: dict[str, int] = {}
+        self._refused_last_step: dict[str, int] = {}
+        self._keys: Keys | None = None
+        self._model: ModelInfo | None = None
+        self._load()
+
+    # -- reading --------------------------------------------------------------------------------------------------
+
+    @property
+    def n_rows(self) -> int:
+        return (self.store.n_rows if self.store is not None else 0) + len(self._pending())
+
+    @property
+    def model(self) -> ModelInfo:
+        assert self._model is not None
+        return self._model
+
+    @property
+    def keys(self) -> Keys:
+        if self._keys is None:
+            keys = Keys(self._holds)
+            for replica, step in self._blocks_of_keys():
+                keys.add_rows(replica, step)
+            for sample in self._pending():
+                assert sample.step is not None
+                keys.add(sample.replica, sample.step)
+            self._keys = keys
+        return self._keys
+
+    def with_unwritten(self, name: str, written: np.ndarray) -> np.ndarray:
+        """A column, followed by the rows in memory; always an array of its own."""
+        pending = [getattr(sample, name) for sample in self._pending()]
+        return np.concatenate([written, np.array(pending, written.dtype)])
+
+    def read_psi(self, rows: np.ndarray) -> np.ndarray:
+        assert self.store is not None
+        n = self.store.n_rows
+        written = rows < n
+        if written.all():
+            return self.store.read("psi", rows)
+        out = np.empty((len(rows), self.store.n_psi), self.store.psi_dtype)
+        out[written] = self.store.read("psi", rows[written])
+        pending = self._pending()
+        for i in np.flatnonzero(~written):
+            out[i] = pending[int(rows[i]) - n].psi
+        return out
+
+    def refresh(self) -> None:
+        if self.store is not None and not self.store.locked:
+            self.store.reload()
+            self._load()
+
+    def current_attributes(self) -> dict[str, Any]:
+        """The attributes on disk with what is to be written over them."""
+        known = dict(self.store.attributes) if self.store is not None else {"refused": {}, "refused_last_step": {}}
+        for key in ("engine", "timestep_fs"):
+            known.setdefault(key, self.attributes.get(key))
+            if known[key] in (None, ""):
+                known[key] = self.attributes.get(key, known[key])
+        engine = self.attributes.get("engine")
+        if engine and engine not in str(known["engine"]).split(", "):
+            known["engine"] = f"{known['engine']}, {engine}"
+        known["metadata"] = {**known.get("metadata", {}), **self.attributes.get("metadata", {})}
+        known["refused"] = dict(self._refused)
+        known["refused_last_step"] = dict(self._refused_last_step)
+        known["n_refused"] = sum(self._refused.values())
+        return known
+
+    def check_attributes(self) -> None:
+        """Raise TraceError if the simulation that is to be written is not the one on disk."""
+        assert self.store is not None
+        ours, theirs = self.attributes, self.store.attributes
+        pairs = {"timestep_fs": (theirs["timestep_fs"], ours.get("timestep_fs"))}
+        for key, value in ours.get("metadata", {}).items():
+            pairs[key] = (theirs["metadata"].get(key), value)
+        for key, (there, here) in pairs.items():
+            if here is not None and there is not None and here != there:
+                raise TraceError(
+                    f"{self.path}: trace of another simulation: it has {key} = {there}, got {here}; write to another path"
+                )
+
+    # -- writing --------------------------------------------------------------------------------------------------
+
+    def check_usable(self) -> None:
+        if self._closed:
+            raise TraceError(f"{self.path}: the trace was closed; open it again to write")
+        if os.getpid() != self._process:
+            raise TraceError(f"{self.path}: opened before this process was forked; open it here to write")
+
+    def create(self, model: ModelInfo) -> None:
+        attributes = full_attributes(model, self.current_attributes())
+        try:
+            self.store = Store.create(self.path, attributes, model.n_psi, model.dtype, self._fsync)
+        except OSError as error:
+            raise TraceError(f"{self.path}: cannot make the trace: {error.strerror}; {remedy(error)}") from None
+        self._load()
+        if self.model.fingerprint != model.fingerprint:
+            raise TraceError(f"{self.path}: trace of another model, made just now; write to another path")
+
+    def append(self, sample: Sample) -> bool:
+        self._lock()
+        step = sample.step
+        if step is None:
+            last = self.keys.last(sample.replica)
+            step = 0 if last is None else last + 1
+        if self.keys.has(sample.replica, step):
+            return False
+        self._unwritten.append(sample if sample.step == step else replace(sample, step=step))
+        self.keys.add(sample.replica, step)
+        waited_s = time.monotonic() - self._flushed_s
+        if len(self._unwritten) >= self._flush_every or waited_s >= self._flush_interval_s:
+            self.flush()
+        return True
+
+    def refuse(self, reason: str, step: int | None, replica: int) -> bool:
+        if self.store is not None:
+            self._lock()
+        if step is not None:
+            if step <= self._refused_last_step.get(str(replica), step - 1):
+                return False
+            self._refused_last_step[str(replica)] = int(step)
+        if reason not in self._refused and len(self._refused) >= MAX_REASONS:
+            reason = "other"
+        self._refused[reason] = self._refused.get(reason, 0) + 1
+        return True
+
+    def flush(self) -> None:
+        if self.store is None or not self.store.locked:
+            return
+        pending = self._pending()
+        self._flushed_s = time.monotonic()
+        try:
+            if pending:
+                rows = {name: np.array([getattr(sample, name) for sample in pending]) for name in ARRAYS}
+                self.store.append(rows)
+                self._pending()
+            self.store.set_attributes(self.current_attributes())
+        except OSError as error:
+            kept = (
+                f"; {len(self._pending())} samples are kept in memory for the next flush, and taken again on resuming"
+            )
+            raise TraceError(f"{self.path}: cannot write: {error.strerror}; {remedy(error)}{kept}") from None
+
+    def rewind(self, step: int, replica: int | None) -> int:
+        self._lock()
+        self.flush()
+        assert self.store is not None
+        drop = self.store.read_all("step") > step
+        if replica is not None:
+            drop &= self.store.read_all("replica") == replica
+        try:
+            self.store.keep(~drop)
+        except OSError as error:
+            raise TraceError(f"{self.path}: cannot rewind: {error.strerror}; {remedy(error)} and try again") from None
+        finally:
+            self._start, self._keys = self.store.n_rows, None
+        return int(drop.sum())
+
+    def close(self) -> None:
+        if self._closed or os.getpid() != self._process:
+            return
+        self.flush()
+        if self.store is not None:
+            self.store.unlock()
+        self._closed = True
+
+    def finish_at_exit(self, owner: object) -> None:
+        """Close when ``owner`` is forgotten or the interpreter ends."""
+        weakref.finalize(owner, self._close_quietly)
+
+    # -- helpers --------------------------------------------------------------------------------------------------
+
+    def _close_quietly(self) -> None:
+        try:
+            self.close()
+        except TraceError as error:
+            logger.error("%s", error)
+
+    def _blocks_of_keys(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Replicas and steps on disk, some rows at a time."""
+        if self.store is not None:
+            for start in range(0, self.store.n_rows, LOOK_UP_ROWS):
+                rows = np.arange(start, min(start + LOOK_UP_ROWS, self.store.n_rows))
+                yield self.store.read("replica", rows), self.store.read("step", rows)
+
+    def _holds(self, replica: int, step: int) -> bool:
+        if any((sample.replica, sample.step) == (replica, step) for sample in self._pending()):
+            return True
+        return any(((r == replica) & (s == step)).any() for r, s in self._blocks_of_keys())
+
+    def _pending(self) -> list[Sample]:
+        # Told by the store's length rather than by the code's course: an interrupt between writing rows and
+        # forgetting them (Ctrl-C) must not write them twice.
+        if self._unwritten and self.store is not None:
+            done = self.store.n_rows - self._start
+            if done > 0:
+                self._unwritten, self._start = self._unwritten[done:], self._start + done
+        return self._unwritten
+
+    def _lock(self) -> None:
+        assert self.store is not None
+        if self.store.locked:
+            if not self._unwritten:
+                self._start = self.store.n_rows
+            return
+        try:
+            self.store.lock()
+            self._flushed_s = time.monotonic()
+        except OSError as error:
+            raise TraceError(f"{self.path}: cannot be written: {error.strerror}; {remedy(error)}") from None
+        try:
+            fingerprint = self.model.fingerprint
+            self._load()
+            if self.model.fingerprint != fingerprint:
+                raise TraceError(
+                    f"{self.path}: replaced by a trace of another model since it was opened; open it again"
+                )
+            self.check_attributes()
+        except TraceError:
+            self.store.unlock()
+            raise
+
+    def _load(self) -> None:
+        self._keys = None
+        if self.store is None:
+            return
+        attributes = self.store.attributes
+        try:
+            self._model = ModelInfo.from_dict(attributes["model"])
+            self._refused = {str(reason): int(count) for reason, count in attributes["refused"].items()}
+            self._refused_last_step = dict(attributes.get("refused_last_step", {}))
+            for key, kind in (("engine", str), ("timestep_fs", (int, float, type(None))), ("metadata", dict)):
+                if not isinstance(attributes[key], kind):
+                    raise TypeError(key)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise TraceError(
+                f"{self.path}: damaged or foreign trace: attributes are incomplete ({error}); restore it from a copy"
+            ) from None
+        model, store = self._model, self.store
+        if (model.n_psi, model.dtype) != (store.n_psi, store.psi_dtype):
+            raise TraceError(
+                f"{self.path}: damaged or foreign trace: rows of {store.n_psi} {store.psi_dtype} numbers for a model "
+                f"of {model.n_psi} {model.dtype}; restore it from a copy"
+            )
+        self._start = self.store.n_rows
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in ("petdos-md", "numpy", "torch", "zarr", "ase", "metatomic-torch"):
+        try:
+            found[name] = packages.version(name)
+        except packages.PackageNotFoundError:
+            found[name] = "not installed"
+    return found

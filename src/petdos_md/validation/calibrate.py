@@ -1,0 +1,288 @@
+"""An ensemble whose channels err together, fitted on a calibration split, for any folded model.
+
+Members drawn for each energy on its own are right in every channel and wrong in every integral: over the hundreds of channels of a
+band their errors cancel, which those of a model do not. Here members differ from the model by
+
+    D_k = diag(s) R^(1/2) X_k M^(1/2),   M = (F^T F + lambda)^-1,   X_k standard normal (n_channels, n_features),
+
+so that the covariance of two channels E, E' for a structure with last-layer features phi is s(E) s(E') R(E - E') phi^T M phi: the last
+factor is the variance of last-layer prediction rigidity (Bigi et al., Mach. Learn.: Sci. Technol. 5 (2024) 045018), R the
+correlation and s the size of the residuals of the calibration structures. lambda has the largest Gaussian likelihood, each
+structure being judged without itself. The mean of the members stays exactly the model.
+
+>>> report = calibrate_model("almgsi-lda", references, "calibrated.pt")        # doctest: +SKIP
+>>> print(report.text())                                                       # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from ase import Atoms
+from metatomic.torch import AtomisticModel, ModelCapabilities, ModelMetadata
+from scipy.linalg import toeplitz
+from scipy.ndimage import gaussian_filter1d
+
+from ..base.errors import ModelError, SettingError
+from ..models.files import find_model, load_file, readout_path
+from ..models.model import METADATA_KEY, DOSModel
+from ..models.readout import Readout
+from ..physics.networks import TARGETS, network_path
+from ..physics.targets import SMEARING_EV
+from .evaluation import MAX_SHIFT, evaluate_model
+from .metrics import align, shifted_target
+from .references import Reference
+
+FEWEST = 4
+"""Calibration structures needed: fewer do not tell the size of an error."""
+
+
+@dataclass(frozen=True)
+class CalibrationReport:
+    """What :func:`calibrate_model` wrote.
+
+    :param regularizer: lambda, relative to the mean of the diagonal of F^T F
+    :param before, after: root mean square z-scores on the calibration split, by name; None if there was no ensemble before
+    """
+
+    trunk: Path
+    n_structures: int
+    n_members: int
+    regularizer: float
+    before: dict[str, float] | None
+    after: dict[str, float]
+
+    def text(self) -> str:
+        """For people."""
+        lines = [
+            f"{self.trunk}: {self.n_members} members from {self.n_structures} structures, lambda {self.regularizer:.1e}",
+            "root mean square z-scores on the calibration split itself; judge by `petdos evaluate` on another one",
+        ]
+        for name, after in self.after.items():
+            before = "-" if self.before is None else f"{self.before[name]:.2f}"
+            lines.append(f"  {name.replace('_', ' '):<28} before {before:>6}   after {after:.2f}")
+        return "\n".join(lines)
+
+
+def calibrate_model(
+    model: str | os.PathLike[str],
+    references: Sequence[Reference],
+    output: str | os.PathLike[str],
+    *,
+    features_of: Sequence[Atoms] = (),
+    n_members: int = 64,
+    seed: int = 0,
+    electrons: dict[str, float] | None = None,
+    max_shift: int = MAX_SHIFT,
+    progress: Callable[[], None] | None = None,
+) -> CalibrationReport:
+    """Write a model with the same mean prediction and a new ensemble.
+
+    :param model: a folded model
+    :param references: the calibration split, which the model was not trained on
+    :param output: the trunk to write (``.pt``); readout and networks go beside it
+    :param features_of: training structures; what resembles them has small errors. Without them, only the calibration
+        structures tell what the model has seen
+    :param n_members: of the new ensemble, at least 4
+    :param progress: called after each structure
+    :raises ModelError: if the model is not folded, or the output does not end in ``.pt``
+    :raises SettingError: if there are fewer than 4 references or members, the seed is negative, or output is the model itself
+    """
+    source, output = find_model(os.fspath(model)), Path(output)
+    loaded = DOSModel.load(source, "cpu", electrons=electrons)
+    if loaded.info.kind != "folded":
+        raise ModelError(
+            f"{source}: is not folded, so its members cannot be replaced; run `petdos export` on its checkpoint"
+        )
+    if output.suffix != ".pt":
+        raise ModelError(f"{output}: the name of a model must end in .pt")
+    if output.resolve() == source.resolve():
+        raise SettingError(f"{output}: is the model itself; give another -o")
+    if len(references) < FEWEST or n_members < FEWEST:
+        raise SettingError(
+            f"got {len(references)} references and {n_members} members, expected at least {FEWEST} of each"
+        )
+    if seed < 0:
+        raise SettingError(f"got the seed {seed}, expected a number >= 0")
+    n_features = loaded.readout.n_psi - 2
+    features, residuals = np.empty((len(references), n_features)), np.empty((len(references), loaded.grid.n))
+    for i, reference in enumerate(references):
+        sample = loaded.evaluate(reference.atoms)
+        features[i], dos = sample.psi[:n_features], loaded.dos(sample)
+        best = align(reference.target, dos, loaded.grid.step, max_shift)
+        residuals[i] = shifted_target(reference.target, best.shift) - dos
+        if progress is not None:
+            progress()
+    seen = []
+    for atoms in features_of:
+        seen.append(loaded.evaluate(atoms).psi[:n_features] / len(atoms))
+        if progress is not None:
+            progress()
+    sizes = np.array([len(r.atoms) for r in references])
+    fit = fit_covariance(features, residuals, sizes, loaded.grid.step, np.array(seen) if seen else None)
+    deviations = draw_members(fit, n_members, seed)
+    _write(source, output, loaded, deviations)
+    calibrated = DOSModel.load(output, "cpu", electrons=electrons)
+    before = _spreads(loaded, references, max_shift) if loaded.n_members > 1 else None
+    return CalibrationReport(
+        output, len(references), n_members, fit.regularizer, before, _spreads(calibrated, references, max_shift)
+    )
+
+
+@dataclass(frozen=True)
+class Covariance:
+    """The model of the errors: covariance of channels c, c' for features phi is s_c s_c' R_cc' phi^T M phi.
+
+    :param scale: s, ``(n_channels,)``
+    :param correlation_root: ``(n_channels, rank)``, R = root root^T
+    :param feature_root: ``(n_features, n_features)``, M = root root^T
+    :param regularizer: lambda, relative to the mean diagonal of F^T F
+    """
+
+    scale: np.ndarray
+    correlation_root: np.ndarray
+    feature_root: np.ndarray
+    regularizer: float
+
+
+def fit_covariance(
+    features: np.ndarray, residuals: np.ndarray, n_atoms: np.ndarray, step: float, seen: np.ndarray | None = None
+) -> Covariance:
+    """Fit the errors of a calibration split.
+
+    :param features: ``(n, n_features)`` of whole structures
+    :param residuals: ``(n, n_channels)`` reference minus prediction, states/eV, NaN where undefined
+    :param n_atoms: ``(n,)``
+    :param step: of the energies, eV
+    :param seen: ``(m, n_features)`` per atom, of training structures
+    """
+    per_atom = features / n_atoms[:, None]
+    known = per_atom if seen is None else seen
+    values, vectors = np.linalg.eigh(known.T @ known)
+    mean = float(values.clip(0).mean())
+    projected, own = features @ vectors, per_atom @ vectors
+    best = (-np.inf, 0.0, np.zeros(len(features)))
+    for ratio in np.logspace(-8, 1, 37):
+        inverse = 1.0 / (values.clip(0) + ratio * mean)
+        variance = (projected**2) @ inverse
+        if seen is None:
+            # Sherman and Morrison: the covariance of the others follows from that of all.
+            leverage = (own**2) @ inverse
+            variance = variance / np.maximum(1.0 - leverage, 1e-9)
+        deviation = np.sqrt(variance)
+        scale = _scale(residuals, deviation, step)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            terms = -0.5 * (residuals / (deviation[:, None] * scale)) ** 2 - np.log(deviation[:, None] * scale)
+        likelihood = float(np.nanmean(terms))
+        if likelihood > best[0]:
+            best = likelihood, float(ratio), deviation
+    _, ratio, deviation = best
+    scale = _scale(residuals, deviation, step)
+    standard = residuals / (deviation[:, None] * scale)
+    root = correlation_root(autocorrelation(standard))
+    feature_root = vectors / np.sqrt(values.clip(0) + ratio * mean)
+    return Covariance(scale, root, feature_root, ratio)
+
+
+def draw_members(fit: Covariance, n_members: int, seed: int = 0) -> torch.Tensor:
+    """Deviations of members from their mean, ``(n_members, n_channels, n_features)`` float32, their mean exactly zero."""
+    rng = np.random.default_rng(seed)
+    shape = fit.correlation_root.shape[1], fit.feature_root.shape[0]
+    result = torch.empty(n_members, len(fit.scale), shape[1])
+    left = fit.scale[:, None] * fit.correlation_root
+    for member in range(n_members):
+        result[member] = torch.from_numpy(left @ rng.standard_normal(shape) @ fit.feature_root.T)
+    # n - 1 in the spread: taking the mean away leaves the standard deviation over members as it should be.
+    return result - result.mean(dim=0)
+
+
+def autocorrelation(standard: np.ndarray) -> np.ndarray:
+    """Correlation of two channels by their distance, from all pairs that are both defined; ``(n_channels,)``, first 1."""
+    n = standard.shape[1]
+    defined = np.isfinite(standard)
+    power = np.abs(np.fft.rfft(np.where(defined, standard, 0.0), 2 * n, axis=1)) ** 2
+    pairs = np.abs(np.fft.rfft(defined.astype(float), 2 * n, axis=1)) ** 2
+    sums, numbers = np.fft.irfft(power.sum(axis=0))[:n], np.fft.irfft(pairs.sum(axis=0))[:n]
+    correlation = np.where(numbers > 0.5, sums / np.maximum(numbers, 1.0), 0.0)
+    return correlation / correlation[0]
+
+
+def correlation_root(correlation: np.ndarray) -> np.ndarray:
+    """R^(1/2) of the nearest stationary correlation matrix, ``(n_channels, rank)``."""
+    values, vectors = np.linalg.eigh(toeplitz(correlation))
+    keep = values > 1e-6 * values.max()
+    root = vectors[:, keep] * np.sqrt(values[keep])
+    return root / np.linalg.norm(root, axis=1, keepdims=True)
+
+
+def _scale(residuals: np.ndarray, deviation: np.ndarray, step: float) -> np.ndarray:
+    """Size of the errors in units of ``deviation`` per channel; channels that nothing defines take that of the nearest one."""
+    ratio = residuals / deviation[:, None]
+    defined = np.isfinite(ratio)
+    # A target vanishes below its bands: what counts there is how far predictions are from zero, and that is defined, too.
+    count = gaussian_filter1d(defined.sum(axis=0).astype(float), SMEARING_EV / step)
+    total = gaussian_filter1d(np.where(defined, ratio**2, 0.0).sum(axis=0), SMEARING_EV / step)
+    known = np.flatnonzero(defined.any(axis=0))
+    scale = np.sqrt(total / np.maximum(count, 1e-12))
+    nearest = known[np.abs(np.arange(len(scale))[:, None] - known[None, [0, -1]]).argmin(axis=1) * (len(known) - 1)]
+    scale = np.where(defined.any(axis=0), scale, scale[nearest])
+    return np.maximum(scale, 1e-6 * scale.max())
+
+
+def _write(source: Path, output: Path, model: DOSModel, deviations: torch.Tensor) -> None:
+    """Trunk, readout and networks of the calibrated model."""
+    from ..models.export import beside
+
+    old = model.readout
+    digest = hashlib.sha256(model.info.fingerprint.encode())
+    for member in deviations:
+        digest.update(member.contiguous().numpy().tobytes())
+    fingerprint = digest.hexdigest()
+    stored = load_file(source)
+    metadata = stored.metadata()
+    record = json.loads(metadata.extra[METADATA_KEY])
+    record |= {"name": output.stem, "fingerprint": fingerprint, "n_members": len(deviations)}
+    new = ModelMetadata(
+        name=output.stem,
+        description=metadata.description,
+        authors=list(metadata.authors),
+        references=dict(metadata.references),
+        extra={**metadata.extra, METADATA_KEY: json.dumps(record)},
+    )
+    old_capabilities = stored.capabilities()
+    capabilities = ModelCapabilities(
+        # metatomic renamed this one and warns of the old name whenever a file is loaded.
+        outputs={name: value for name, value in old_capabilities.outputs.items() if name != "features"},
+        atomic_types=old_capabilities.atomic_types,
+        interaction_range=old_capabilities.interaction_range,
+        length_unit=old_capabilities.length_unit,
+        supported_devices=old_capabilities.supported_devices,
+        dtype=old_capabilities.dtype,
+    )
+    with beside(output) as partial:
+        AtomisticModel(stored.module, new, capabilities).save(str(partial))
+        ancestors = (model.info.fingerprint, *old.ancestors)
+        weights = old.mean_weights
+        if torch.equal(weights.to(torch.float32).to(weights.dtype), weights):
+            weights = weights.to(torch.float32)
+        Readout.save(readout_path(partial), old.grid, weights, deviations, fingerprint, ancestors)
+        shutil.copymode(partial, readout_path(partial))
+        os.replace(readout_path(partial), readout_path(output))
+        os.replace(partial, output)
+    for target in TARGETS:
+        if network_path(source, target).is_file():
+            shutil.copyfile(network_path(source, target), network_path(output, target))
+
+
+def _spreads(model: DOSModel, references: Sequence[Reference], max_shift: int) -> dict[str, float]:
+    result = evaluate_model(model, references, max_shift=max_shift, symmetry=False).summary()
+    spreads = {"channels_(median)": result["channel_z_spread"]}
+    return spreads | {name: integral["z_spread"] for name, integral in result["integrals"].items()}

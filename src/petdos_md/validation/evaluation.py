@@ -1,0 +1,325 @@
+"""How good a DOS model is, and whether its errors tell the truth: against reference structures, per subset.
+
+>>> result = evaluate_model(model, read_references("test.xyz.xz", model))     # doctest: +SKIP
+>>> print(format_evaluation(result))                                          # doctest: +SKIP
+
+- DOS: error after the best rigid shift (Eqs. 8 and 9 of the PET-MAD-DOS article, DOI 10.1039/D5DD00557D);
+- symmetry: scatter over 38 rotations (Eq. 10), PET being invariant only by training;
+- calibration: z = (reference - mean of the members) / their standard deviation, in every channel and for what is integrated from
+  the DOS: the number of states N(E) below the Fermi level, E_F, mu and C_el. Members are taken through each derivation as a
+  whole. If the spread of the members is the error, z has a root mean square (``z_spread``) of 1, and 68.3 and 95.4 % of the
+  references lie within one and two standard deviations. Levels are compared after the best shift, the zero having no meaning.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ..base.constants import BOLTZMANN_EV
+from ..base.errors import SettingError
+from ..models.model import DOSModel
+from ..physics import thermo
+from .metrics import align, chance_interval, rotated, rotations, shifted_target, symmetry_error, z_scores
+from .references import Reference
+
+TEMPERATURES_K = (300.0, 1000.0, 3000.0)
+"""Temperatures of mu and C_el."""
+MAX_SHIFT = 200
+"""Channels by which the axes of model and reference may differ, as chi in Eqs. 3 and 4."""
+Z_WANTED = (0.7, 1.4)
+"""Root mean square z-scores between which errors count as calibrated."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One structure. Levels are on the axis of the model, extensive numbers per atom.
+
+    :param error: Eq. 8, eV^-0.5 electrons^-1 state
+    :param symmetry: Eq. 10, same unit; NaN if it was not asked for
+    :param shift_eV: by which the model's axis lies higher than that of the reference
+    :param dos, target: ``(n_channels,)`` states/eV, the latter moved onto the axis of the model
+    :param z: ``(n_channels,)`` z-scores of the channels, NaN where the target is undefined or there is no ensemble
+    :param integrals: name -> (reference, mean of members or prediction, their standard deviation or NaN)
+    """
+
+    subset: str
+    n_atoms: int
+    n_electrons: float
+    error: float
+    symmetry: float
+    shift_eV: float
+    fermi_level: float
+    dos: np.ndarray = field(repr=False)
+    target: np.ndarray = field(repr=False)
+    z: np.ndarray = field(repr=False)
+    integrals: dict[str, tuple[float, float, float]]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """All structures of a data set.
+
+    :param units: of the integrals
+    """
+
+    model: str
+    fingerprint: str
+    n_members: int
+    energies: np.ndarray = field(repr=False)
+    comparisons: list[Comparison] = field(repr=False)
+    units: dict[str, str]
+
+    def of(self, subset: str | None) -> list[Comparison]:
+        """Comparisons of a subset, all if None."""
+        return [c for c in self.comparisons if subset is None or c.subset == subset]
+
+    @property
+    def subsets(self) -> list[str]:
+        """Names of the subsets, sorted."""
+        return sorted({c.subset for c in self.comparisons})
+
+    def channel_spread(self, subset: str | None = None, fewest: float = 0.5) -> np.ndarray:
+        """Root mean square z-score of each channel, ``(n_channels,)``.
+
+        NaN where fewer than the fraction ``fewest`` of the structures define the target.
+        """
+        return self._channels(subset, fewest)[0]
+
+    def _channels(self, subset: str | None, fewest: float = 0.5) -> tuple[np.ndarray, np.ndarray]:
+        """Root mean square z-score of each channel, and how many structures define it."""
+        z = np.array([c.z for c in self.of(subset)])
+        count = np.isfinite(z).sum(axis=0)
+        total = np.where(np.isfinite(z), z, 0.0)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            spread = np.sqrt((total**2).sum(axis=0) / count)
+        return np.where((count > 0) & (count >= fewest * len(z)), spread, np.nan), count
+
+    def integral(self, name: str, subset: str | None = None) -> dict[str, float]:
+        """Errors of an integral and how well they were foretold.
+
+        :returns: ``mae``, ``rmse``, ``bias`` (in its unit), ``mean`` of the reference, ``std`` (root mean square of the members'
+            standard deviation), ``z_spread``, ``z_mean``, ``within_1``, ``within_2`` (fractions)
+        """
+        rows = np.array([c.integrals[name] for c in self.of(subset)])
+        error = rows[:, 1] - rows[:, 0]
+        with np.errstate(invalid="ignore", divide="ignore"):
+            z = error / rows[:, 2]
+        known = np.isfinite(z)
+
+        def of_z(function: Callable[[np.ndarray], Any]) -> float:
+            return float(function(z[known])) if known.any() else float("nan")
+
+        return {
+            "mean": float(rows[:, 0].mean()),
+            "mae": float(np.abs(error).mean()),
+            "rmse": float(np.sqrt((error**2).mean())),
+            "bias": float(error.mean()),
+            "std": float(np.sqrt((rows[:, 2] ** 2).mean())),
+            "z_spread": of_z(lambda z: np.sqrt((z**2).mean())),
+            "z_mean": of_z(np.mean),
+            "within_1": of_z(lambda z: (np.abs(z) <= 1).mean()),
+            "within_2": of_z(lambda z: (np.abs(z) <= 2).mean()),
+        }
+
+    def summary(self, subset: str | None = None) -> dict[str, Any]:
+        """Numbers for one subset (all structures if None), ready for JSON but for NaN."""
+        found = self.of(subset)
+        errors = np.array([c.error for c in found])
+        spread, count = self._channels(subset)
+        known = spread[np.isfinite(spread)]
+        chance, by_chance = [float("nan")] * 2, float("nan")
+        if len(known):
+            chance = [float(x) for x in chance_interval(len(found), self.n_members)]
+            low, high = chance_interval(count[np.isfinite(spread)], self.n_members)
+            by_chance = float(((known >= low) & (known <= high)).mean())
+        symmetry = np.array([c.symmetry for c in found])
+        shifts = np.array([c.shift_eV for c in found])
+        z = np.concatenate([c.z[np.isfinite(c.z)] for c in found])
+        return {
+            "structures": len(found),
+            "dos_rmse": float(np.sqrt((errors**2).mean())),
+            "dos_median": float(np.median(errors)),
+            "dos_worst": float(errors.max()),
+            "symmetry_error": float(np.sqrt((symmetry**2).mean())),
+            "shift_mean_eV": float(shifts.mean()),
+            "shift_std_eV": float(shifts.std()),
+            "channel_z_spread": float(np.median(known)) if len(known) else float("nan"),
+            "channel_z_spread_5_95": [float(x) for x in np.percentile(known, [5, 95])]
+            if len(known)
+            else [float("nan")] * 2,
+            "channel_z_chance_99": chance,
+            "channels_wanted": float(((known >= Z_WANTED[0]) & (known <= Z_WANTED[1])).mean())
+            if len(known)
+            else float("nan"),
+            "channels_within_chance": by_chance,
+            "channel_within_1": float((np.abs(z) <= 1).mean()) if len(z) else float("nan"),
+            "channel_within_2": float((np.abs(z) <= 2).mean()) if len(z) else float("nan"),
+            "integrals": {name: self.integral(name, subset) for name in self.units},
+        }
+
+
+def evaluate_model(
+    model: DOSModel,
+    references: Sequence[Reference],
+    *,
+    temperatures_K: Sequence[float] = TEMPERATURES_K,
+    max_shift: int = MAX_SHIFT,
+    symmetry: bool = True,
+    progress: Callable[[], None] | None = None,
+) -> Evaluation:
+    """Compare a model with references.
+
+    :param temperatures_K: of mu and C_el
+    :param max_shift: channels by which a target may be moved onto the axis of the model
+    :param symmetry: whether to evaluate 38 rotated copies of each structure
+    :param progress: called after each structure
+    :raises SettingError: if there are no references, or a temperature is not positive
+    :raises ChemicalPotentialError: if a target ends below its Fermi level
+    """
+    if not references:
+        raise SettingError("there are no references, expected at least one")
+    bad = [t for t in temperatures_K if not 0 < t < np.inf]
+    if bad:
+        raise SettingError(f"got a temperature of {bad[0]:g} K, expected positive ones for mu and C_el")
+    comparisons = []
+    for reference in references:
+        comparisons.append(compare(model, reference, temperatures_K, max_shift, symmetry))
+        if progress is not None:
+            progress()
+    units = {"states_below_fermi": "1/atom", "fermi_level": "eV"}
+    for t in temperatures_K:
+        units[f"chemical_potential_{t:g}K"] = "eV"
+        units[f"heat_capacity_{t:g}K"] = "k_B/atom"
+    return Evaluation(model.info.name, model.info.fingerprint, model.n_members, model.grid.energies, comparisons, units)
+
+
+def compare(
+    model: DOSModel,
+    reference: Reference,
+    temperatures_K: Sequence[float] = TEMPERATURES_K,
+    max_shift: int = MAX_SHIFT,
+    symmetry: bool = True,
+) -> Comparison:
+    """Compare a model with one reference, see :func:`evaluate_model`."""
+    grid, atoms, n_electrons = model.grid, reference.atoms, reference.n_electrons
+    sample = model.evaluate(atoms)
+    dos = model.dos(sample)
+    members = model.dos_members(sample) if model.n_members > 1 else dos[None]
+    best = align(reference.target, dos, grid.step, max_shift)
+    target = shifted_target(reference.target, best.shift)
+    scatter = float("nan")
+    if symmetry:
+        turned = model.evaluate([rotated(atoms, rotation) for rotation in rotations()])
+        scatter = symmetry_error(np.stack([model.dos(s) for s in turned]), n_electrons, grid.step)
+    offset = (best.refined - best.shift) * grid.step  # what a shift by whole channels leaves
+    integrals = _integrals(grid.energies, target, members, n_electrons, len(atoms), temperatures_K, offset)
+    z = z_scores(target, members) if len(members) > 1 else np.full(grid.n, np.nan)
+    return Comparison(
+        subset=reference.subset,
+        n_atoms=len(atoms),
+        n_electrons=n_electrons,
+        error=float(np.sqrt(best.squared_error) / n_electrons),
+        symmetry=scatter,
+        shift_eV=best.refined * grid.step,
+        fermi_level=integrals["fermi_level"][1],
+        dos=dos,
+        target=target,
+        z=z,
+        integrals=integrals,
+    )
+
+
+def format_evaluation(result: Evaluation) -> str:
+    """Tables in Markdown: the data set, its subsets, and the calibration of integrals."""
+    total = result.summary()
+    low, high = Z_WANTED
+    lines = [
+        f"{result.model}: {total['structures']} structures, {result.n_members} members",
+        "",
+        "| subset | structures | DOS RMSE | median | worst | symmetry error | z of channels | z of N(E_F) |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for subset in [None, *(result.subsets if len(result.subsets) > 1 else [])]:
+        s = total if subset is None else result.summary(subset)
+        z = s["integrals"]["states_below_fermi"]["z_spread"]
+        lines.append(
+            f"| {'all' if subset is None else subset} | {s['structures']} | {s['dos_rmse']:.4f} | {s['dos_median']:.4f} | "
+            f"{s['dos_worst']:.4f} | {_number(s['symmetry_error'])} | {_number(s['channel_z_spread'])} | {_number(z)} |"
+        )
+    lines += [
+        "",
+        "Errors of the DOS in eV^-0.5 electrons^-1 state, after the best rigid shift (Eqs. 8-10); z: root mean square of (reference - "
+        f"prediction) / model error, 1 if the model error is right, {low:g} to {high:g} wanted.",
+        "",
+        "| integral | unit | mean | MAE | RMSE | bias | model error | z | within 1 and 2 sigma |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for name, unit in result.units.items():
+        s = total["integrals"][name]
+        numbers = " | ".join(f"{s[key]:.4g}" for key in ("mean", "mae", "rmse", "bias"))
+        lines.append(
+            f"| {name.replace('_', ' ')} | {unit} | {numbers} | {_number(s['std'])} | {_number(s['z_spread'])} | "
+            f"{_percent(s['within_1'])}, {_percent(s['within_2'])} |"
+        )
+    (p5, p95), (least, most) = total["channel_z_spread_5_95"], total["channel_z_chance_99"]
+    lines += [
+        "",
+        "| z of the channels | |",
+        "|---|---|",
+        f"| median | {_number(total['channel_z_spread'])} |",
+        f"| 5 to 95 % of the channels | {_number(p5)} to {_number(p95)} |",
+        f"| by chance alone, 99 % ({total['structures']} structures, {result.n_members} members) | {_number(least)} to {_number(most)} |",
+        f"| channels within {low:g} to {high:g} | {_percent(total['channels_wanted'])} |",
+        f"| channels within chance | {_percent(total['channels_within_chance'])} |",
+        f"| references within 1 and 2 sigma (68 %, 95 % wanted) | {_percent(total['channel_within_1'])}, {_percent(total['channel_within_2'])} |",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _integrals(
+    energies: np.ndarray,
+    target: np.ndarray,
+    members: np.ndarray,
+    n_electrons: float,
+    n_atoms: int,
+    temperatures_K: Sequence[float],
+    offset_eV: float,
+) -> dict[str, tuple[float, float, float]]:
+    """Name -> (reference, mean over members, standard deviation over members)."""
+    defined = np.isfinite(target)
+    e, both = energies[defined], np.concatenate([target[None, defined], members[:, defined]])
+    # Members and reference end at the same energy, so that what lies above is missing from both.
+    levels = thermo.fermi_level(e, both, n_electrons)
+    step = (energies[-1] - energies[0]) / (len(energies) - 1)
+    counts = np.concatenate(
+        [np.zeros((len(both), 1)), np.cumsum((both[:, 1:] + both[:, :-1]) / 2, axis=1) * step], axis=1
+    )
+    # At the Fermi level of the prediction: there the count of the reference differs from the electrons, as that of members does.
+    at = float(levels[1:].mean())
+    below = np.array([np.interp(at, e, c) for c in counts])
+    below[0] = np.interp(at - offset_eV, e, counts[0])
+    found = {"states_below_fermi": below / n_atoms, "fermi_level": levels.copy()}
+    for t in temperatures_K:
+        mu = thermo.chemical_potential(e, both, n_electrons, t)
+        found[f"chemical_potential_{t:g}K"] = mu.copy()
+        heat = thermo.heat_capacity(e, both, n_electrons, t, mu=mu)
+        found[f"heat_capacity_{t:g}K"] = heat / (BOLTZMANN_EV * n_atoms)
+    result = {}
+    for name, values in found.items():
+        if name.startswith(("fermi", "chemical")):
+            values[0] += offset_eV
+        several = len(values) > 2
+        result[name] = float(values[0]), float(values[1:].mean()), float(values[1:].std(ddof=1)) if several else np.nan
+    return result
+
+
+def _number(x: float) -> str:
+    return "-" if np.isnan(x) else f"{x:.4f}" if x < 0.1 else f"{x:.2f}"
+
+
+def _percent(x: float) -> str:
+    return "-" if np.isnan(x) else f"{100 * x:.0f} %"

@@ -1,0 +1,94 @@
+"""Levels of frames by three roads against loops over frames and members."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers.synthetic import GRID, N_ATOMS, N_ELECTRONS, N_MEMBERS, readout, samples, write
+from physics.test_denoise import brute_force, random_network
+
+from petdos_md.analysis.levels import band_gap, frame_levels
+from petdos_md.analysis.statistics import standard_error
+from petdos_md.analysis.weights import FrameWeights
+from petdos_md.base.errors import SettingError
+from petdos_md.physics import thermo
+from petdos_md.physics.denoise import states_below
+
+E = GRID.energies
+
+
+def width_below(energies: np.ndarray, dos: np.ndarray, level: float, limit: float) -> float:
+    """Width of the interval around a level with a DOS of at most the limit, by walking in steps of 1e-5 eV."""
+    x = np.arange(energies[0], energies[-1], 1e-5)
+    above = x[np.interp(x, energies, dos) > limit]
+    here = int(np.searchsorted(above, level))
+    if float(np.interp(level, energies, dos)) > limit:
+        return 0.0
+    low, high = above[here - 1] if here else energies[0], above[here] if here < len(above) else energies[-1]
+    return float(high - low)
+
+
+def test_three_roads_equal_loops(tmp_path: Path) -> None:
+    frames = samples(12, seed=1, temperature_K=700.0) + samples(9, seed=2, temperature_K=300.0, replica=1)
+    trace = write(tmp_path / "a.zarr", frames)
+    networks = {t: random_network(t, seed=i, level=-0.2) for i, t in enumerate(("fermi_level", "gap"))}
+    data = frame_levels(trace, readout(), networks=networks)
+    assert data["frame_temperature"].values.tolist() == [300.0] * 9 + [700.0] * 12
+    ordered = frames[12:] + frames[:12]
+    brute = {name: np.empty((21, N_MEMBERS)) for name in data.data_vars if "_mean" not in str(name)}
+    for i, sample in enumerate(ordered):
+        for k, dos in enumerate(readout().members(sample.psi)):
+            level = float(networks["fermi_level"](dos, N_ATOMS))
+            clean = brute_force(dos, level, N_ELECTRONS, N_ATOMS)
+            brute["fermi_level_network"][i, k] = level
+            brute["gap_network"][i, k] = float(networks["gap"](dos, N_ATOMS))
+            for road, g in (("raw", dos), ("denoised", clean)):
+                found = float(thermo.fermi_level(E, g, N_ELECTRONS))
+                at = float(np.interp(found, E, g))
+                brute[f"fermi_level_{road}"][i, k] = found
+                brute[f"dos_at_fermi_level_{road}"][i, k] = at
+                brute[f"gap_{road}"][i, k] = width_below(E, g, found, 0.1 * N_ATOMS)
+    for name in ("fermi_level_network", "gap_network", "fermi_level_raw", "fermi_level_denoised", "gap_denoised",
+                 "dos_at_fermi_level_raw", "dos_at_fermi_level_denoised"):  # fmt: skip
+        expected = brute[name]
+        np.testing.assert_allclose(data[name], expected.mean(axis=1), rtol=1e-4, atol=2e-5, err_msg=name)
+        np.testing.assert_allclose(
+            data[f"{name}_model_std"], expected.std(axis=1, ddof=1), rtol=1e-3, atol=2e-5, err_msg=name
+        )
+        w = np.array([s.weight for s in ordered])
+        for t, rows in ((0, slice(0, 9)), (1, slice(9, 21))):
+            of_members = w[rows] @ expected[rows] / w[rows].sum()
+            assert float(data[f"{name}_mean"][t]) == pytest.approx(of_members.mean(), rel=1e-4, abs=2e-5)
+            assert float(data[f"{name}_mean_model_std"][t]) == pytest.approx(of_members.std(ddof=1), rel=1e-3, abs=2e-5)
+            error = standard_error(expected[rows].mean(axis=1), w[rows]).error
+            assert float(data[f"{name}_mean_sampling_err"][t]) == pytest.approx(
+                float(error), rel=2e-3, abs=2e-6, nan_ok=True
+            )
+    assert np.isnan(data["dos_at_fermi_level_network"]).all()  # there is no such network
+    assert data.attrs["networks"] == ["fermi_level: random fermi_level", "gap: random gap"]
+
+
+def test_gap_of_known_edges() -> None:
+    """A gap between straight edges that cross the threshold where a line says."""
+    energies = np.linspace(-10, 10, 401)
+    dos = np.interp(energies, [-6, -5, -1, 0, 2, 4, 8, 9], [0, 2, 2, 0, 0, 2, 2, 0])
+    filled = np.trapezoid(dos[energies <= 1], energies[energies <= 1])
+    # 0.1 states/eV/atom for 4 atoms: crossed 0.2 eV below 0 and 0.4 eV above 2
+    assert float(band_gap(energies, dos, filled, 4)) == pytest.approx(2.0 + 0.2 + 0.4, abs=1e-9)
+    assert float(band_gap(energies, dos, filled - 4.0, 4)) == 0.0
+
+
+def test_bad_input(tmp_path: Path) -> None:
+    trace = write(tmp_path / "a.zarr", samples(3, seed=1, temperature_K=300.0))
+    high = float(states_below(E, readout().members(trace[0].psi).mean(axis=0)[None], np.array([11.4]))[0])
+    with pytest.raises(SettingError, match=r"grid ends at 12\.00 eV, less than 1 eV above the Fermi level 11\.\d+ eV"):
+        frame_levels(trace, readout(), n_electrons=high)
+    with pytest.raises(SettingError, match="got the road 'high', expected some of raw, denoised, network"):
+        frame_levels(trace, readout(), roads=("high",))
+    with pytest.raises(SettingError, match="no networks lie beside the model"):
+        frame_levels(trace, readout(), roads=("network",))
+    zero = FrameWeights({(0, 10 * i): 0.0 for i in range(3)})
+    with pytest.raises(SettingError, match="all weights at 300 K are zero"):
+        frame_levels(trace, readout(), weights=zero)

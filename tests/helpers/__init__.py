@@ -1,0 +1,1 @@
+"""What several tests share: models, traces, densities of states, runs of engines."""

@@ -1,0 +1,143 @@
+"""Fermi level and chemical potential in gaps, clean and with ripples below zero, against brute force."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from helpers.densities import CASES, STEP, constant, gapped, rough, two_levels
+
+from petdos_md.base.constants import BOLTZMANN_EV
+from petdos_md.base.errors import ChemicalPotentialError
+from petdos_md.physics import thermo
+
+
+def test_chemical_potential_in_a_gap_is_that_of_boltzmann_tails():
+    energies, dos, n_electrons, _ = two_levels()
+    # 2 and 3 states, one triangle each: mu = (E_v + E_c)/2 + kT/2 ln(2/3) for kT << gap, whatever the triangles' width
+    T = np.array([5.0, 20.0, 60.0, 150.0, 400.0])
+    expected = -0.25 + BOLTZMANN_EV * T / 2 * np.log(2 / 3)
+    np.testing.assert_allclose(thermo.chemical_potential(energies, dos, n_electrons, T), expected, rtol=1e-8)
+    assert thermo.fermi_level(energies, dos, n_electrons) == pytest.approx(-0.25, abs=1e-14)
+    # Rounding of the electron number is not doping.
+    for residue in (1e-15, -1e-13, 9e-11, -9e-11):
+        noisy = thermo.chemical_potential(energies, dos, n_electrons * (1 + residue), T)
+        np.testing.assert_allclose(noisy, expected, rtol=1e-8)
+    # A real excess is: mu then sits at the band.
+    assert thermo.chemical_potential(energies, dos, n_electrons * (1 + 1e-8), 20.0) > 0.4
+    assert thermo.chemical_potential(energies, dos, n_electrons * (1 - 1e-8), 20.0) < -0.9
+
+
+def test_fermi_level_is_the_limit_of_the_chemical_potential():
+    for name, case in CASES.items():
+        energies, dos, n_electrons, _ = case()
+        level = thermo.fermi_level(energies, dos, n_electrons)
+        mu = thermo.chemical_potential(energies, dos, n_electrons, 1.0)
+        assert mu == pytest.approx(float(level), abs=3 * BOLTZMANN_EV), name
+        below = np.interp(level, energies, np.concatenate([[0], np.cumsum(dos[1:] + dos[:-1]) * STEP / 2]))
+        assert below == pytest.approx(n_electrons, abs=STEP * np.abs(np.diff(dos)).max() / 8), name
+        assert thermo.dos_at_fermi_level(energies, dos, n_electrons) == pytest.approx(
+            np.interp(level, energies, dos), abs=1e-12
+        )
+
+
+def rippled(amplitude: float, seed: int) -> tuple:
+    """A gap with ripples and the number of electrons of the clean valence band."""
+    energies, dos, n_electrons, _ = gapped()
+    ripples = np.random.default_rng(seed).normal(size=len(energies))
+    return energies, dos + amplitude * ripples * (np.abs(energies - 0.05) < 0.6), n_electrons
+
+
+def rising_roots(energies, dos, n_electrons, T) -> np.ndarray:
+    mu = np.arange(-1.5, 1.5, 0.0005)
+    excess = thermo.electron_number(energies, dos, mu, T) - n_electrons
+    return mu[:-1][(excess[:-1] < 0) & (excess[1:] >= 0)] + 0.00025
+
+
+@pytest.mark.parametrize("T", [30.0, 300.0, 2000.0])
+@pytest.mark.parametrize("amplitude", [1e-6, 1e-3, 0.03])
+def test_root_in_a_rippled_gap_is_the_stable_one_reached_from_the_fermi_level(amplitude, T):
+    several = 0
+    for seed in range(12):
+        energies, dos, n_electrons = rippled(amplitude, seed)
+        mu = float(thermo.chemical_potential(energies, dos, n_electrons, T))
+        assert thermo.electron_number(energies, dos, mu, T) == pytest.approx(n_electrons, rel=1e-12)
+        level = float(thermo.fermi_level(energies, dos, n_electrons))
+        roots = rising_roots(energies, dos, n_electrons, T)
+        several += len(roots) > 1
+        assert np.abs(roots - mu).min() < 0.001
+        at_level = float(thermo.electron_number(energies, dos, level, T)) - n_electrons
+        walk = roots[roots >= level - 0.001].min() if at_level < 0 else roots[roots <= level + 0.001].max()
+        assert mu == pytest.approx(walk, abs=0.001)
+        K0, _, K2 = thermo.moments(energies, dos, n_electrons, T)
+        assert K0 >= 0
+        C = float(thermo.heat_capacity(energies, dos, n_electrons, T))
+        assert 0 <= C <= max(K2 / T, 0)
+    if T == 30.0:
+        assert several  # else the test says nothing
+
+
+def test_fermi_level_in_ripples_is_a_rising_root_near_the_middle():
+    """Brute force: the rising roots of the T = 0 count on a fine axis."""
+    for seed in range(40):
+        energies, dos, n_electrons = rippled(0.01, seed)
+        fine = np.linspace(-1.2, 1.2, 48_001)
+        count = np.interp(fine, energies, dos)
+        below = np.concatenate([[0], np.cumsum(count[1:] + count[:-1]) * (fine[1] - fine[0]) / 2])
+        start = np.trapezoid(dos[energies <= -1.2 + 1e-9], dx=STEP)
+        excess = below + start - n_electrons
+        roots = fine[1:][(excess[:-1] < 0) & (excess[1:] >= 0)]
+        level = float(thermo.fermi_level(energies, dos, n_electrons))
+        middle = (roots[0] + roots[-1]) / 2
+        missing = np.interp(middle, fine, excess) < 0
+        assert level == pytest.approx(min(roots[roots >= middle]) if missing else max(roots[roots <= middle]), abs=2e-4)
+
+
+def test_small_ripples_leave_the_chemical_potential_of_the_clean_gap():
+    energies, dos, n_electrons, _ = gapped()
+    clean = thermo.chemical_potential(energies, dos, n_electrons, [1000.0, 3000.0])
+    C = thermo.heat_capacity(energies, dos, n_electrons, [1000.0, 3000.0])
+    previous = np.inf
+    for amplitude in (1e-3, 1e-5, 1e-7):
+        noisy = [rippled(amplitude, seed) for seed in range(10)]
+        error = max(np.abs(thermo.chemical_potential(*args, [1000.0, 3000.0]) - clean).max() for args in noisy)
+        assert error < 0.3 * previous
+        previous = error
+        worst = max(np.abs(thermo.heat_capacity(*args, [1000.0, 3000.0]) - C).max() for args in noisy)
+        assert worst < 5e3 * BOLTZMANN_EV * amplitude
+    assert previous < 1e-5
+
+
+def test_errors_of_members_stay_bounded_in_a_rippled_gap():
+    """At 300 K the bare formula gives members beyond any physical value; the rule keeps all within (0, K_2 / T)."""
+    energies, dos, n_electrons, _ = gapped()
+    ripples = np.random.default_rng(3).normal(size=(400, len(energies)))
+    members = dos + 0.02 * ripples
+    C = thermo.heat_capacity(energies, members, n_electrons, 300.0)
+    K0, K1, K2 = thermo.moments(energies, members, n_electrons, 300.0)
+    assert np.all((C >= 0) & (np.maximum(K2, 0) / 300 >= C))
+    metal = np.pi**2 / 3 * BOLTZMANN_EV**2 * 300  # of 1 state/eV
+    assert C.max() < metal
+    with np.errstate(all="ignore"):
+        bare = (K2 - K1**2 / K0) / 300
+    assert np.nanmin(bare) < 0
+    kernel = thermo.heat_capacity_kernel(energies, members[bare < 0], n_electrons, 300.0)
+    assert np.all(kernel == 0)
+
+
+def test_untrained_end_of_the_axis_has_no_say():
+    energies, dos, n_electrons, _ = rough()
+    below = np.concatenate([[0], np.cumsum(dos[1:] + dos[:-1]) * STEP / 2])
+    bad = dos.copy()
+    bad[below > n_electrons + 10] = -100.0  # the count falls through n_electrons again
+    T = np.array([30.0, 300.0])
+    assert thermo.fermi_level(energies, bad, n_electrons) == thermo.fermi_level(energies, dos, n_electrons)
+    expected = thermo.chemical_potential(energies, dos, n_electrons, T)
+    np.testing.assert_allclose(thermo.chemical_potential(energies, bad, n_electrons, T), expected, rtol=1e-12)
+
+
+def test_heat_leaving_the_grid_is_an_error_not_a_fermi_level():
+    """One electron in a wide band at 50 000 K: mu lies below the grid, though E_F is on it."""
+    energies, dos, _, _ = constant()
+    assert thermo.fermi_level(energies, dos, 0.5) == pytest.approx(-4.75)
+    with pytest.raises(ChemicalPotentialError, match=r"no chemical potential for entry\[1\] at 50000 K"):
+        thermo.chemical_potential(energies, dos, 0.5, [300.0, 50_000.0])

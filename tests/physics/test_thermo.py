@@ -1,0 +1,117 @@
+"""Thermodynamics of piecewise linear densities of states against identities, closed forms and differences."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from helpers.densities import CASES, STEP, TEMPERATURES, constant, gapped, rough, two_levels
+
+from petdos_md.base.constants import BOLTZMANN_EV
+from petdos_md.physics import thermo
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_thermodynamic_identities(name):
+    energies, dos, n_electrons, _ = CASES[name]()
+    T = np.array(TEMPERATURES[3:-1])
+    args = (energies, dos, n_electrons)
+    U, S, F = (f(*args, T) for f in (thermo.internal_energy, thermo.entropy, thermo.free_energy))
+    np.testing.assert_allclose(F, U - T * S, rtol=1e-13, atol=1e-13)
+    C = thermo.heat_capacity(*args, T)
+    np.testing.assert_allclose(thermo.heat_capacity_finite_difference(*args, T), C, rtol=2e-3)
+    np.testing.assert_allclose(thermo.heat_capacity_finite_difference(*args, T, delta_K=T * 1e-4), C, rtol=2e-5)
+    h = T * 1e-4
+    np.testing.assert_allclose(
+        T * (thermo.entropy(*args, T + h) - thermo.entropy(*args, T - h)) / (2 * h), C, rtol=2e-5
+    )
+    np.testing.assert_allclose(
+        -(thermo.free_energy(*args, T + h) - thermo.free_energy(*args, T - h)) / (2 * h), S, rtol=1e-4, atol=1e-11
+    )
+    K0, K1, K2 = thermo.moments(*args, T)
+    np.testing.assert_allclose(C, (K2 - K1**2 / K0) / T, rtol=1e-8)
+
+
+def test_heat_capacity_of_a_gap_falls_as_exp_minus_half_gap():
+    energies, dos, n_electrons, _ = two_levels()
+    low, high = thermo.heat_capacity(energies, dos, n_electrons, [12.0, 12.5])
+    assert 0 < low < high
+    low, high = thermo.heat_capacity(energies, dos, n_electrons, [40.0, 41.0])
+    inner = 1.4  # the inner edges of the triangles dominate: 1.5 eV less one step each
+    rate = np.log(high / low) / (1 / (BOLTZMANN_EV * 40) - 1 / (BOLTZMANN_EV * 41))
+    assert rate == pytest.approx(inner / 2, rel=0.01)
+
+
+def test_result_moves_with_the_energy_reference():
+    energies, dos, n_electrons, _ = rough()
+    T = np.array([30.0, 3000.0])
+    np.testing.assert_allclose(
+        thermo.chemical_potential(energies + 7, dos, n_electrons, T),
+        thermo.chemical_potential(energies, dos, n_electrons, T) + 7,
+        rtol=1e-12,
+    )
+    for f in (thermo.heat_capacity, thermo.entropy, thermo.thermal_energy):
+        np.testing.assert_allclose(f(energies + 7, dos, n_electrons, T), f(energies, dos, n_electrons, T), rtol=1e-9)
+
+
+@pytest.mark.parametrize("name", ["constant", "free_electrons", "gapped", "rough"])
+def test_kernels_are_derivatives(name):
+    energies, dos, n_electrons, neutral = CASES[name]()
+    T = np.array([100.0, 300.0, 3000.0, 20_000.0])
+    if neutral:  # where mu answers linearly to a change of the band edges
+        T = T[2:]
+    rng = np.random.default_rng(4)
+    for change in (np.cos(energies), rng.normal(size=len(energies))):
+        change = change * (dos > 0)
+        for f, kernel in (
+            (thermo.chemical_potential, thermo.chemical_potential_kernel),
+            (thermo.internal_energy, thermo.internal_energy_kernel),
+            (thermo.heat_capacity, thermo.heat_capacity_kernel),
+        ):
+            linear = kernel(energies, dos, n_electrons, T) @ change
+
+            def difference(h, f=f, change=change):
+                return (
+                    f(energies, dos + h * change, n_electrons, T) - f(energies, dos - h * change, n_electrons, T)
+                ) / (2 * h)
+
+            expected = (4 * difference(5e-5) - difference(1e-4)) / 3
+            scale = np.abs(kernel(energies, dos, n_electrons, T)) @ np.abs(change)
+            assert np.all(np.abs(linear - expected) < 1e-6 * scale), (f.__name__, linear / expected - 1)
+
+
+def test_fermi_level_kernel_is_the_cold_limit_and_a_derivative():
+    energies, dos, n_electrons, _ = rough()
+    kernel = thermo.fermi_level_kernel(energies, dos, n_electrons)
+    change = np.cos(energies)
+    h = 1e-5
+    difference = thermo.fermi_level(energies, dos + h * change, n_electrons)
+    difference = (difference - thermo.fermi_level(energies, dos - h * change, n_electrons)) / (2 * h)
+    assert kernel @ change == pytest.approx(float(difference), rel=1e-6)
+    cold = thermo.chemical_potential_kernel(energies, dos, n_electrons, 0.1) @ change
+    assert cold == pytest.approx(float(kernel @ change), rel=1e-3)
+    assert np.isnan(thermo.fermi_level_kernel(*two_levels()[:3])).all()
+
+
+def test_band_gap_is_the_width_below_the_threshold():
+    energies, dos, n_electrons, _ = gapped()
+    assert thermo.band_gap(energies, dos, n_electrons, 1, threshold=0.0) == pytest.approx(1.0, abs=1e-12)
+    # On a straight edge of slope s, a threshold t shifts the edge by t / s.
+    wedge = np.abs(energies) * 2
+    n = float(np.sum((wedge[1:] + wedge[:-1])[: round(4 / STEP)]) * STEP / 2)
+    assert thermo.band_gap(energies, wedge, n, 1, threshold=0.3) == pytest.approx(0.3, abs=1e-9)
+    # By default 0.1 states/eV/atom; twice the atoms with twice the states have the same gap, the same states on more atoms a wider one.
+    assert thermo.band_gap(energies, wedge, n, 1) == pytest.approx(0.1, abs=1e-9)
+    assert thermo.band_gap(energies, np.stack([2 * wedge, wedge]), [2 * n, n], [2, 6]) == pytest.approx(
+        [0.1, 0.6], abs=1e-9
+    )
+    assert thermo.band_gap(*constant()[:3], 1) == 0
+    both = thermo.band_gap(energies, np.stack([dos, dos + 1]), n_electrons, 1)
+    assert both[0] > 0.9 and both[1] == 0
+    with pytest.raises(ValueError, match="a positive number of atoms, got 0"):
+        thermo.band_gap(energies, dos, n_electrons, 0)
+
+
+def test_finite_difference_step_is_checked():
+    energies, dos, n_electrons, _ = constant()
+    with pytest.raises(ValueError, match="delta_K must lie between 0 and the temperature"):
+        thermo.heat_capacity_finite_difference(energies, dos, n_electrons, 300.0, delta_K=300.0)

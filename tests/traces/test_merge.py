@@ -1,0 +1,70 @@
+"""Traces that are joined."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers.traces import MODEL, assert_is, make_sample, path, tmp_path
+
+from petdos_md.base.errors import TraceError
+from petdos_md.traces.trace import Trace
+
+
+def test_merge(tmp_path: Path) -> None:
+    for name, replica, steps in (("a", 0, range(1500)), ("b", 0, range(5)), ("c", 4, range(3))):
+        with Trace.open(
+            tmp_path / name,
+            engine=f"engine-{name}",
+            timestep_fs=2.0,
+            flush_every=5000,
+            metadata={"beads": 1, "x": name},
+        ) as trace:
+            for step in steps:
+                trace.append(make_sample(step, replica))
+            trace.refuse("psi is not finite")
+    merged = Trace.merge(tmp_path / "ac", [tmp_path / "a", tmp_path / "c"])
+    assert_is(merged, [*((0, step) for step in range(1500)), *((4, step) for step in range(3))])
+    assert merged.n_refused == 2 and merged.timestep_fs == 2.0 and merged.engine == "engine-a, engine-c"
+    assert merged.attributes["metadata"] == {"beads": 1}
+    merged = Trace.merge(tmp_path / "abc", [tmp_path / "ac", tmp_path / "b"])
+    assert merged.replica.tolist() == [0] * 1500 + [1] * 3 + [2] * 5
+    assert merged.step.tolist() == [*range(1500), *range(3), *range(5)]
+    np.testing.assert_array_equal(merged.psi[-5:], merged.psi[:5])
+    sources = merged.attributes["sources"]
+    assert [source["path"] for source in sources] == [str(tmp_path / "ac"), str(tmp_path / "b")]
+    assert [source["n_samples"] for source in sources] == [1503, 5]
+    assert [source["replicas"] for source in sources] == [{"0": 0, "4": 1}, {"0": 2}]
+    with Trace.open(tmp_path / "abc") as trace:  # goes on like any other
+        assert trace.append(make_sample(5, 2))
+
+
+def test_merge_keeps_the_parts_of_one_simulation_together(tmp_path: Path) -> None:
+    for name, steps in (("a", range(5)), ("b", range(5, 9)), ("c", range(8, 10))):
+        with Trace.open(tmp_path / name) as trace:
+            for step in steps:
+                trace.append(make_sample(step))
+    merged = Trace.merge(tmp_path / "ab", [tmp_path / "a", tmp_path / "b"], replicas="keep")
+    assert_is(merged, [(0, step) for step in range(9)])
+    with pytest.raises(TraceError, match=r"replica 0, step 8 is both in .*/ab and .*/c; merge with replicas='auto'"):
+        Trace.merge(tmp_path / "abc", [tmp_path / "ab", tmp_path / "c"], replicas="keep")
+    assert not (tmp_path / "abc").exists()
+
+
+def test_merge_refuses(tmp_path: Path) -> None:
+    other = dataclasses.replace(MODEL, fingerprint="f" * 64, name="other")
+    Trace.open(tmp_path / "a", model=MODEL)
+    Trace.open(tmp_path / "b", model=other)
+    a, b, out = tmp_path / "a", tmp_path / "b", tmp_path / "out"
+    for output, paths, replicas, message in [
+        (out, [a, b], "auto", "/b: trace of another model: it holds samples of 'test'"),
+        (out, [a, tmp_path / "none"], "auto", "/none: no such trace"),
+        (out, [], "auto", "no traces given"),
+        (b, [a], "auto", "/b: exists already"),
+        (out, [a], "some", "replicas='some' given, expected 'auto' or 'keep'"),
+    ]:
+        with pytest.raises(TraceError, match=message):
+            Trace.merge(output, paths, replicas=replicas)
+        assert not out.exists()
