@@ -2,9 +2,9 @@
 
     python benchmarks/accuracy.py
 
-Oracles: metatrain and metatomic (folding), upet (networks, denoising), mpmath (Fermi-Dirac integrals), loops over every frame and
+Oracles: metatrain and metatomic (separating the readout), upet (networks, denoising), mpmath (Fermi-Dirac integrals), loops over every frame and
 member (averages), Python (LAMMPS). Deviations are the largest, relative to the largest number compared. How good the *model* is tells
-``petdos evaluate``. Needs metatrain, upet, mpmath and the LAMMPS plugin.
+``petdos validate``. Needs metatrain, upet, mpmath and the LAMMPS plugin.
 """
 
 from __future__ import annotations
@@ -43,15 +43,15 @@ def tell(what: str, oracle: str, found: float, promised: str) -> None:
     print(f"| {what} | {oracle} | {found:.1e} | {promised} |", flush=True)
 
 
-def folding(folder: Path, n_members: int) -> None:
+def separated_readouts(folder: Path, n_members: int) -> None:
     """A network of the size of PET-MAD-DOS: six kinds of structures, from a single atom to a slab."""
     with contextlib.redirect_stdout(io.StringIO()):
         pet, llpr = write_checkpoints(
             folder, PET_MAD_DOS_SIZE, n_members=n_members, symbols=PET_MAD_SYMBOLS, n_channels=4806
         )
-        report = export_model(pet, folder / "folded.pt", llpr=llpr, grid_start=-159.6456)
-    tell("folded DOS", "metatrain's export of the same checkpoint", report.dos_deviation, "<= 1e-05")
-    tell(f"folded members ({n_members})", "metatrain's LLPR ensemble", report.ensemble_deviation, "<= 1e-05")
+        report = export_model(pet, folder / "separated.pt", llpr=llpr, grid_start=-159.6456)
+    tell("separated DOS", "metatrain's export of the same checkpoint", report.dos_deviation, "<= 1e-05")
+    tell(f"separated members ({n_members})", "metatrain's LLPR ensemble", report.ensemble_deviation, "<= 1e-05")
 
 
 def chunks_and_lammps(model: DOSModel, folder: Path) -> None:
@@ -62,11 +62,11 @@ def chunks_and_lammps(model: DOSModel, folder: Path) -> None:
 
     atoms = ase.build.bulk("Al", a=4.05, cubic=True) * (2, 2, 96)
     atoms.rattle(0.1, seed=1)
-    whole = model.evaluate(atoms).psi
+    whole = model.evaluate(atoms).features
     tell(
         "1536 atoms in chunks of 300",
         "one evaluation of all",
-        deviation(model.evaluate(atoms, max_atoms_per_chunk=300).psi, whole),
+        deviation(model.evaluate(atoms, max_atoms_per_chunk=300).features, whole),
         "<= 1e-05",
     )
     ase.io.write(folder / "rod.data", atoms, format="lammps-data", masses=True)
@@ -78,8 +78,8 @@ def chunks_and_lammps(model: DOSModel, folder: Path) -> None:
     for ranks in (1, 2):
         command = [str(BIN / "lmp"), "-in", "in.rod", "-log", "none", "-var", "trace", f"{ranks}.zarr"]
         measure(command if ranks == 1 else [str(BIN / "mpirun"), "-np", str(ranks), *command], folder)
-        psi = np.asarray(Trace.open(folder / f"{ranks}.zarr", "r").psi)[0]
-        tell(f"`lmp`, {ranks} rank{'s' * (ranks > 1)}, 1536 atoms", "Python", deviation(psi, whole), "<= 1e-05")
+        features = np.asarray(Trace.open(folder / f"{ranks}.zarr", "r").features)[0]
+        tell(f"`lmp`, {ranks} rank{'s' * (ranks > 1)}, 1536 atoms", "Python", deviation(features, whole), "<= 1e-05")
 
 
 def averages(model: DOSModel, folder: Path) -> None:
@@ -92,7 +92,7 @@ def averages(model: DOSModel, folder: Path) -> None:
             atoms.positions += rng.normal(0, 0.2, atoms.positions.shape)
             sample = model.evaluate(atoms)
             trace.append(replace(sample, step=step, temperature_K=900.0))
-            frames.append(model.readout.members(sample.psi.astype(np.float64)))
+            frames.append(model.readout.members(sample.features.astype(np.float64)))
     result = analyze(path, keep_members=True)
     mean = np.mean(frames, axis=0)
     args = model.grid.energies, mean, model.n_electrons(atoms), 900.0
@@ -198,7 +198,7 @@ def main() -> None:
         averages(model, folder)
         networks_and_denoising()
         chunks_and_lammps(model, folder)
-        folding(folder, args.members)
+        separated_readouts(folder, args.members)
 
 
 if __name__ == "__main__":

@@ -57,7 +57,7 @@ def main() -> None:
             (f"frame by frame, {pairs}, aligned at E_F", 180.0, one | {"align": "frames", "reference": "fermi"}),
         ]
         print(
-            f"{torch.get_num_threads()} threads, load {os.getloadavg()[0]:.1f}, {readout.grid.n} energies, {readout.n_psi} numbers a frame"
+            f"{torch.get_num_threads()} threads, load {os.getloadavg()[0]:.1f}, {readout.grid.n} energies, {readout.n_features} numbers a frame"
         )
         print(f"{'analysis':<70} {'seconds':>8} {'CPU s':>7} {'target':>7} {'peak memory':>12}")
         for name, target, options in rows:
@@ -102,15 +102,15 @@ def write_readout(path: Path, args: argparse.Namespace) -> Readout:
 
 def write_trace(path: Path, readout: Readout, ladder: np.ndarray, n: int) -> Trace:
     """Correlated features at every temperature, written in turn as replica exchange does."""
-    grid, width = readout.grid, readout.n_psi
-    info = ModelInfo("random", FINGERPRINT, grid, "folded", width, readout.n_members, {}, "")
+    grid, width = readout.grid, readout.n_features
+    info = ModelInfo("random", FINGERPRINT, grid, "separated", width, readout.n_members, {}, "")
     rng = np.random.default_rng(1)
     runs = []
     for _ in ladder:
         noise = rng.normal(size=(n, width), scale=0.3).astype(np.float32)
-        psi = scipy.signal.lfilter([1.0], [1.0, -0.8], noise, axis=0).astype(np.float32) + 1.0
-        psi[:, -2:] = N_ATOMS, 900.0
-        runs.append(psi)
+        features = scipy.signal.lfilter([1.0], [1.0, -0.8], noise, axis=0).astype(np.float32) + 1.0
+        features[:, -2:] = N_ATOMS, 900.0
+        runs.append(features)
     with Trace.open(path, model=info, engine="benchmark", fsync=False, flush_every=512) as trace:
         for step in range(n):
             for replica, temperature in enumerate(ladder):

@@ -49,9 +49,9 @@ def build(folder: Path) -> None:
     size = {"symbols": PET_MAD_SYMBOLS, "n_channels": 4806, "energy": True}
     pet, llpr = write_checkpoints(folder, PET_MAD_DOS_SIZE, n_members=128, **size)
     assert llpr is not None
-    report = export_model(pet, folder / "folded.pt", llpr=llpr, grid_start=GRID_START)
+    report = export_model(pet, folder / "separated.pt", llpr=llpr, grid_start=GRID_START)
     print(
-        f"folded equals stock to {report.dos_deviation:.1e} (DOS), {report.ensemble_deviation:.1e} (members), relative"
+        f"separated equals stock to {report.dos_deviation:.1e} (DOS), {report.ensemble_deviation:.1e} (members), relative"
     )
     load_model(llpr).export().save(str(folder / "stock.pt"))
     load_model(pet).export().save(str(folder / "stock-pet.pt"))
@@ -79,7 +79,7 @@ def stock_runner(path: Path, output: str, sample_kind: str = "system") -> Callab
     return run
 
 
-def folded_runner(path: Path) -> Callable[[Atoms], None]:
+def separated_runner(path: Path) -> Callable[[Atoms], None]:
     from petdos_md.models.model import DOSModel
 
     model = DOSModel.load(path, device="cpu")
@@ -88,7 +88,7 @@ def folded_runner(path: Path) -> Callable[[Atoms], None]:
 
 def contenders(folder: Path) -> dict[str, Callable[[Atoms], None]]:
     return {
-        "folded sample": folded_runner(folder / "folded.pt"),
+        "sample": separated_runner(folder / "separated.pt"),
         "stock features": stock_runner(folder / "stock-pet.pt", "mtt::aux::dos_last_layer_features"),
         "stock DOS": stock_runner(folder / "stock-pet.pt", "mtt::dos"),
         "stock ensemble": stock_runner(folder / "stock.pt", "mtt::aux::dos_ensemble"),
@@ -103,7 +103,7 @@ def timed(run: Callable[[Atoms], None], atoms: Atoms) -> float:
 
 
 def cost_table(folder: Path, sizes: list[int], turns: int) -> None:
-    """Seconds per evaluation, and ratios of the folded sample and of two lower limits to each stock evaluation.
+    """Seconds per evaluation, and ratios of the sample and of two lower limits to each stock evaluation.
 
     The limits: the network alone (stock features), and its products of matrices at the speed of this machine.
     """
@@ -111,10 +111,10 @@ def cost_table(folder: Path, sizes: list[int], turns: int) -> None:
     gflops = product_speed()
     print(f"products of matrices: {gflops:.0f} GFLOP/s on this machine")
     print(
-        f"\n{'atoms':>6} {'contender':<16} {'median s':>9} {'slowest/median':>15} {'folded/this':>12} {'required':>9}"
+        f"\n{'atoms':>6} {'contender':<16} {'median s':>9} {'slowest/median':>15} {'separated/this':>12} {'required':>9}"
         f" {'features/this':>14} {'products/this':>14}"
     )
-    limits = {"folded sample": "<= 3", "stock features": "<= 1.10", "stock DOS": "<= 0.40", "stock ensemble": "<= 0.10"}
+    limits = {"sample": "<= 3", "stock features": "<= 1.10", "stock DOS": "<= 0.40", "stock ensemble": "<= 0.10"}
     limits["- per atom"] = limits["stock ensemble"]
     for repeats in sizes:
         atoms = gallium_arsenide(repeats)
@@ -126,12 +126,12 @@ def cost_table(folder: Path, sizes: list[int], turns: int) -> None:
                 seconds = timed(run, atoms)
                 if turn >= 2:
                     times[name].append(seconds)
-        ours, features = times["folded sample"], times["stock features"]
+        ours, features = times["sample"], times["stock features"]
         products_s = product_gflop(rows["stock features"], atoms) / gflops
         for name, own in times.items():
             middle = statistics.median(own)
             print(f"{len(atoms):>6} {name:<16} {middle:9.3f} {max(own) / middle:15.2f}", end="")
-            if name == "folded sample":
+            if name == "sample":
                 print(f" {'':>12} {limits[name]:>9}")
                 continue
             ratio, limit = (statistics.median(a / b for a, b in zip(x, own, strict=True)) for x in (ours, features))
@@ -157,9 +157,9 @@ def shares(folder: Path, repeats: int, turns: int = 20) -> None:
     """Where the time of one sample goes."""
     from petdos_md.models.model import DOSModel
 
-    model, atoms = DOSModel.load(folder / "folded.pt", device="cpu"), gallium_arsenide(repeats)
+    model, atoms = DOSModel.load(folder / "separated.pt", device="cpu"), gallium_arsenide(repeats)
     rng = np.random.default_rng(1)
-    spent: dict[str, list[float]] = {"structure": [], "neighbors": [], "network": [], "psi": []}
+    spent: dict[str, list[float]] = {"structure": [], "neighbors": [], "network": [], "features": []}
     for _ in range(turns + 2):
         atoms.positions += rng.normal(0.0, 0.05, atoms.positions.shape)
         times = [time.perf_counter()]
@@ -183,7 +183,7 @@ def shares(folder: Path, repeats: int, turns: int = 20) -> None:
 
 def jitter(folder: Path, turns: int = 40) -> None:
     """The slowest evaluation after warm-up, while the number of neighbors changes in every frame."""
-    run, atoms = folded_runner(folder / "folded.pt"), gallium_arsenide(2)
+    run, atoms = separated_runner(folder / "separated.pt"), gallium_arsenide(2)
     rng = np.random.default_rng(0)
     times = []
     for _ in range(turns):
@@ -206,7 +206,7 @@ def peak_memory(folder: Path, which: str, repeats: int) -> dict[str, float]:
     code = (
         "import sys, json; sys.path.insert(0, sys.argv[1]); import cost_per_frame as c; from pathlib import Path\n"
         "folder = Path(sys.argv[2]); which = sys.argv[3]\n"
-        "run = c.folded_runner(folder / 'folded.pt') if which == 'folded' else c.stock_runner(folder / 'stock-pet.pt', 'mtt::dos')\n"
+        "run = c.separated_runner(folder / 'separated.pt') if which == 'separated' else c.stock_runner(folder / 'stock-pet.pt', 'mtt::dos')\n"
         "atoms = c.gallium_arsenide(1); run(atoms); loaded = c.high_water_gib()\n"
         "atoms = c.gallium_arsenide(int(sys.argv[4])); atoms.rattle(0.05); run(atoms); run(atoms)\n"
         "print(json.dumps({'loaded': loaded, 'peak': c.high_water_gib()}))"
@@ -226,8 +226,8 @@ def peak_memory(folder: Path, which: str, repeats: int) -> dict[str, float]:
 
 
 def memory_table(folder: Path, repeats: int) -> None:
-    ours, stock = (peak_memory(folder, which, repeats) for which in ("folded", "stock"))
-    print(f"\npeak memory of the whole process at {8 * repeats**3} atoms: folded {ours['peak']:.2f} GiB ", end="")
+    ours, stock = (peak_memory(folder, which, repeats) for which in ("separated", "stock"))
+    print(f"\npeak memory of the whole process at {8 * repeats**3} atoms: separated {ours['peak']:.2f} GiB ", end="")
     print(
         f"(loaded {ours['loaded']:.2f}), stock DOS {stock['peak']:.2f} GiB (loaded {stock['loaded']:.2f}), ratio {ours['peak'] / stock['peak']:.2f} (required <= 0.5)"
     )
@@ -245,10 +245,10 @@ def md_overhead(folder: Path, repeats: int, steps: int) -> None:
     from petdos_md.models.model import DOSModel
     from petdos_md.traces.trace import Trace
 
-    model = DOSModel.load(folder / "folded.pt", device="cpu", electrons={"Ga": 13, "As": 5})
+    model = DOSModel.load(folder / "separated.pt", device="cpu", electrons={"Ga": 13, "As": 5})
     potentials: dict[str, Calculator] = {
         "separate potential": MetatomicCalculator(str(folder / "stock-pet.pt"), device="cpu"),
-        "shared trunk": DOSCalculator(model),
+        "shared backbone": DOSCalculator(model),
     }
     print(
         f"\n{'potential':<20} {'steps':>6} {'samples':>8} {'MD s':>8} {'observer s':>11} {'overhead %':>11} {'required':>9}"
@@ -277,7 +277,7 @@ def md_overhead(folder: Path, repeats: int, steps: int) -> None:
         print(
             f"{name:<20} {steps:>6} {len(spent):>8} {total - sum(spent):8.2f} {sum(spent):11.3f} {share:11.2f} {limit:>9}"
         )
-    print(f"a sample of this model takes {model.readout.n_psi * 4 / 1000:.1f} kB in the trace (required <= 10 kB)")
+    print(f"a sample of this model takes {model.readout.n_features * 4 / 1000:.1f} kB in the trace (required <= 10 kB)")
 
 
 def main() -> None:

@@ -37,12 +37,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=args.folder) as folder:
         readout = write_readout(Path(folder) / "readout.safetensors", args)
         trace = write_trace(Path(folder) / "run.zarr", readout, np.array([900.0]), args.frames)
-        psi = np.asarray(trace.psi[:1], dtype=float)[0]
+        features = np.asarray(trace.features[:1], dtype=float)[0]
         rows = [("denoised, Fermi level by integration", 180.0, lambda: analyze(trace, readout, denoise="integration"))]
         if args.network:
-            network = network_at(readout, psi)
+            network = network_at(readout, features)
             rows.append(("denoised, Fermi level by network", 180.0, lambda: analyze(trace, readout, denoise=network)))
-        members, t = readout.members(psi), np.geomspace(100, 5000, 16)
+        members, t = readout.members(features), np.geomspace(100, 5000, 16)
         rows.append(
             (
                 f"thermodynamics of {len(members)} members, 16 temperatures",
@@ -59,7 +59,7 @@ def main() -> None:
             print(f"{name:<55} {seconds:8.1f} {cpu:7.1f} {aim:5.0f} {peak / 1e9:9.2f} GB", flush=True)
 
 
-def network_at(readout, psi: np.ndarray) -> Network:
+def network_at(readout, features: np.ndarray) -> Network:
     """Random weights whose answer is a level inside the band."""
     torch.manual_seed(0)
     module = DOSNetwork(readout.grid.n)

@@ -137,7 +137,7 @@ def memory_of_keys(steps: tuple[int, int]) -> None:
                 known.append(tracemalloc.get_traced_memory()[0] / 1024)
     tracemalloc.stop()
     print(
-        f"kept by a trace: {known[0]:.0f} kB after {16 * steps[0]} samples, {known[1]:.0f} kB after {16 * steps[1]} (psi of 2 numbers)"
+        f"kept by a trace: {known[0]:.0f} kB after {16 * steps[0]} samples, {known[1]:.0f} kB after {16 * steps[1]} (features of 2 numbers)"
     )
 
 

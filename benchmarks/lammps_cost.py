@@ -70,7 +70,7 @@ def evaluation_table(model: DOSModel, name: str, sizes: list[int], rounds: int, 
         atoms.rattle(0.05, seed=0)
         x, y, z = cells
         deck = SILICON.format(x=x, y=y, z=z, pair="zero 4.0\npair_coeff * *") + (
-            f"compute psi all petdos {name} Si output features\nthermo_style custom step c_psi[1]\nthermo 1\nrun 2\nrun 5\n"
+            f"compute feat all petdos {name} Si output features\nthermo_style custom step c_feat[1]\nthermo 1\nrun 2\nrun 5\n"
         )
         python, lammps, ratios = [], [], []
         model.evaluate(atoms)

@@ -30,8 +30,8 @@ mass 1 28.085
 pair_style zero 4.0
 pair_coeff * *
 fix md all nve
-compute psi all petdos {model} Si output features chunk {chunk} threads {threads}
-thermo_style custom step c_psi[1]
+compute feat all petdos {model} Si output features chunk {chunk} threads {threads}
+thermo_style custom step c_feat[1]
 variable start timer
 run 0
 variable stop timer

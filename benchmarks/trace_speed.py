@@ -1,6 +1,6 @@
 """What a sample costs in the trace: seconds and bytes, beside appending to the same arrays with stock zarr.
 
-Prints a table; ratios are of one run, rounds of both ways alternating. Usage: python benchmarks/trace_speed.py [--n-psi 1026] [--dir .]
+Prints a table; ratios are of one run, rounds of both ways alternating. Usage: python benchmarks/trace_speed.py [--n-features 1026] [--dir .]
 """
 
 from __future__ import annotations
@@ -17,15 +17,25 @@ from petdos_md.base.grid import EnergyGrid
 from petdos_md.base.sample import ModelInfo, Sample
 from petdos_md.traces.trace import Trace
 
-BATCH = 64  # the default of flush_every, and one chunk of psi
+BATCH = 64  # the default of flush_every, and one chunk of features
 
 
-def make_samples(n: int, n_psi: int) -> list[Sample]:
+def make_samples(n: int, n_features: int) -> list[Sample]:
     rng = np.random.default_rng(0)
-    model = ModelInfo("speed", "0" * 64, EnergyGrid(-159.6, 0.05, 4806), "folded", n_psi, 128, {"Ga": 13.0}, "")
+    model = ModelInfo("speed", "0" * 64, EnergyGrid(-159.6, 0.05, 4806), "separated", n_features, 128, {"Ga": 13.0}, "")
     return [
         Sample(
-            rng.standard_normal(n_psi, dtype=np.float32), model, 216, 1944.0, 4900.0, 0, i, 2.0 * i, 300.0, 301.0, -1.0
+            rng.standard_normal(n_features, dtype=np.float32),
+            model,
+            216,
+            1944.0,
+            4900.0,
+            0,
+            i,
+            2.0 * i,
+            300.0,
+            301.0,
+            -1.0,
         )
         for i in range(n)
     ]
@@ -64,11 +74,11 @@ class WithStockZarr:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--n-psi", type=int, default=1026)
+    parser.add_argument("--n-features", type=int, default=1026)
     parser.add_argument("--batches", type=int, default=8)
     parser.add_argument("--dir", type=Path, default=None, help="where to write (default: the temporary directory)")
     options = parser.parse_args()
-    samples = make_samples(BATCH * options.batches, options.n_psi)
+    samples = make_samples(BATCH * options.batches, options.n_features)
     with tempfile.TemporaryDirectory(dir=options.dir) as folder:
         root = Path(folder)
         Trace.open(root / "empty.zarr", model=samples[0].model).close()
@@ -86,7 +96,7 @@ def main() -> None:
                 seconds[name].append(time.perf_counter() - begin)
         stock = zarr.open_group(root / "stock.zarr", mode="r")
         print(
-            f"n_psi = {options.n_psi}, {len(samples)} samples, a flush every {BATCH}; median (and worst) of the batches"
+            f"n_features = {options.n_features}, {len(samples)} samples, a flush every {BATCH}; median (and worst) of the batches"
         )
         print(f"{'':32}{'ms/flush':>10}{'worst':>9}{'ms/sample':>11}{'ratio':>8}{'bytes/sample':>14}")
         reference = np.median(seconds[f"stock zarr, {BATCH} rows at a time"])

@@ -143,11 +143,11 @@ def main() -> None:
     write(GALLERY / "lammps.md", decks())
     for folder in READMES:
         write(GALLERY / f"{folder}.md", readme(folder))
-    entries = "\n".join([*EXAMPLES, "lammps", *READMES])
+    elements = "\n".join([*EXAMPLES, "lammps", *READMES])
     write(
         GALLERY / "index.md",
         "# Gallery\n\nThe programs of `examples/`, run as they are when these pages are made, with the shipped model on one machine; "
-        f"the last three in their short form.\n\n```{{toctree}}\n:maxdepth: 1\n\n{entries}\n```\n",
+        f"the last three in their short form.\n\n```{{toctree}}\n:maxdepth: 1\n\n{elements}\n```\n",
     )
 
 

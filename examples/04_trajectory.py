@@ -14,7 +14,7 @@ from ase.md.langevin import Langevin
 
 import petdos_md as pm
 from petdos_md.ase import DOSObserver
-from petdos_md.engines.rerun import evaluate_trajectory
+from petdos_md.engines.rerun import rerun_trajectory
 
 out = Path("outputs/04")
 out.mkdir(parents=True, exist_ok=True)
@@ -32,6 +32,6 @@ dyn.run(100)
 ase.io.write(out / "run.extxyz", frames)
 
 afterwards = out / f"afterwards-{len(list(out.glob('*.zarr')))}.zarr"
-print(evaluate_trajectory(model, out / "run.extxyz", afterwards, temperature_K=500))
+print(rerun_trajectory(model, out / "run.extxyz", afterwards, temperature_K=500))
 one, other = observer.result().heat_capacity, pm.analyze(afterwards).heat_capacity.item()
 print(f"C_el: {1e3 * one.value:.6f} meV/K on the fly, {1e3 * other:.6f} meV/K afterwards")

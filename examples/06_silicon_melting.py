@@ -75,13 +75,13 @@ figure = Figure(figsize=(8.6, 3.8), layout="constrained")
 left, right = figure.subplots(1, 2)
 styles = {"raw": ("0.45", "o"), "denoised": ("#0b5394", "s"), "network": ("#c1440e", "D")}
 for name, data in levels.items():
-    for road, (color, marker) in styles.items():
-        t, gap = data["temperature"].values, data[f"gap_{road}_mean"].values
-        label = road if name == "solid" and np.isfinite(gap).any() else None
-        model_std = data[f"gap_{road}_mean_model_std"].values
+    for method, (color, marker) in styles.items():
+        t, gap = data["temperature"].values, data[f"gap_{method}_mean"].values
+        label = method if name == "solid" and np.isfinite(gap).any() else None
+        model_std = data[f"gap_{method}_mean_model_std"].values
         left.errorbar(t, gap, model_std, color=color, linestyle="none", elinewidth=5, alpha=0.25)
         left.errorbar(
-            t, gap, data[f"gap_{road}_mean_sampling_err"].values, color=color, marker=marker, capsize=3, label=label,
+            t, gap, data[f"gap_{method}_mean_sampling_err"].values, color=color, marker=marker, capsize=3, label=label,
             linestyle="-" if name == "solid" else "none", markerfacecolor="white" if name == "liquid" else color, markersize=5,
         )  # fmt: skip
 left.set(xlabel="$T$ (K)", ylabel="mean band gap (eV)")

@@ -2,7 +2,7 @@
 
 #include "compute_petdos.h"
 
-#include "filling.h"
+#include "occupation.h"
 
 #include "atom.h"
 #include "comm.h"
@@ -53,7 +53,7 @@ ComputePetdos::ComputePetdos(LAMMPS *lmp, int narg, char **arg)
   scalar_flag = vector_flag = 1;
   extscalar = 0;
   extvector = 1;
-  size_vector = features_ ? model_->info().n_psi : size_vector;
+  size_vector = output_features_ ? model_->info().n_features : size_vector;
   memory->create(vector, size_vector, "petdos:vector");
 }
 
@@ -88,13 +88,13 @@ void ComputePetdos::compute_vector()
 {
   invoked_vector = update->ntimestep;
   need_finite();
-  const double *values = features_ ? psi_.data() : dos().data() + first_;
+  const double *values = output_features_ ? features_.data() : dos().data() + first_;
   std::copy(values, values + size_vector, vector);
 }
 
 double ComputePetdos::memory_usage()
 {
-  return static_cast<double>(sizeof(double) * (psi_.size() + dos_.size() + positions_.size() + size_vector) +
+  return static_cast<double>(sizeof(double) * (features_.size() + dos_.size() + positions_.size() + size_vector) +
                              sizeof(int) * types_.size());
 }
 
@@ -111,11 +111,11 @@ bool ComputePetdos::evaluate()
 
   std::vector<double> part;
   petdos::Work work;
-  fail_if_any(model_->partial_psi(structure, first, count, max_atoms_, part, work));
-  psi_.resize(part.size());
-  MPI_Allreduce(part.data(), psi_.data(), static_cast<int>(part.size()), MPI_DOUBLE, MPI_SUM, world);
-  model_->finish_psi(psi_);
-  finite_ = std::all_of(psi_.begin(), psi_.end(), [](double x) { return std::isfinite(x); });
+  fail_if_any(model_->partial_features(structure, first, count, max_atoms_, part, work));
+  features_.resize(part.size());
+  MPI_Allreduce(part.data(), features_.data(), static_cast<int>(part.size()), MPI_DOUBLE, MPI_SUM, world);
+  model_->finish_features(features_);
+  finite_ = std::all_of(features_.begin(), features_.end(), [](double x) { return std::isfinite(x); });
   n_atoms_ = structure.size();
   std::vector<double> local(1, 0.0);
   for (int i = 0; i < atom->nlocal; ++i) local[0] += electrons_[atom->type[i]];
@@ -150,7 +150,7 @@ void ComputePetdos::read_keywords(int narg, char **arg, int next)
     const std::string value = arg[next + 1];
     if (keyword == "output") {
       if (value != "dos" && value != "features") fail("got output " + value + ", expected dos or features");
-      features_ = value == "features";
+      output_features_ = value == "features";
     } else if (keyword == "device") {
       if (value != "cpu" && value != "cuda") fail("got device " + value + ", expected cpu or cuda");
       device_ = value;
@@ -202,7 +202,7 @@ void ComputePetdos::choose_window()
     return std::string(buffer);
   };
   const std::string said = "window " + text(window_[0]) + " " + text(window_[1]);
-  if (features_) fail(said + " is of the DOS; leave it out with output features");
+  if (output_features_) fail(said + " is of the DOS; leave it out with output features");
   if (!(window_[0] < window_[1])) fail("got " + said + ", expected the lower energy first");
   if (window_[0] < energies.front() - slack || window_[1] > energies.back() + slack)
     fail("got " + said + ", the energies of " + model_->info().name + " go from " + text(energies.front()) + " to " +
@@ -278,7 +278,7 @@ void ComputePetdos::need_finite()
 
 const std::vector<double> &ComputePetdos::dos()
 {
-  if (!has_dos_) model_->dos(psi_, dos_);
+  if (!has_dos_) model_->dos(features_, dos_);
   has_dos_ = true;
   return dos_;
 }

@@ -29,7 +29,7 @@ class ComputePetdos : public Compute {
   const petdos::Model &model() const { return *model_; }
   const petdos::Units &units() const { return units_; }
   bool evaluate();    // false if the prediction is not finite
-  const std::vector<double> &psi() const { return psi_; }
+  const std::vector<double> &features() const { return features_; }
   double n_electrons() const { return n_electrons_; }    // NaN if not known
   bigint n_atoms() const { return n_atoms_; }
 
@@ -52,12 +52,12 @@ class ComputePetdos : public Compute {
   std::vector<int> numbers_;          // of atom types, from 1 on
   std::vector<double> electrons_;     // per atom of a type, NaN if not known
   std::string device_, electrons_text_;
-  bool features_ = false, windowed_ = false;
+  bool output_features_ = false, windowed_ = false;
   double window_[2];
   int threads_, max_atoms_, first_ = 0;    // first_: grid point at which the window begins
 
   // The last evaluation, and what it was for: other consumers in the same step find it here.
-  std::vector<double> psi_, dos_, positions_;
+  std::vector<double> features_, dos_, positions_;
   std::vector<int> types_;
   double box_[9];
   bigint step_ = -1;

@@ -224,7 +224,7 @@ void FixPetdos::record()
   const bool finite = compute_->evaluate();
   const petdos::Units &units = compute_->units();
   petdos::Row row;
-  row.psi = compute_->psi();
+  row.features = compute_->features();
   row.step = update->ntimestep;
   row.replica = replica_;
   row.time_fs = (update->atime + static_cast<double>(update->ntimestep - update->atimestep) * update->dt) * units.time_fs;
@@ -279,7 +279,7 @@ void FixPetdos::store(petdos::Row &row, bool finite)
       if (finite)
         trace_->append(std::move(row));
       else
-        trace_->refuse("prediction is not finite", update->ntimestep, replica_);
+        trace_->skip("prediction is not finite", update->ntimestep, replica_);
     } catch (const std::exception &error) {
       problem = error.what();
     }

@@ -23,8 +23,8 @@ using LAMMPS_NS::json;
 namespace petdos {
 namespace {
 
-constexpr const char *TRUNK_FEATURES = "mtt::aux::petdos_last_layer_features";
-constexpr const char *TRUNK_OUTPUT = "mtt::petdos";
+constexpr const char *LAST_LAYER_OUTPUT = "mtt::aux::petdos_last_layer_features";
+constexpr const char *CUTOFF_SUM_OUTPUT = "mtt::petdos";
 constexpr const char *READOUT_FORMAT = "petdos-readout-1";
 
 const char *const SYMBOLS[] = {
@@ -147,7 +147,7 @@ std::string ModelInfo::to_json() const
               {"fingerprint", fingerprint},
               {"grid", {{"start", start}, {"step", step}, {"n", n_channels}, {"reference", reference}}},
               {"kind", kind},
-              {"n_psi", n_psi},
+              {"n_features", n_features},
               {"n_members", n_members},
               {"electrons", electrons},
               {"path", path},
@@ -179,7 +179,7 @@ Model::Model(const std::string &name, const std::string &device, int index, int 
     if (!has_dos)
       throw std::runtime_error(path + ": expected a model with a DOS, its outputs are: " + outputs +
                                "; give a model written by `petdos export`");
-    throw std::runtime_error(path + ": is not folded; run `petdos export` of its checkpoint and give the result");
+    throw std::runtime_error(path + ": has no separate readout; run `petdos export` of its checkpoint and give the result");
   }
   json record = json::parse(found.record, nullptr, false);
   try {
@@ -190,7 +190,7 @@ Model::Model(const std::string &name, const std::string &device, int index, int 
     throw std::runtime_error(path + ": its metadata are not those of `petdos export`; export the model again");
   }
   for (const auto &entry : more_electrons) info_.electrons[entry.first] = entry.second;
-  info_.kind = "folded";
+  info_.kind = "separated";
   info_.dtype = found.dtype;
   const std::string fingerprint = info_.fingerprint;
   read_readout(readout_path(path));
@@ -198,11 +198,11 @@ Model::Model(const std::string &name, const std::string &device, int index, int 
     throw std::runtime_error(readout_path(path) + ": belongs to another model than " + path +
                              "; keep the two files of one `petdos export` together");
   std::vector<int> widths;
-  const std::string error = network_->set_outputs({TRUNK_FEATURES, TRUNK_OUTPUT}, widths);
+  const std::string error = network_->set_outputs({LAST_LAYER_OUTPUT, CUTOFF_SUM_OUTPUT}, widths);
   if (!error.empty()) throw std::runtime_error(path + ": " + error);
-  if (widths[0] + 2 != info_.n_psi || widths[1] != 1)
+  if (widths[0] + 2 != info_.n_features || widths[1] != 1)
     throw std::runtime_error(path + ": has " + std::to_string(widths[0]) + " features, its readout expects " +
-                             std::to_string(info_.n_psi - 2) + "; export the model again");
+                             std::to_string(info_.n_features - 2) + "; export the model again");
 }
 
 // Safetensors (https://huggingface.co/docs/safetensors): size of the header, JSON header, data.
@@ -239,10 +239,10 @@ void Model::read_readout(const std::string &path)
     const json &weights = header.at("weights");
     const std::string dtype = weights.at("dtype");
     weights_double_ = dtype == "F64";
-    info_.n_psi = weights.at("shape").at(1);
+    info_.n_features = weights.at("shape").at(1);
     const auto begin = weights.at("data_offsets").at(0).get<uint64_t>();
     const auto bytes = weights.at("data_offsets").at(1).get<uint64_t>() - begin;
-    const uint64_t numbers = static_cast<uint64_t>(info_.n_channels) * info_.n_psi;
+    const uint64_t numbers = static_cast<uint64_t>(info_.n_channels) * info_.n_features;
     if ((dtype != "F64" && dtype != "F32") || weights.at("shape").at(0) != info_.n_channels ||
         bytes != numbers * (weights_double_ ? 8 : 4))
       throw std::runtime_error(path + ": its weights do not fit its energies" + again);
@@ -268,37 +268,37 @@ std::string Model::symbols() const
   return text;
 }
 
-std::string Model::partial_psi(const Structure &structure, int first, int count, int max_atoms, std::vector<double> &psi,
+std::string Model::partial_features(const Structure &structure, int first, int count, int max_atoms, std::vector<double> &features,
                                Work &work)
 {
   std::vector<double> sum;
   const std::string error = network_->evaluate(structure, first, count, max_atoms, sum, work);
-  psi.assign(info_.n_psi, 0.0);
+  features.assign(info_.n_features, 0.0);
   if (!error.empty()) return error;
-  std::copy(sum.begin(), sum.end() - 1, psi.begin());
-  psi[info_.n_psi - 2] = count;
-  psi[info_.n_psi - 1] = sum.back();
+  std::copy(sum.begin(), sum.end() - 1, features.begin());
+  features[info_.n_features - 2] = count;
+  features[info_.n_features - 1] = sum.back();
   return "";
 }
 
-void Model::finish_psi(std::vector<double> &psi) const
+void Model::finish_features(std::vector<double> &features) const
 {
   if (info_.dtype == "float32")
-    for (double &x : psi) x = static_cast<float>(x);
+    for (double &x : features) x = static_cast<float>(x);
 }
 
 namespace {
 
 template <typename Real>
-void multiply(const char *weights, const std::vector<double> &psi, std::vector<double> &out)
+void multiply(const char *weights, const std::vector<double> &features, std::vector<double> &out)
 {
-  const size_t n = psi.size();
+  const size_t n = features.size();
   for (size_t i = 0; i < out.size(); ++i) {
     double sum = 0.0;
     for (size_t k = 0; k < n; ++k) {
       Real weight;    // rows need not be aligned in the file
       std::memcpy(&weight, weights + (i * n + k) * sizeof(Real), sizeof(Real));
-      sum += static_cast<double>(weight) * psi[k];
+      sum += static_cast<double>(weight) * features[k];
     }
     out[i] = sum;
   }
@@ -306,13 +306,13 @@ void multiply(const char *weights, const std::vector<double> &psi, std::vector<d
 
 }    // namespace
 
-void Model::dos(const std::vector<double> &psi, std::vector<double> &out) const
+void Model::dos(const std::vector<double> &features, std::vector<double> &out) const
 {
   out.resize(info_.n_channels);
   if (weights_double_)
-    multiply<double>(weights_, psi, out);
+    multiply<double>(weights_, features, out);
   else
-    multiply<float>(weights_, psi, out);
+    multiply<float>(weights_, features, out);
 }
 
 int atomic_number(const std::string &symbol)

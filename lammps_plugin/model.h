@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-// petdos-md, plugin for LAMMPS: a model file and its readout, without torch: identity, energies, electrons, psi -> DOS.
+// petdos-md, plugin for LAMMPS: a model file and its readout, without torch: identity, energies, electrons, features -> DOS.
 
 #ifndef PETDOS_MODEL_H
 #define PETDOS_MODEL_H
@@ -33,14 +33,14 @@ class MappedFile {
 struct ModelInfo {
   std::string name, fingerprint, kind, path, dtype;
   double start = 0.0, step = 0.0;
-  int n_channels = 0, n_psi = 0, n_members = 0;
+  int n_channels = 0, n_features = 0, n_members = 0;
   std::string reference = "raw";
   std::map<std::string, double> electrons;
 
   std::string to_json() const;
 };
 
-// A model that `petdos export` wrote: trunk NAME.pt and readout NAME.readout.safetensors. Everything that fails throws
+// A model that `petdos export` wrote: backbone NAME.pt and readout NAME.readout.safetensors. Everything that fails throws
 // std::runtime_error with one line for the user.
 class Model {
  public:
@@ -54,14 +54,14 @@ class Model {
   bool knows(int number) const;
   std::string symbols() const;    // of the elements that it knows
 
-  // The part of psi that the atoms first ... first + count - 1 contribute; their sum over ranks is for finish_psi().
-  std::string partial_psi(const Structure &structure, int first, int count, int max_atoms, std::vector<double> &psi,
+  // The part of features that the atoms first ... first + count - 1 contribute; their sum over ranks is for finish_features().
+  std::string partial_features(const Structure &structure, int first, int count, int max_atoms, std::vector<double> &features,
                           Work &work);
-  // psi in the precision of the model, in which it is kept.
-  void finish_psi(std::vector<double> &psi) const;
+  // features in the precision of the model, in which it is kept.
+  void finish_features(std::vector<double> &features) const;
 
-  // Density of states (states/eV per structure, both spins) of a complete psi.
-  void dos(const std::vector<double> &psi, std::vector<double> &out) const;
+  // Density of states (states/eV per structure, both spins) of a complete features.
+  void dos(const std::vector<double> &features, std::vector<double> &out) const;
 
  private:
   void read_readout(const std::string &path);
@@ -69,7 +69,7 @@ class Model {
   ModelInfo info_;
   std::unique_ptr<Network> network_;
   std::unique_ptr<MappedFile> readout_;
-  const char *weights_ = nullptr;    // (n_channels, n_psi)
+  const char *weights_ = nullptr;    // (n_channels, n_features)
   bool weights_double_ = false;
   std::vector<double> energies_;
 };

@@ -81,15 +81,15 @@ void TraceWriter::append(Row row)
   if (rows_.size() % FLUSH_EVERY == 0 || now_s() - flushed_s_ >= FLUSH_INTERVAL_S) flush();
 }
 
-void TraceWriter::refuse(const std::string &reason, int64_t step, int32_t replica)
+void TraceWriter::skip(const std::string &reason, int64_t step, int32_t replica)
 {
-  json &last = store_->attributes["refused_last_step"];
+  json &last = store_->attributes["skipped_last_step"];
   const std::string key = std::to_string(replica);
   if (last.contains(key) && last.at(key).get<int64_t>() >= step) return;
   last[key] = step;
-  json &refused = store_->attributes["refused"];
-  refused[reason] = refused.value(reason, 0) + 1;
-  store_->attributes["n_refused"] = store_->attributes.value("n_refused", 0) + 1;
+  json &skipped = store_->attributes["skipped"];
+  skipped[reason] = skipped.value(reason, 0) + 1;
+  store_->attributes["n_skipped"] = store_->attributes.value("n_skipped", 0) + 1;
 }
 
 void TraceWriter::flush()
@@ -104,7 +104,7 @@ void TraceWriter::flush()
     told_ = false;
   } catch (const std::system_error &error) {
     told_ = true;
-    throw std::runtime_error(path_ + ": cannot write: " + error.code().message() + "; " + remedy(error.code()) + "; " +
+    throw std::runtime_error(path_ + ": cannot write: " + error.code().message() + "; " + fix_for(error.code()) + "; " +
                              std::to_string(rows_.size()) +
                              " samples are kept in memory for the next flush, and taken again on resuming");
   }

@@ -17,7 +17,7 @@ namespace petdos {
 
 // One sample; see the table of columns in docs/trace-format.md.
 struct Row {
-  std::vector<double> psi;
+  std::vector<double> features;
   int64_t step = 0;
   int32_t replica = 0;
   double time_fs, temperature_K, kinetic_temperature_K, potential_energy_eV, volume_A3;
@@ -43,7 +43,7 @@ class TraceWriter {
 
   void append(Row row);
   // Counts a frame that gave no sample.
-  void refuse(const std::string &reason, int64_t step, int32_t replica);
+  void skip(const std::string &reason, int64_t step, int32_t replica);
   void flush();
   void flush_quietly();
 

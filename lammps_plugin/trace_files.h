@@ -31,7 +31,7 @@ namespace petdos {
 }
 
 // What a user can do about an error of the system, in the words of petdos_md.base.fixes.
-inline std::string remedy(const std::error_code &error)
+inline std::string fix_for(const std::error_code &error)
 {
   switch (error.value()) {
     case ENOSPC:

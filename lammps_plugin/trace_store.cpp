@@ -2,7 +2,7 @@
 
 #include "trace_store.h"
 
-#include "rewind.h"
+#include "truncate.h"
 #include "trace_files.h"
 
 #include <fcntl.h>
@@ -28,14 +28,14 @@ namespace petdos {
 namespace {
 
 constexpr int COLUMN_CHUNK_ROWS = 1024;
-constexpr int PSI_CHUNK_ROWS = 64, LEAST_PSI_CHUNK_ROWS = 8;
-constexpr size_t PSI_CHUNK_BYTES = 1 << 19;
+constexpr int FEATURES_CHUNK_ROWS = 64, LEAST_FEATURES_CHUNK_ROWS = 8;
+constexpr size_t FEATURES_CHUNK_BYTES = 1 << 19;
 
 struct Column {
   const char *name, *dtype, *units, *description;
 };
 
-// In the order of commits: psi, which tells the length, comes after them.
+// In the order of commits: features, which tells the length, comes after them.
 constexpr Column COLUMNS[] = {
     {"step", "int64", "", "molecular dynamics step; (replica, step) is unique"},
     {"replica", "int32", "", "ensemble slot or simulation that the frame was taken from"},
@@ -57,14 +57,14 @@ json array_metadata(const Column *column, const ModelInfo &model)
   const size_t item = model.dtype == "float32" ? 4 : 8;
   int rows = COLUMN_CHUNK_ROWS;
   if (!column) {
-    rows = PSI_CHUNK_ROWS;
-    while (rows > LEAST_PSI_CHUNK_ROWS && rows * item * model.n_psi > PSI_CHUNK_BYTES) rows /= 2;
+    rows = FEATURES_CHUNK_ROWS;
+    while (rows > LEAST_FEATURES_CHUNK_ROWS && rows * item * model.n_features > FEATURES_CHUNK_BYTES) rows /= 2;
   }
   json shape = json::array({0}), chunk = json::array({rows}), names = json::array({"sample"});
   json attributes = {{"description", column ? column->description : "features that the DOS is linear in"}};
   if (!column) {
-    shape.push_back(model.n_psi);
-    chunk.push_back(model.n_psi);
+    shape.push_back(model.n_features);
+    chunk.push_back(model.n_features);
     names.push_back("feature");
   } else if (column->units[0]) {
     attributes["units"] = column->units;
@@ -124,9 +124,9 @@ void TraceStore::create(double timestep_fs, const std::string &versions) const
       {"engine", "lammps"},
       {"timestep_fs", std::isfinite(timestep_fs) ? json(timestep_fs) : json(nullptr)},
       {"metadata", json::object()},
-      {"refused", json::object()},
-      {"refused_last_step", json::object()},
-      {"n_refused", 0},
+      {"skipped", json::object()},
+      {"skipped_last_step", json::object()},
+      {"n_skipped", 0},
   };
   const fs::path parent = fs::absolute(path_).parent_path();
   const fs::path draft = parent / ("." + path_.filename().string() + "." + std::to_string(getpid()) + ".partial");
@@ -139,25 +139,25 @@ void TraceStore::create(double timestep_fs, const std::string &versions) const
       fs::create_directory(draft / column.name);
       replace_json(draft / column.name / "zarr.json", array_metadata(&column, model_));
     }
-    fs::create_directory(draft / "psi");
-    replace_json(draft / "psi" / "zarr.json", array_metadata(nullptr, model_));
-    if (!File(draft / "psi" / "writer.lock", O_WRONLY | O_CREAT).good()) fail_errno();
+    fs::create_directory(draft / "features");
+    replace_json(draft / "features" / "zarr.json", array_metadata(nullptr, model_));
+    if (!File(draft / "features" / "writer.lock", O_WRONLY | O_CREAT).good()) fail_errno();
     replace_json(draft / "zarr.json", {{"zarr_format", 3}, {"node_type", "group"}, {"attributes", group}});
     if (rename(draft.c_str(), path_.c_str()) != 0) fail_errno();
     sync_folder(parent);
   } catch (const std::system_error &error) {
     fs::remove_all(draft, ignored);
-    fail(path_.string() + ": cannot make the trace: " + error.code().message() + "; " + remedy(error.code()));
+    fail(path_.string() + ": cannot make the trace: " + error.code().message() + "; " + fix_for(error.code()));
   }
 }
 
 void TraceStore::lock()
 {
-  lock_fd_ = open((path_ / "psi" / "writer.lock").c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
+  lock_fd_ = open((path_ / "features" / "writer.lock").c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
   if (lock_fd_ < 0) {
     const std::error_code reason(errno, std::generic_category());
     if (!fs::exists(path_ / "zarr.json")) fail(path_.string() + ": not a trace; give another path or the path of a trace");
-    fail(path_.string() + ": cannot be written: " + reason.message() + "; " + remedy(reason));
+    fail(path_.string() + ": cannot be written: " + reason.message() + "; " + fix_for(reason));
   }
   if (flock(lock_fd_, LOCK_EX | LOCK_NB) != 0 && (errno == EWOULDBLOCK || errno == EACCES)) {
     char holder[200] = {};
@@ -192,15 +192,15 @@ TraceStore::Array TraceStore::read_array(const std::string &array, const std::st
   found.folder = path_ / array;
   found.metadata = read_json(fs::path(array) / "zarr.json");
   found.item = dtype.back() == '4' ? 8 : 4;
-  found.width = array == "psi" ? static_cast<size_t>(model_.n_psi) : 1;
+  found.width = array == "features" ? static_cast<size_t>(model_.n_features) : 1;
   bool valid = false;
   try {
     const json &m = found.metadata;
     const json &shape = m.at("shape"), &chunk = m.at("chunk_grid").at("configuration").at("chunk_shape");
     valid = m.at("zarr_format") == 3 && m.at("node_type") == "array" && m.at("data_type") == dtype &&
         m.at("chunk_grid").at("name") == "regular" && m.at("chunk_key_encoding") == KEYS && m.at("codecs") == CODECS &&
-        shape.size() == (array == "psi" ? 2 : 1) && chunk.size() == shape.size() && chunk.at(0).get<int64_t>() > 0 &&
-        shape.at(0).get<int64_t>() >= 0 && (array != "psi" || (shape.at(1) == model_.n_psi && chunk.at(1) == model_.n_psi));
+        shape.size() == (array == "features" ? 2 : 1) && chunk.size() == shape.size() && chunk.at(0).get<int64_t>() > 0 &&
+        shape.at(0).get<int64_t>() >= 0 && (array != "features" || (shape.at(1) == model_.n_features && chunk.at(1) == model_.n_features));
     if (valid) found.chunk_rows = chunk.at(0).get<size_t>();
   } catch (const json::exception &) {
     valid = false;
@@ -221,9 +221,9 @@ void TraceStore::load(double timestep_fs)
   check_model(timestep_fs);
   arrays_.clear();
   for (const Column &column : COLUMNS) arrays_.push_back(read_array(column.name, column.dtype));
-  arrays_.push_back(read_array("psi", model_.dtype));
-  const auto rewind = begun_rewind();
-  const size_t n = rewind ? std::min(length(), rewind->start) : length();
+  arrays_.push_back(read_array("features", model_.dtype));
+  const auto truncate = begun_rewind();
+  const size_t n = truncate ? std::min(length(), truncate->start) : length();
   for (const Array &array : arrays_) {
     for (size_t index = 0; index * array.chunk_rows < n; ++index) {
       std::error_code none;
@@ -234,9 +234,9 @@ void TraceStore::load(double timestep_fs)
   }
   try {
     commit(n);
-    if (rewind) finish_rewind(*rewind);
+    if (truncate) finish_rewind(*truncate);
   } catch (const std::system_error &error) {
-    fail(path_.string() + ": cannot be written: " + error.code().message() + "; " + remedy(error.code()));
+    fail(path_.string() + ": cannot be written: " + error.code().message() + "; " + fix_for(error.code()));
   }
   attributes = saved_;
   const std::string engines = ", " + attributes.value("engine", "") + ",";
@@ -248,7 +248,7 @@ void TraceStore::load(double timestep_fs)
 
 std::optional<Rewind> TraceStore::begun_rewind() const
 {
-  const fs::path file = fs::path("psi") / "rewind.npz";
+  const fs::path file = fs::path("features") / "truncate.npz";
   if (!fs::exists(path_ / file)) return std::nullopt;
   std::vector<RewindArray> expected;
   for (const Array &array : arrays_) {
@@ -263,13 +263,13 @@ std::optional<Rewind> TraceStore::begun_rewind() const
 }
 
 // Rows that were set aside come back behind those that are there; only then the file goes.
-void TraceStore::finish_rewind(const Rewind &rewind)
+void TraceStore::finish_rewind(const Rewind &truncate)
 {
   const size_t n = length();
-  for (size_t i = 0; i < arrays_.size(); ++i) write(arrays_[i], n, rewind.rows, rewind.data[i]);
-  commit(n + rewind.rows);
-  fs::remove(path_ / "psi" / "rewind.npz");
-  sync_folder(path_ / "psi");    // it must not come back after a power cut, on top of newer rows
+  for (size_t i = 0; i < arrays_.size(); ++i) write(arrays_[i], n, truncate.rows, truncate.data[i]);
+  commit(n + truncate.rows);
+  fs::remove(path_ / "features" / "truncate.npz");
+  sync_folder(path_ / "features");    // it must not come back after a power cut, on top of newer rows
 }
 
 void TraceStore::check_model(double timestep_fs) const
@@ -280,7 +280,7 @@ void TraceStore::check_model(double timestep_fs) const
     fail(path_.string() + ": trace of another model: it holds samples of '" + theirs.value("name", "?") + "' (" +
          theirs.value("fingerprint", "?").substr(0, 12) + "), got '" + model_.name + "' (" +
          model_.fingerprint.substr(0, 12) + "); use that model or write to another path");
-  if (other("grid") || other("kind") || other("n_psi") || other("dtype"))
+  if (other("grid") || other("kind") || other("n_features") || other("dtype"))
     fail(path_.string() + ": trace of another energy grid or precision than that of '" + model_.name +
          "'; write to another path");
   const json timestep = saved_.value("timestep_fs", json());
@@ -335,7 +335,7 @@ void TraceStore::append(const std::vector<Row> &rows)
     put(data[7], &row.n_atoms, 8);
     put(data[8], &row.n_electrons, 8);
     put(data[9], &row.weight, 8);
-    for (double x : row.psi) {
+    for (double x : row.features) {
       const auto single = static_cast<float>(x);
       arrays_.back().item == 4 ? put(data.back(), &single, 4) : put(data.back(), &x, 8);
     }
@@ -370,7 +370,7 @@ void TraceStore::write(const Array &array, size_t start, size_t count, const std
   }
 }
 
-// psi is the shortest array at every moment: it is committed last when growing and first when shrinking.
+// features are the shortest array at every moment: it is committed last when growing and first when shrinking.
 void TraceStore::commit(size_t n)
 {
   const auto commit_one = [&](Array &array) {

@@ -5,7 +5,7 @@
 #define PETDOS_TRACE_STORE_H
 
 #include "model.h"
-#include "rewind.h"
+#include "truncate.h"
 #include "trace.h"
 
 #include "json.h"
@@ -58,7 +58,7 @@ class TraceStore {
   LAMMPS_NS::json read_json(const std::filesystem::path &file) const;
   Array read_array(const std::string &array, const std::string &dtype) const;
   std::optional<Rewind> begun_rewind() const;
-  void finish_rewind(const Rewind &rewind);
+  void finish_rewind(const Rewind &truncate);
   void check_model(double timestep_fs) const;
   template <typename Number> std::vector<Number> read_column(size_t which) const;
   void write(const Array &array, size_t start, size_t count, const std::string &data) const;
@@ -66,7 +66,7 @@ class TraceStore {
 
   std::filesystem::path path_;
   ModelInfo model_;
-  std::vector<Array> arrays_;    // the columns, then psi
+  std::vector<Array> arrays_;    // the columns, then features
   LAMMPS_NS::json saved_;        // attributes as they are on disk
   int lock_fd_ = -1;
 };

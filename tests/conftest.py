@@ -36,7 +36,7 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 @pytest.fixture(scope="session")
 def model_path(checkpoints: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folded model with random weights."""
+    """A model with separate readout with random weights."""
     from petdos_md.models.export import export_model
 
     path = tmp_path_factory.mktemp("models") / "small.pt"
@@ -46,7 +46,7 @@ def model_path(checkpoints: tuple[Path, Path], tmp_path_factory: pytest.TempPath
 
 @pytest.fixture(scope="session")
 def model(model_path: Path):
-    """The folded model, loaded."""
+    """The model with separate readout, loaded."""
     from petdos_md.models.model import DOSModel
 
     return DOSModel.load(model_path)
@@ -54,7 +54,7 @@ def model(model_path: Path):
 
 @pytest.fixture(scope="session")
 def metal_path(checkpoints: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folded model whose DOS is that of a metal (a square root per atom) with a ripple that follows the structure."""
+    """A model with separate readout whose DOS is that of a metal (a square root per atom) with a ripple that follows the structure."""
     import metatomic.torch  # noqa: F401  so that torch can read the metadata in checkpoints
     import torch
 
@@ -99,7 +99,7 @@ def aluminium() -> Atoms:
 
 @pytest.fixture(scope="session")
 def lammps_model_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folded model in double precision with adaptive cutoffs, whose halo must be wider than the reach of its messages."""
+    """A model with separate readout in double precision with adaptive cutoffs, whose halo must be wider than the reach of its messages."""
     import torch
 
     from petdos_md.models.export import export_model

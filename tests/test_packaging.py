@@ -89,7 +89,7 @@ def test_what_must_be_inside(wheel):
         "petdos_md/py.typed",
         "petdos_md/ipi_drivers/petdos_observer.py",
         "petdos_md/ipi_drivers/petdos_potential.py",
-        "petdos_md/ipi_drivers/petdos_psi.py",
+        "petdos_md/ipi_drivers/petdos_features.py",
         "petdos_md/lammps_plugin/LICENSE",
     ):
         assert name in names, name

@@ -169,7 +169,7 @@ def make_files(folder: Path) -> None:
         if status != 0:
             raise RuntimeError(said)
     shutil.copytree(folder / "run.zarr", folder / "cut.zarr")
-    with open(folder / "cut.zarr" / "psi" / "c" / "0" / "0", "r+b") as file:
+    with open(folder / "cut.zarr" / "features" / "c" / "0" / "0", "r+b") as file:
         file.truncate(100)
     shutil.copytree(folder / "run.zarr", folder / "future.zarr")
     text = (folder / "future.zarr" / "zarr.json").read_text()

@@ -161,7 +161,7 @@ def wait_for_end(processes: Processes, seconds: float, reached: Callable[[], boo
 def rows(path: Path) -> int:
     """Samples that are committed, read from one small file."""
     try:
-        return int(json.loads((path / "psi" / "zarr.json").read_text())["shape"][0])
+        return int(json.loads((path / "features" / "zarr.json").read_text())["shape"][0])
     except (OSError, ValueError):  # not there yet
         return 0
 
@@ -187,14 +187,16 @@ def undisturbed(engine: str, run: Run, folder: Path) -> tuple[Samples, float]:
 
 
 def samples(path: Path) -> tuple[Samples, int]:
-    """Every sample of a trace (psi and labels) by replica and step, and how many are there more than once."""
+    """Every sample of a trace (features and labels) by replica and step, and how many are there more than once."""
     if not (path / "zarr.json").exists():
         return {}, 0
     trace = Trace.open(path, "r")
     keys = list(zip(trace.replica.tolist(), trace.step.tolist(), strict=True))
     labels = np.stack([trace.temperature_K, trace.potential_energy_eV, trace.volume_A3], axis=1)[: len(keys)]
     rows = (
-        np.concatenate([np.asarray(trace.psi[: len(keys)], dtype=float), labels], axis=1) if keys else np.empty((0, 0))
+        np.concatenate([np.asarray(trace.features[: len(keys)], dtype=float), labels], axis=1)
+        if keys
+        else np.empty((0, 0))
     )
     return dict(zip(keys, rows, strict=True)), len(keys) - len(set(keys))
 

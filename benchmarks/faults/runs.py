@@ -49,7 +49,7 @@ class Processes:
 class Run:
     """A run that can be killed.
 
-    Attributes: ``n_samples`` at its end; ``tolerance``, the largest relative deviation of psi from an undisturbed run that is
+    Attributes: ``n_samples`` at its end; ``tolerance``, the largest relative deviation of features from an undisturbed run that is
     promised (0: bit by bit); ``output``, the trace in its folder; ``up_to``, the newest step to go on from.
     """
 

@@ -46,8 +46,8 @@ def main() -> int:
         if state is None or not done(state.read_text()):
             print(f"{folder}: stopped; the same command goes on")
             return 1
-    pooled = ["--pooled"] if args.name == "replica_exchange" else []
-    print(petdos("analyze", str(folder / "run.zarr"), "-o", str(folder / "results"), *pooled))
+    reweighted = ["--reweight"] if args.name == "replica_exchange" else []
+    print(petdos("analyze", str(folder / "run.zarr"), "-o", str(folder / "results"), *reweighted))
     return 0
 
 

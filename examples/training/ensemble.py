@@ -61,10 +61,10 @@ def make_ensemble(
     cholesky = buffers[f"cholesky_{UNCERTAINTY}"].double().numpy()
 
     with tempfile.TemporaryDirectory() as folder:
-        export_model(checkpoint, Path(folder) / "trunk.pt", grid_start=grid.start, grid_step=grid.step)
-        trunk = DOSModel.load(Path(folder) / "trunk.pt", device="cpu")
+        export_model(checkpoint, Path(folder) / "backbone.pt", grid_start=grid.start, grid_step=grid.step)
+        backbone = DOSModel.load(Path(folder) / "backbone.pt", device="cpu")
         data = {
-            name: features_and_residuals(trunk, path, options["rotations"], rng, options["max_shift"])
+            name: features_and_residuals(backbone, path, options["rotations"], rng, options["max_shift"])
             for name, path in (("training", train), ("validation", validation))
         }
     print(f"targets aligned by {data['training'][2]} (training) and {data['validation'][2]} (validation) channels")
@@ -114,19 +114,19 @@ def dos_dataset(path: Path, n_channels: int) -> torch.utils.data.Dataset:
 
 
 def features_and_residuals(
-    trunk: DOSModel, path: Path, rotations: int, rng: np.random.Generator, max_shift: int
+    backbone: DOSModel, path: Path, rotations: int, rng: np.random.Generator, max_shift: int
 ) -> tuple[np.ndarray, np.ndarray, str]:
     """Last-layer features, and target minus prediction with NaN where undefined, for randomly rotated structures."""
     features, residuals, shifts = [], [], []
     for atoms in ase.io.read(path, ":"):
         turns = Rotation.random(rotations, random_state=int(rng.integers(2**31))).as_matrix()
         copies = [rotated(atoms, turn) for turn in turns]
-        samples = trunk.evaluate([atoms, *copies])
-        predictions = [trunk.dos(s) for s in samples]
-        best = align(atoms.info["dos"], predictions[0], trunk.grid.step, max_shift).shift
+        samples = backbone.evaluate([atoms, *copies])
+        predictions = [backbone.dos(s) for s in samples]
+        best = align(atoms.info["dos"], predictions[0], backbone.grid.step, max_shift).shift
         target = shifted_target(atoms.info["dos"], best)
         shifts.append(best)
-        features += [s.psi[: trunk.readout.n_psi - 2] for s in samples]
+        features += [s.features[: backbone.readout.n_features - 2] for s in samples]
         residuals += [target - p for p in predictions]
     summary = f"{min(shifts)} to {max(shifts)}, mean {np.mean(shifts):.2f}"
     return np.array(features, dtype=np.float64), np.array(residuals), summary

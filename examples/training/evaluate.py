@@ -1,9 +1,9 @@
-"""How good a two-head model is on structures it never saw: a table, ``evaluation.json`` and three figures.
+"""How good a two-head model is on structures it never saw: a table, ``validation.json`` and three figures.
 
     python evaluate.py outputs/almgsi-lda/almgsi-lda.pt outputs/almgsi-lda
 
 The folder holds ``validation.xyz`` and ``test.xyz`` as written by ``train.py``. Errors of the DOS and of what follows from it are those of
-``petdos evaluate`` (:mod:`petdos_md.validation.evaluation`); energies, forces and stress are added.
+``petdos validate`` (:mod:`petdos_md.validation.validate`); energies, forces and stress are added.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from ase import Atoms
 from tqdm import tqdm
 
 from petdos_md import DOSModel
-from petdos_md.validation.evaluation import Evaluation
-from petdos_md.validation.evaluation import evaluate_model as evaluate_dos
 from petdos_md.validation.metrics import dos_rmse
 from petdos_md.validation.references import read_references
+from petdos_md.validation.validate import Validation
+from petdos_md.validation.validate import validate_model as evaluate_dos
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
@@ -31,7 +31,7 @@ import matplotlib.pyplot as plt
 TEMPERATURE_K = 1000.0
 
 
-def evaluate_model(model_path: Path, data: Path, output: Path) -> dict[str, Any]:
+def validate_model(model_path: Path, data: Path, output: Path) -> dict[str, Any]:
     """Evaluate on the validation and the test split, print the table of the latter, write everything to ``output``."""
     model = DOSModel.load(model_path, device="cpu")
     summary: dict[str, Any] = {"model": model.info.name, "fingerprint": model.info.fingerprint}
@@ -50,8 +50,8 @@ def evaluate_model(model_path: Path, data: Path, output: Path) -> dict[str, Any]
         summary[split] = summarize(model, structures, records, dos)
     table = format_table(summary["test"], model.info.name)
     print(table)
-    (output / "evaluation.json").write_text(json.dumps(summary, indent=1))
-    (output / "evaluation.md").write_text(table)
+    (output / "validation.json").write_text(json.dumps(summary, indent=1))
+    (output / "validation.md").write_text(table)
     images = output / "figures"
     images.mkdir(exist_ok=True)
     plot_parity(structures, records, images / "parity.png")
@@ -71,7 +71,7 @@ def compare(model: DOSModel, atoms: Atoms) -> dict[str, Any]:
 
 
 def summarize(
-    model: DOSModel, structures: list[Atoms], records: list[dict[str, Any]], dos: Evaluation
+    model: DOSModel, structures: list[Atoms], records: list[dict[str, Any]], dos: Validation
 ) -> dict[str, Any]:
     targets = [a.info["dos"] for a in structures]
     electrons = np.array([c.n_electrons for c in dos.comparisons])
@@ -173,7 +173,7 @@ def plot_parity(structures: list[Atoms], records: list[dict[str, Any]], path: Pa
     plt.close(figure)
 
 
-def plot_dos(model: DOSModel, structures: list[Atoms], dos: Evaluation, path: Path) -> None:
+def plot_dos(model: DOSModel, structures: list[Atoms], dos: Validation, path: Path) -> None:
     """One structure of each kind, that of median error, with two standard deviations of the members."""
     errors = [c.error for c in dos.comparisons]
     order = ("fcc-Al", "hcp-Mg", "dia-Si", "Mg2Si", "AlMg", "AlMgSi", "liq-Al", "liq-Mg", "liq-Si")
@@ -205,7 +205,7 @@ def plot_dos(model: DOSModel, structures: list[Atoms], dos: Evaluation, path: Pa
     plt.close(figure)
 
 
-def plot_z_scores(dos: Evaluation, path: Path) -> None:
+def plot_z_scores(dos: Validation, path: Path) -> None:
     z = np.array([c.z for c in dos.comparisons])
     flat = z[np.isfinite(z)]
     per_channel = dos.channel_spread()
@@ -229,4 +229,4 @@ if __name__ == "__main__":
     parser.add_argument("data", type=Path, help="folder with validation.xyz and test.xyz")
     parser.add_argument("-o", "--output", type=Path, help="folder to write to, by default that of the data")
     arguments = parser.parse_args()
-    evaluate_model(arguments.model, arguments.data, arguments.output or arguments.data)
+    validate_model(arguments.model, arguments.data, arguments.output or arguments.data)

@@ -11,7 +11,7 @@ be given again at any time::
         --adapt lora --start checkpoints/almgsi-lda.ckpt                                        # the general one, adapted
 
 Stages: ``prepare`` (targets and split), ``start`` (forces above all), ``mse`` (DOS on the absolute axis, energies), ``shift``
-(shift-agnostic loss of the article), ``smooth`` (noise of the last layer), ``llpr`` (ensemble), ``export`` (trunk and readout), ``evaluate`` (table, figures). Networks are trained by `mtt train`
+(shift-agnostic loss of the article), ``smooth`` (noise of the last layer), ``llpr`` (ensemble), ``export`` (backbone and readout), ``evaluate`` (table, figures). Networks are trained by `mtt train`
 with the option files in ``options/``; its progress is shown and kept in ``STAGE/train.out``.
 
 ``--adapt lora`` leaves the weights of ``--start`` as they are and trains matrices of low rank beside them (section 4.7 of the
@@ -49,7 +49,7 @@ the window of the targets can move by chi = 200 steps (100 each way), as in the 
 LORA = {"rank": 8, "alpha": 0.5}
 """Rank and factor of the adapters, as in the article."""
 
-STAGES = ("prepare", "start", "mse", "shift", "smooth", "llpr", "export", "evaluate")
+STAGES = ("prepare", "start", "mse", "shift", "smooth", "llpr", "export", "validate")
 
 
 def prepare(args: argparse.Namespace) -> None:
@@ -206,8 +206,8 @@ def export(args: argparse.Namespace) -> None:
         electrons=args.electrons,
         description=args.description,
     )
-    size = sum(p.stat().st_size for p in (report.trunk, report.readout)) / 1e6
-    print(f"{report.trunk} and {report.readout.name}: {size:.1f} MB, {report.n_members} members")
+    size = sum(p.stat().st_size for p in (report.backbone, report.readout)) / 1e6
+    print(f"{report.backbone} and {report.readout.name}: {size:.1f} MB, {report.n_members} members")
 
 
 def electron_table(text: str) -> dict[str, float]:
@@ -259,7 +259,7 @@ def main() -> None:
         "smooth": (out / "model.ckpt", lambda: smooth(args)),
         "llpr": (out / "llpr.ckpt", lambda: llpr(args)),
         "export": (out / f"{args.name}.pt", lambda: export(args)),
-        "evaluate": (out / "evaluation.json", lambda: evaluate(args)),
+        "validate": (out / "validation.json", lambda: evaluate(args)),
     }
     if args.adapt == "lora":
         del steps["start"], steps["mse"]
@@ -288,9 +288,9 @@ def llpr(args: argparse.Namespace) -> None:
 
 
 def evaluate(args: argparse.Namespace) -> None:
-    from evaluate import evaluate_model
+    from evaluate import validate_model
 
-    evaluate_model(args.output / f"{args.name}.pt", args.output, args.output)
+    validate_model(args.output / f"{args.name}.pt", args.output, args.output)
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ def mean_members(frames: list[Sample]) -> np.ndarray:
     """Average DOS of each member, frame by frame."""
     total = np.zeros((N_MEMBERS, GRID.n))
     for sample in frames:
-        total += sample.weight * readout().members(sample.psi)
+        total += sample.weight * readout().members(sample.features)
     return total / sum(sample.weight for sample in frames)
 
 
@@ -92,7 +92,7 @@ def test_sampling_errors_equal_those_of_the_explicit_series(
     result = analyze(trace, readout(), error_method=method)
     for i, (t, frames) in enumerate(runs.items()):
         at = result.isel(temperature=i)
-        spectra = np.array([readout().dos(s.psi) for s in frames])
+        spectra = np.array([readout().dos(s.features) for s in frames])
         w = np.array([s.weight for s in frames])
         channels = standard_error(spectra, w, method)
         np.testing.assert_allclose(at["dos_sampling_err"], channels.error, rtol=1e-4, atol=1e-9)
@@ -104,7 +104,7 @@ def test_sampling_errors_equal_those_of_the_explicit_series(
 
 
 def test_kernels_are_derivatives() -> None:
-    dos, direction = readout().dos(samples(1, 0, 300.0)[0].psi), np.cos(E) * (E > -10)
+    dos, direction = readout().dos(samples(1, 0, 300.0)[0].features), np.cos(E) * (E > -10)
     h, found = 1e-5, kernels(E, dos, N_ELECTRONS, 900.0)
     plus, minus = (derive(E, dos + s * h * direction, N_ELECTRONS, 900.0, n_atoms=N_ATOMS) for s in (1, -1))
     for name in LINEAR:
@@ -142,7 +142,7 @@ def test_traces_are_joined_and_their_series_kept_apart(tmp_path: Path) -> None:
     paths = [write(tmp_path / f"{i}.zarr", part).path for i, part in enumerate(parts)]
     both = analyze(paths, readout()).isel(temperature=0)
     np.testing.assert_allclose(both["dos"], mean_members(parts[0] + parts[1]).mean(axis=0), rtol=1e-9, atol=1e-12)
-    spectra = np.array([readout().dos(s.psi) for s in parts[0] + parts[1]])
+    spectra = np.array([readout().dos(s.features) for s in parts[0] + parts[1]])
     weights = np.array([s.weight for s in parts[0] + parts[1]])
     expected = standard_error(spectra, weights, segments=np.repeat([0, 1], 80)).error
     np.testing.assert_allclose(both["dos_sampling_err"], expected, rtol=1e-4, atol=1e-9)
@@ -264,10 +264,10 @@ def test_short_and_refused_frames_are_noted(tmp_path: Path) -> None:
     with Trace.open(tmp_path / "short.zarr", model=frames[0].model, fsync=False) as trace:
         for sample in frames:
             trace.append(sample)
-        trace.refuse("the model returned NaN")
+        trace.skip("the model returned NaN")
     result = analyze(tmp_path / "short.zarr", readout())
     assert np.isnan(result["heat_capacity_sampling_err"]).all() and np.isnan(result["dos_sampling_err"]).all()
-    assert int(result["n_refused"]) == 1
+    assert int(result["n_skipped"]) == 1
     notes = "\n".join(result.attrs["notes"])
     assert "800 K: no sampling error, 5 frames" in notes and "the model returned NaN (1)" in notes
 
@@ -283,7 +283,7 @@ def test_results_survive_a_file(trace: Trace, tmp_path: Path) -> None:
 
 
 def test_a_trace_finds_its_own_model(model: DOSModel, aluminium: Atoms, tmp_path: Path) -> None:
-    """A real network, exported and folded; the DOS of its frames averaged by hand."""
+    """A real network, exported and separated; the DOS of its frames averaged by hand."""
     frames = []
     with Trace.open(tmp_path / "real.zarr", model=model, fsync=False) as trace:
         for step in range(4):

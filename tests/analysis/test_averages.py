@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.synthetic import FINGERPRINT, GRID, N_ELECTRONS, N_MEMBERS, info, psi_series, readout, samples, write
+from helpers.synthetic import FINGERPRINT, GRID, N_ELECTRONS, N_MEMBERS, feature_series, info, readout, samples, write
 
 from petdos_md.analysis.analyze import analyze
 from petdos_md.analysis.running import RunningAverage
@@ -18,21 +18,21 @@ from petdos_md.physics import thermo
 
 
 def test_members_of_the_mean_psi_are_the_mean_of_the_members() -> None:
-    r, psi = readout(), psi_series(50, seed=1)
+    r, features = readout(), feature_series(50, seed=1)
     weights = np.random.default_rng(2).uniform(0.1, 2.0, size=50)
     brute = np.zeros((N_MEMBERS, GRID.n))
     for frame in range(50):
         for member in range(N_MEMBERS):
-            brute[member] += weights[frame] / weights.sum() * r.members(psi[frame], member, member + 1)[0]
-    linear = r.members(weights @ psi.astype(float) / weights.sum())
+            brute[member] += weights[frame] / weights.sum() * r.members(features[frame], member, member + 1)[0]
+    linear = r.members(weights @ features.astype(float) / weights.sum())
     np.testing.assert_allclose(linear, brute, rtol=1e-12, atol=1e-12)
     # Small chunks, so that frames and members are cut in the middle.
-    batched = frame_member_average(psi, r, weights=weights, max_bytes=8 * GRID.n * 5 * 7)
+    batched = frame_member_average(features, r, weights=weights, max_bytes=8 * GRID.n * 5 * 7)
     np.testing.assert_allclose(batched, brute, rtol=1e-12, atol=1e-12)
 
 
 def test_nonlinear_transform_equals_brute_force_and_sees_the_right_frames() -> None:
-    r, psi = readout(), psi_series(23, seed=3)
+    r, features = readout(), feature_series(23, seed=3)
     factors = np.random.default_rng(4).uniform(1, 2, size=23)
     calls = []
 
@@ -40,13 +40,15 @@ def test_nonlinear_transform_equals_brute_force_and_sees_the_right_frames() -> N
         return factors[frames, None, None] * dos**2
 
     done = frame_member_average(
-        psi, r, square, max_bytes=8 * GRID.n * 6 * 4, progress=lambda i, n: calls.append((i, n))
+        features, r, square, max_bytes=8 * GRID.n * 6 * 4, progress=lambda i, n: calls.append((i, n))
     )
-    brute = np.mean([factors[i] * r.members(psi[i]) ** 2 for i in range(23)], axis=0)
+    brute = np.mean([factors[i] * r.members(features[i]) ** 2 for i in range(23)], axis=0)
     np.testing.assert_allclose(done, brute, rtol=1e-12)
     assert calls[-1] == (23 * N_MEMBERS, 23 * N_MEMBERS) and [c[0] for c in calls] == sorted(c[0] for c in calls)
-    central = frame_member_average(psi, r, square, members=False)
-    np.testing.assert_allclose(central, np.mean([factors[i] * r.dos(psi[i]) ** 2 for i in range(23)], axis=0)[None])
+    central = frame_member_average(features, r, square, members=False)
+    np.testing.assert_allclose(
+        central, np.mean([factors[i] * r.dos(features[i]) ** 2 for i in range(23)], axis=0)[None]
+    )
 
 
 def test_no_frames() -> None:
@@ -60,8 +62,8 @@ def test_running_average_equals_the_trace(tmp_path: Path, n: int) -> None:
     running = RunningAverage(readout())
     running.extend(frames)
     result = running.result()
-    psi, weights = np.array([s.psi for s in frames], dtype=float), np.array([s.weight for s in frames])
-    np.testing.assert_allclose(running.mean_psi(), weights @ psi / weights.sum(), rtol=1e-13)
+    features, weights = np.array([s.features for s in frames], dtype=float), np.array([s.weight for s in frames])
+    np.testing.assert_allclose(running.mean_features(), weights @ features / weights.sum(), rtol=1e-13)
     dataset = analyze(write(tmp_path / "a.zarr", frames), readout()).isel(temperature=0)
     np.testing.assert_allclose(result.dos, dataset["dos"], rtol=1e-12, atol=1e-12)
     for name in ("chemical_potential", "fermi_level", "heat_capacity"):
@@ -104,7 +106,7 @@ def test_memory_does_not_grow_and_blocks_keep_every_frame() -> None:
     assert length == 128
     w = np.array([s.weight for s in frames[:length]])
     np.testing.assert_allclose(
-        series[0], w @ np.array([s.psi for s in frames[:length]], dtype=float) / w.sum(), rtol=1e-12
+        series[0], w @ np.array([s.features for s in frames[:length]], dtype=float) / w.sum(), rtol=1e-12
     )
 
 
@@ -117,8 +119,8 @@ def test_temperatures_and_replicas_are_kept_apart() -> None:
     for t in (300.0, 600.0):
         both = runs[t, 0] + runs[t, 1]
         w = np.array([s.weight for s in both])
-        mean = w @ np.array([s.psi for s in both], dtype=float) / w.sum()
-        np.testing.assert_allclose(running.mean_psi(t), mean, rtol=1e-12)
+        mean = w @ np.array([s.features for s in both], dtype=float) / w.sum()
+        np.testing.assert_allclose(running.mean_features(t), mean, rtol=1e-12)
         members = thermo.heat_capacity(GRID.energies, r.members(mean), N_ELECTRONS, t)
         heat = running.result(t).heat_capacity
         assert heat.value == pytest.approx(members.mean(), rel=1e-12)
@@ -143,7 +145,7 @@ def test_what_cannot_be_averaged_is_refused() -> None:
         running.update(replace(sample, n_atoms=9))
     with pytest.raises(NoSamplesError, match="no samples at 400 K; there are some at 300 K"):
         running.result(400.0)
-    assert running.n_samples() == 1  # what was refused left no mark
+    assert running.n_samples() == 1  # what was skipped left no mark
     lost = RunningAverage(readout())
     lost.update(replace(sample, n_electrons=float("nan")))
     with pytest.raises(StructureError, match=r"number of electrons .* is not known"):
@@ -155,9 +157,9 @@ def test_what_cannot_be_averaged_is_refused() -> None:
 
 
 def test_direct_models_average_alike() -> None:
-    """psi of a model without a fold is the DOS itself."""
-    r, psi = readout(members=0), psi_series(30, seed=9)
+    """features of a model without a separate is the DOS itself."""
+    r, features = readout(members=0), feature_series(30, seed=9)
     direct = Readout.for_direct(GRID, None, 0, FINGERPRINT)
     np.testing.assert_allclose(
-        frame_member_average(r.dos(psi), direct, members=False)[0], r.dos(psi).mean(axis=0), rtol=1e-12
+        frame_member_average(r.dos(features), direct, members=False)[0], r.dos(features).mean(axis=0), rtol=1e-12
     )

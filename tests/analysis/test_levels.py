@@ -1,4 +1,4 @@
-"""Levels of frames by three roads against loops over frames and members."""
+"""Levels of frames by three methods against loops over frames and members."""
 
 from __future__ import annotations
 
@@ -39,17 +39,17 @@ def test_three_roads_equal_loops(tmp_path: Path) -> None:
     ordered = frames[12:] + frames[:12]
     brute = {name: np.empty((21, N_MEMBERS)) for name in data.data_vars if "_mean" not in str(name)}
     for i, sample in enumerate(ordered):
-        for k, dos in enumerate(readout().members(sample.psi)):
+        for k, dos in enumerate(readout().members(sample.features)):
             level = float(networks["fermi_level"](dos, N_ATOMS))
             clean = brute_force(dos, level, N_ELECTRONS, N_ATOMS)
             brute["fermi_level_network"][i, k] = level
             brute["gap_network"][i, k] = float(networks["gap"](dos, N_ATOMS))
-            for road, g in (("raw", dos), ("denoised", clean)):
+            for method, g in (("raw", dos), ("denoised", clean)):
                 found = float(thermo.fermi_level(E, g, N_ELECTRONS))
                 at = float(np.interp(found, E, g))
-                brute[f"fermi_level_{road}"][i, k] = found
-                brute[f"dos_at_fermi_level_{road}"][i, k] = at
-                brute[f"gap_{road}"][i, k] = width_below(E, g, found, 0.1 * N_ATOMS)
+                brute[f"fermi_level_{method}"][i, k] = found
+                brute[f"dos_at_fermi_level_{method}"][i, k] = at
+                brute[f"gap_{method}"][i, k] = width_below(E, g, found, 0.1 * N_ATOMS)
     for name in ("fermi_level_network", "gap_network", "fermi_level_raw", "fermi_level_denoised", "gap_denoised",
                  "dos_at_fermi_level_raw", "dos_at_fermi_level_denoised"):  # fmt: skip
         expected = brute[name]
@@ -82,13 +82,13 @@ def test_gap_of_known_edges() -> None:
 
 def test_bad_input(tmp_path: Path) -> None:
     trace = write(tmp_path / "a.zarr", samples(3, seed=1, temperature_K=300.0))
-    high = float(states_below(E, readout().members(trace[0].psi).mean(axis=0)[None], np.array([11.4]))[0])
+    high = float(states_below(E, readout().members(trace[0].features).mean(axis=0)[None], np.array([11.4]))[0])
     with pytest.raises(SettingError, match=r"grid ends at 12\.00 eV, less than 1 eV above the Fermi level 11\.\d+ eV"):
         frame_levels(trace, readout(), n_electrons=high)
-    with pytest.raises(SettingError, match="got the road 'high', expected some of raw, denoised, network"):
-        frame_levels(trace, readout(), roads=("high",))
+    with pytest.raises(SettingError, match="got the method 'high', expected some of raw, denoised, network"):
+        frame_levels(trace, readout(), methods=("high",))
     with pytest.raises(SettingError, match="no networks lie beside the model"):
-        frame_levels(trace, readout(), roads=("network",))
+        frame_levels(trace, readout(), methods=("network",))
     zero = FrameWeights({(0, 10 * i): 0.0 for i in range(3)})
     with pytest.raises(SettingError, match="all weights at 300 K are zero"):
         frame_levels(trace, readout(), weights=zero)

@@ -1,4 +1,4 @@
-"""The pooled estimate against closed forms (harmonic oscillators, an ideal gas), Bennett's equation, and its own scatter."""
+"""The MBAR-reweighted average against closed forms (harmonic oscillators, an ideal gas), Bennett's equation, and its own scatter."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import scipy.optimize
 from helpers import synthetic
 
 from petdos_md.analysis.analyze import analyze
-from petdos_md.analysis.mbar import GPA_A3_EV, pooled_estimate
+from petdos_md.analysis.mbar import GPA_A3_EV, reweighted_estimate
 from petdos_md.base.constants import BOLTZMANN_EV
 from petdos_md.base.errors import SettingError
 from petdos_md.base.sample import Sample
@@ -37,14 +37,14 @@ def oscillators(n: int, temperature_K: float, rng: np.random.Generator, phi: flo
 def write(
     path: Path, series: dict[float, np.ndarray], feature=lambda energy: 2 + 3 * energy, metadata=None, **columns
 ) -> Trace:
-    """A trace in which the first feature of psi follows the energy (or what ``feature`` makes of it)."""
+    """A trace in which the first feature of features follows the energy (or what ``feature`` makes of it)."""
     with Trace.open(path, model=synthetic.info(), metadata=metadata, fsync=False, flush_every=4096) as trace:
         for replica, (temperature, energies) in enumerate(series.items()):
             for i, energy in enumerate(energies):
                 own = {k: (v[temperature][i] if isinstance(v, dict) else v) for k, v in columns.items()}
-                psi = np.array([feature(energy), 1.0, 3.0, synthetic.N_ATOMS, 90.0], dtype=np.float32)
+                features = np.array([feature(energy), 1.0, 3.0, synthetic.N_ATOMS, 90.0], dtype=np.float32)
                 trace.append(
-                    Sample(psi, synthetic.info(), synthetic.N_ATOMS, synthetic.N_ELECTRONS, own.pop("volume_A3", 130.0)),
+                    Sample(features, synthetic.info(), synthetic.N_ATOMS, synthetic.N_ELECTRONS, own.pop("volume_A3", 130.0)),
                     replica=replica, step=i, temperature_K=temperature, potential_energy_eV=own.pop("energy_eV", energy), **own,
                 )  # fmt: skip
     return Trace.open(path, "r")
@@ -55,11 +55,11 @@ def exact(temperatures: list[float]) -> dict[str, np.ndarray]:
     t = np.array(temperatures)
     ones = np.ones_like(t)
     first = 2 + 3 * DOF / 2 * BOLTZMANN_EV * t
-    psi = np.stack([first, ones, 3 * ones, synthetic.N_ATOMS * ones, 90 * ones], axis=1)
+    features = np.stack([first, ones, 3 * ones, synthetic.N_ATOMS * ones, 90 * ones], axis=1)
     readout = synthetic.readout()
     return derive(
         readout.grid.energies,
-        readout.dos(psi),
+        readout.dos(features),
         synthetic.N_ELECTRONS * ones,
         t,
         ("heat_capacity", "chemical_potential", "fermi_level"),
@@ -74,10 +74,10 @@ def test_harmonic_oscillators(tmp_path: Path, phi: float) -> None:
     for trial in range(40):
         rng = np.random.default_rng(trial)
         trace = write(tmp_path / f"{trial}.zarr", {t: oscillators(150, t, rng, phi) for t in LADDER})
-        pooled = pooled_estimate(trace, TARGETS, synthetic.readout(), members=False)
+        reweighted = reweighted_estimate(trace, TARGETS, synthetic.readout(), members=False)
         for name in truth:
-            deviations.append(pooled[name].values - truth[name])
-            errors.append(pooled[f"{name}_sampling_err"].values)
+            deviations.append(reweighted[name].values - truth[name])
+            errors.append(reweighted[f"{name}_sampling_err"].values)
         own = analyze(trace, synthetic.readout(), members=False)
         plain.append(own["heat_capacity"].values - truth["heat_capacity"][0])
     deviations, errors = (np.array(x).reshape(40, 3, len(TARGETS)) for x in (deviations, errors))
@@ -86,19 +86,19 @@ def test_harmonic_oscillators(tmp_path: Path, phi: float) -> None:
     # 40 trials tell a scatter to 11 %, and the inefficiency of a series of 150 correlated frames is itself uncertain.
     np.testing.assert_allclose(claimed / scatter, 1.0, atol=0.3)
     assert (np.abs(deviations.mean(axis=0)) < 4 * scatter / np.sqrt(40)).all()
-    # Pooling is what it is for: at the lowest temperature the error is smaller than from its own frames.
+    # Reweighting is what it is for: at the lowest temperature the error is smaller than from its own frames.
     assert scatter[0, 0] < 0.95 * np.std([p[0] for p in plain])
 
 
 def test_one_temperature_is_its_own_average(tmp_path: Path) -> None:
     trace = write(tmp_path / "x.zarr", {500.0: oscillators(400, 500.0, np.random.default_rng(1))})
-    pooled, own = pooled_estimate(trace, [500.0], synthetic.readout()), analyze(trace, synthetic.readout())
+    reweighted, own = reweighted_estimate(trace, [500.0], synthetic.readout()), analyze(trace, synthetic.readout())
     for name in ("heat_capacity", "chemical_potential", "fermi_level", "dos"):
-        np.testing.assert_allclose(pooled[name].values, own[name].values, rtol=1e-6)
-        np.testing.assert_allclose(pooled[f"{name}_model_std"].values, own[f"{name}_model_std"].values, rtol=1e-6)
+        np.testing.assert_allclose(reweighted[name].values, own[name].values, rtol=1e-6)
+        np.testing.assert_allclose(reweighted[f"{name}_model_std"].values, own[f"{name}_model_std"].values, rtol=1e-6)
     for name in ("heat_capacity", "chemical_potential"):
-        assert 0.9 < float(pooled[f"{name}_sampling_err"][0] / own[f"{name}_sampling_err"][0]) < 1.2
-    assert abs(float(pooled["n_effective"][0]) - 400) < 1e-6
+        assert 0.9 < float(reweighted[f"{name}_sampling_err"][0] / own[f"{name}_sampling_err"][0]) < 1.2
+    assert abs(float(reweighted["n_effective"][0]) - 400) < 1e-6
 
 
 def test_two_states_solve_bennetts_equation(tmp_path: Path) -> None:
@@ -118,11 +118,11 @@ def test_two_states_solve_bennetts_equation(tmp_path: Path) -> None:
     u = np.concatenate(list(series.values()))
     target = 1 / (BOLTZMANN_EV * 450.0)
     weights = np.exp(-target * u) / (120 * np.exp(-beta[0] * u) + 80 * np.exp(df - beta[1] * u))
-    psi = weights @ np.concatenate([2 + 3 * u]) / weights.sum()
-    pooled = pooled_estimate(trace, [450.0], synthetic.readout(), members=False)
-    full = np.array([psi, 1, 3, synthetic.N_ATOMS, 90])
-    np.testing.assert_allclose(pooled["dos"].values[0], synthetic.readout().dos(full), rtol=1e-5, atol=1e-7)
-    np.testing.assert_allclose(float(pooled["n_effective"][0]), weights.sum() ** 2 / (weights**2).sum(), rtol=1e-5)
+    features = weights @ np.concatenate([2 + 3 * u]) / weights.sum()
+    reweighted = reweighted_estimate(trace, [450.0], synthetic.readout(), members=False)
+    full = np.array([features, 1, 3, synthetic.N_ATOMS, 90])
+    np.testing.assert_allclose(reweighted["dos"].values[0], synthetic.readout().dos(full), rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(float(reweighted["n_effective"][0]), weights.sum() ** 2 / (weights**2).sum(), rtol=1e-5)
 
 
 def test_constant_pressure(tmp_path: Path) -> None:
@@ -133,24 +133,24 @@ def test_constant_pressure(tmp_path: Path) -> None:
     volumes = {t: rng.gamma(n + 1, BOLTZMANN_EV * t / unit, size=3000) for t in LADDER}
     known = {"ensemble": "npt", "temperatures_K": list(LADDER), "pressures_GPa": [pressure] * 3}
     trace = write(tmp_path / "x.zarr", volumes, lambda v: v / 20, known, energy_eV=0.0, volume_A3=volumes)
-    pooled = pooled_estimate(trace, [440.0], synthetic.readout(), members=False)
+    reweighted = reweighted_estimate(trace, [440.0], synthetic.readout(), members=False)
     volume = (n + 1) * BOLTZMANN_EV * 440.0 / unit
     expected = synthetic.readout().dos(np.array([volume / 20, 1, 3, synthetic.N_ATOMS, 90]))
     feature = synthetic.readout().dos(np.array([1.0, 0, 0, 0, 0]))
-    got = ((pooled["dos"].values[0] - expected) @ feature) / (feature @ feature) * 20 / volume
+    got = ((reweighted["dos"].values[0] - expected) @ feature) / (feature @ feature) * 20 / volume
     assert abs(got) < 4 / np.sqrt((n + 1) * 6000)
     # The same with the pressure given by hand; without one there is no answer.
     bare = write(tmp_path / "bare.zarr", volumes, lambda v: v / 20, None, energy_eV=0.0, volume_A3=volumes)
-    again = pooled_estimate(bare, [440.0], synthetic.readout(), members=False, pressure_GPa=pressure)
-    np.testing.assert_allclose(again["dos"].values, pooled["dos"].values)
+    again = reweighted_estimate(bare, [440.0], synthetic.readout(), members=False, pressure_GPa=pressure)
+    np.testing.assert_allclose(again["dos"].values, reweighted["dos"].values)
     with pytest.raises(SettingError, match="the volume varies and the pressure is not known"):
-        pooled_estimate(bare, [440.0], synthetic.readout())
+        reweighted_estimate(bare, [440.0], synthetic.readout())
 
 
 def test_poor_overlap_and_extrapolation_are_told(tmp_path: Path) -> None:
     rng = np.random.default_rng(2)
     trace = write(tmp_path / "x.zarr", {t: oscillators(200, t, rng) for t in (300.0, 3000.0)})
-    notes = pooled_estimate(trace, [300.0, 4000.0], synthetic.readout(), members=False).attrs["notes"]
+    notes = reweighted_estimate(trace, [300.0, 4000.0], synthetic.readout(), members=False).attrs["notes"]
     assert any("300 and 3000 K hardly overlap" in note for note in notes)
     assert any(note.startswith("4000 K: beyond the temperatures sampled") for note in notes)
 
@@ -159,30 +159,30 @@ def test_refusals(tmp_path: Path) -> None:
     rng = np.random.default_rng(2)
     energies = {t: oscillators(20, t, rng) for t in LADDER}
     few = write(tmp_path / "few.zarr", energies)
-    with pytest.raises(SettingError, match="got temperatures -3 to pool at"):
-        pooled_estimate(few, [-3.0], synthetic.readout())
+    with pytest.raises(SettingError, match="got temperatures -3 to reweight to"):
+        reweighted_estimate(few, [-3.0], synthetic.readout())
     quantum = write(tmp_path / "q.zarr", energies, metadata={"beads": 4})
     with pytest.raises(SettingError, match="a path integral with 4 beads"):
-        pooled_estimate(quantum, None, synthetic.readout())
+        reweighted_estimate(quantum, None, synthetic.readout())
     silent = write(tmp_path / "s.zarr", energies, energy_eV=float("nan"))
     with pytest.raises(SettingError, match="potential energies are missing"):
-        pooled_estimate(silent, None, synthetic.readout())
+        reweighted_estimate(silent, None, synthetic.readout())
     weighted = write(tmp_path / "w.zarr", energies, weight=energies)
     with pytest.raises(SettingError, match="frames have weights"):
-        pooled_estimate(weighted, None, synthetic.readout())
+        reweighted_estimate(weighted, None, synthetic.readout())
     volumes = {t: rng.uniform(100, 101, 20) for t in LADDER}
     known = {"ensemble": "npt", "pressures_GPa": [0.0, 0.0, 1.0]}
     mixed = write(tmp_path / "m.zarr", energies, metadata=known, volume_A3=volumes)
     with pytest.raises(SettingError, match="pressures from 0 to 1 GPa"):
-        pooled_estimate(mixed, None, synthetic.readout())
+        reweighted_estimate(mixed, None, synthetic.readout())
     volumes[LADDER[1]][3] = np.nan
     partly = write(tmp_path / "p.zarr", energies, metadata={"ensemble": "npt", "pressure_GPa": 0.0}, volume_A3=volumes)
     with pytest.raises(SettingError, match="is missing for 1 of 60 frames"):
-        pooled_estimate(partly, None, synthetic.readout())
+        reweighted_estimate(partly, None, synthetic.readout())
 
 
 def test_command(tmp_path: Path, metal, metal_path: Path, aluminium, capsys) -> None:
-    """`petdos analyze --pooled` writes the pooled beside the plain estimate."""
+    """`petdos analyze --reweight` writes the reweighted beside the plain estimate."""
     rng = np.random.default_rng(8)
     with Trace.open(tmp_path / "run.zarr", model=metal) as trace:
         for replica, temperature in enumerate((400.0, 500.0)):
@@ -195,20 +195,22 @@ def test_command(tmp_path: Path, metal, metal_path: Path, aluminium, capsys) -> 
                 trace.append(
                     metal.evaluate(atoms), replica=replica, step=step, temperature_K=temperature, potential_energy_eV=energy
                 )  # fmt: skip
-    command = ["analyze", str(tmp_path / "run.zarr"), "-o", str(tmp_path / "out"), "--pooled"]
+    command = ["analyze", str(tmp_path / "run.zarr"), "-o", str(tmp_path / "out"), "--reweight"]
     assert main([*command, "400", "450"]) == 0
     out = capsys.readouterr().out
-    with (tmp_path / "out" / "pooled.csv").open() as file:
+    with (tmp_path / "out" / "reweighted.csv").open() as file:
         rows = list(csv.DictReader(file))
-    pooled, plain = pooled_estimate(trace.path, [400.0, 450.0]), analyze(trace.path)
+    reweighted, plain = reweighted_estimate(trace.path, [400.0, 450.0]), analyze(trace.path)
     assert [float(row["temperature (K)"]) for row in rows] == [400.0, 450.0]
     for i, row in enumerate(rows):
-        assert float(row["heat_capacity (eV/K)"]) == float(pooled["heat_capacity"][i])
-        assert float(row["chemical_potential_sampling_err (eV)"]) == float(pooled["chemical_potential_sampling_err"][i])
+        assert float(row["heat_capacity (eV/K)"]) == float(reweighted["heat_capacity"][i])
+        assert float(row["chemical_potential_sampling_err (eV)"]) == float(
+            reweighted["chemical_potential_sampling_err"][i]
+        )
     assert float(rows[0]["plain heat_capacity (eV/K)"]) == float(plain["heat_capacity"][0])
     assert rows[1]["plain heat_capacity (eV/K)"] == "nan"
-    heat = float(pooled["heat_capacity"][1]) / 8 / BOLTZMANN_EV
+    heat = float(reweighted["heat_capacity"][1]) / 8 / BOLTZMANN_EV
     assert f"450  {heat:.4f} ± " in out
-    assert (tmp_path / "out" / "heat_capacity_pooled.png").stat().st_size > 10000
+    assert (tmp_path / "out" / "heat_capacity_reweighted.png").stat().st_size > 10000
     assert main([*command, "--denoise"]) == 2
-    assert "--pooled averages plain DOS" in capsys.readouterr().err
+    assert "--reweight averages plain DOS" in capsys.readouterr().err

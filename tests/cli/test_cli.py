@@ -25,7 +25,7 @@ from petdos_md.models.model import DOSModel
 from petdos_md.traces.trace import Trace
 
 PETDOS = str(Path(sys.executable).with_name("petdos"))
-COMMANDS = ["demo", "md", "ipi", "eval", "analyze", "levels", "evaluate", "calibrate", "export", "info", "doctor"]
+COMMANDS = ["demo", "md", "ipi", "rerun", "analyze", "levels", "validate", "calibrate", "export", "info", "doctor"]
 
 
 @pytest.fixture
@@ -68,7 +68,7 @@ class TestHelp:
 
 class TestMd:
     def test_run_analyze_evaluate_again(self, structure, metal_path: Path, tmp_path: Path, capsys) -> None:
-        """From a structure to files; `petdos eval` on the saved frames gives the same numbers as the run itself."""
+        """From a structure to files; `petdos rerun` on the saved frames gives the same numbers as the run itself."""
         run, again = tmp_path / "run.zarr", tmp_path / "again.zarr"
         assert (
             main(md(structure, metal_path, run, "--supercell", "2", "1", "1", "--trajectory", f"{tmp_path}/run.traj"))
@@ -76,12 +76,12 @@ class TestMd:
         )
         out = capsys.readouterr().out
         assert "300" in out and "600" in out and f"petdos analyze {run}" in out and "% of the time" in out
-        assert main(["eval", str(metal_path), f"{tmp_path}/run.traj", "-o", str(again), "--batch", "3"]) == 0
+        assert main(["rerun", str(metal_path), f"{tmp_path}/run.traj", "-o", str(again), "--batch", "3"]) == 0
         assert "22 samples of 22 frames" in capsys.readouterr().out
         one, other = Trace.open(run, "r"), Trace.open(again, "r")
         assert len(one) == 22 and one[0].n_atoms == 8
-        psi = np.asarray(one.psi)
-        np.testing.assert_allclose(np.asarray(other.psi), psi, rtol=1e-5, atol=1e-6 * np.abs(psi).max())
+        features = np.asarray(one.features)
+        np.testing.assert_allclose(np.asarray(other.features), features, rtol=1e-5, atol=1e-6 * np.abs(features).max())
         for name in ("step", "replica", "temperature_K", "time_fs", "potential_energy_eV", "volume_A3", "n_electrons"):
             np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
         np.testing.assert_allclose(one.kinetic_temperature_K, other.kinetic_temperature_K, rtol=1e-12)
@@ -185,12 +185,12 @@ class TestEval:
     def test_formats(self, name: str, frames, metal, metal_path, tmp_path: Path) -> None:
         path = tmp_path / name
         ase.io.write(path, frames)
-        assert main(["eval", str(metal_path), str(path), "--temperature", "450", "-o", f"{tmp_path}/o.zarr"]) == 0
+        assert main(["rerun", str(metal_path), str(path), "--temperature", "450", "-o", f"{tmp_path}/o.zarr"]) == 0
         trace = Trace.open(tmp_path / "o.zarr", "r")
         assert trace.step.tolist() == list(range(12)) and set(trace.temperature_K) == {450.0}
-        expected = np.array([metal.evaluate(f).psi for f in frames])
+        expected = np.array([metal.evaluate(f).features for f in frames])
         size = 2e-5 if name == "t.extxyz" or name == "XDATCAR" else 1e-6  # the digits of text files
-        np.testing.assert_allclose(np.asarray(trace.psi), expected, rtol=0, atol=size * np.abs(expected).max())
+        np.testing.assert_allclose(np.asarray(trace.features), expected, rtol=0, atol=size * np.abs(expected).max())
         if name != "XDATCAR":
             assert trace.potential_energy_eV.tolist() == [-float(i) for i in range(12)]
 
@@ -200,13 +200,13 @@ class TestEval:
     )
     def test_index(self, index: str, numbers: list[int], frames, metal_path, tmp_path: Path) -> None:
         ase.io.write(tmp_path / "t.traj", frames)
-        arguments = ["eval", str(metal_path), f"{tmp_path}/t.traj", "--temperature", "450", "-o", f"{tmp_path}/o.zarr"]
+        arguments = ["rerun", str(metal_path), f"{tmp_path}/t.traj", "--temperature", "450", "-o", f"{tmp_path}/o.zarr"]
         assert main([*arguments, f"--index={index}"]) == 0
         assert Trace.open(tmp_path / "o.zarr", "r").step.tolist() == numbers
 
     def test_resume_evaluates_only_what_is_missing(self, frames, metal_path, tmp_path: Path, capsys) -> None:
         ase.io.write(tmp_path / "t.traj", frames)
-        arguments = ["eval", str(metal_path), f"{tmp_path}/t.traj", "--temperature", "450", "-o", f"{tmp_path}/o.zarr"]
+        arguments = ["rerun", str(metal_path), f"{tmp_path}/t.traj", "--temperature", "450", "-o", f"{tmp_path}/o.zarr"]
         assert main([*arguments, "--index", ":5"]) == 0
         assert main(arguments) == 2
         assert "exists; give --resume" in error(capsys)
@@ -218,7 +218,7 @@ class TestEval:
         for i, atoms in enumerate(frames):
             atoms.info.update(temperature_K=300.0 + 100 * (i % 3), step=10 * (i // 3), replica=i % 3, weight=0.5 + i)
         ase.io.write(tmp_path / "t.extxyz", frames)
-        assert main(["eval", str(metal_path), f"{tmp_path}/t.extxyz", "-o", f"{tmp_path}/o.zarr"]) == 0
+        assert main(["rerun", str(metal_path), f"{tmp_path}/t.extxyz", "-o", f"{tmp_path}/o.zarr"]) == 0
         trace = Trace.open(tmp_path / "o.zarr", "r")
         assert trace.temperatures_K.tolist() == [300, 400, 500]
         assert trace.step.tolist() == [10 * (i // 3) for i in range(12)]
@@ -227,12 +227,12 @@ class TestEval:
     def test_frames_with_nan_are_refused(self, frames, metal_path, tmp_path: Path, capsys) -> None:
         frames[3].positions[1, 2] = np.nan
         ase.io.write(tmp_path / "t.traj", frames)
-        arguments = ["eval", str(metal_path), f"{tmp_path}/t.traj", "--temperature", "450", "-o", f"{tmp_path}/o.zarr"]
+        arguments = ["rerun", str(metal_path), f"{tmp_path}/t.traj", "--temperature", "450", "-o", f"{tmp_path}/o.zarr"]
         assert main(arguments) == 0
-        assert "11 samples of 12 frames, 1 refused" in capsys.readouterr().out
+        assert "11 samples of 12 frames, 1 skipped" in capsys.readouterr().out
         assert main([*arguments, "--resume"]) == 0  # the same frame is not counted again
-        assert Trace.open(tmp_path / "o.zarr", "r").n_refused == 1
-        assert int(analyze(tmp_path / "o.zarr")["n_refused"]) == 1
+        assert Trace.open(tmp_path / "o.zarr", "r").n_skipped == 1
+        assert int(analyze(tmp_path / "o.zarr")["n_skipped"]) == 1
 
 
 class TestMistakes:
@@ -294,11 +294,11 @@ class TestOthers:
             sample = metal.evaluate(ase.build.bulk("Al"))
             for step in range(4):
                 trace.append(sample, step=step, temperature_K=300.0 if step else 500.0)
-            trace.refuse("it was bad")
+            trace.skip("it was bad")
         assert main(["info", str(tmp_path / "t.zarr"), "--json"]) == 0
         told = json.loads(capsys.readouterr().out)
         assert told["samples"] == 4 and told["by temperature"] == {"300 K": 3, "500 K": 1}
-        assert told["refused"] == {"it was bad": 1} and told["fingerprint"] == metal.info.fingerprint
+        assert told["skipped"] == {"it was bad": 1} and told["fingerprint"] == metal.info.fingerprint
         assert main(["info", str(tmp_path / "t.zarr")]) == 0
         assert "300 K 3, 500 K 1" in capsys.readouterr().out
 
@@ -330,7 +330,7 @@ class TestOthers:
         assert main(["doctor"]) == 1
         lines = capsys.readouterr().out.splitlines()
         found = next(i for i, line in enumerate(lines) if "FAIL" in line)
-        assert "no space left" in lines[found] and lines[found + 1].strip() == "to mend: buy a disk"
+        assert "no space left" in lines[found] and lines[found + 1].strip() == "to fix: buy a disk"
 
     def test_doctor_knows_the_tested_versions(self) -> None:
         path = Path(__file__).parents[2] / "constraints.txt"

@@ -304,4 +304,4 @@ def test_array_of_the_trace_format(tmp_path: Path) -> None:
     line = re.search(r"`(zarr\.open_group\(.*?\]\[:\])`", (ROOT / "docs" / "trace-format.md").read_text())
     assert line
     code = line[1].replace("run.zarr", str(tmp_path / "run.zarr"))
-    np.testing.assert_array_equal(eval(code, {"zarr": zarr}), np.stack([sample.psi] * 130))
+    np.testing.assert_array_equal(eval(code, {"zarr": zarr}), np.stack([sample.features] * 130))

@@ -54,7 +54,7 @@ class TestObserver:
         np.testing.assert_allclose(trace.kinetic_temperature_K, [f.get_temperature() for f in frames], rtol=1e-14)
         np.testing.assert_allclose(trace.potential_energy_eV, [f.info["E"] for f in frames], rtol=1e-14)
         np.testing.assert_allclose(trace.volume_A3, atoms.get_volume())
-        np.testing.assert_array_equal(np.asarray(trace.psi), [metal.evaluate(f).psi for f in frames])
+        np.testing.assert_array_equal(np.asarray(trace.features), [metal.evaluate(f).features for f in frames])
         assert trace.n_electrons.tolist() == [24.0] * 5
         # the running result against the definition, frame by frame
         mean = np.mean([metal.dos(f) for f in frames], axis=0)
@@ -82,7 +82,7 @@ class TestObserver:
             observer.trace.close()
         trace = Trace.open(tmp_path / "t.zarr", "r")
         assert trace.step.tolist() == [0, 5, 10, 15, 20, 25, 30]
-        assert len(np.unique(np.asarray(trace.psi), axis=0)) == 7
+        assert len(np.unique(np.asarray(trace.features), axis=0)) == 7
         assert observer.running.n_samples() == 7 and observer.n_samples == 2
 
     def test_another_frame_after_a_restart_is_a_new_sample(self, atoms, metal, tmp_path: Path) -> None:
@@ -154,16 +154,16 @@ class TestObserver:
                 spoil.kept = atoms.positions.copy()  # type: ignore[attr-defined]
                 atoms.positions[3, 1] = np.nan
 
-        def mend() -> None:
+        def fix() -> None:
             if dyn.nsteps in (4, 6):
                 atoms.positions[:] = spoil.kept  # type: ignore[attr-defined]
 
-        for function in (spoil, observer, mend):
+        for function in (spoil, observer, fix):
             dyn.attach(function, interval=2)
         dyn.run(10)
         assert observer.trace.step.tolist() == [0, 2, 8, 10]
-        assert observer.n_refused == 2 and observer.trace.n_refused == 2
-        assert "2 refused" in repr(observer)
+        assert observer.n_skipped == 2 and observer.trace.n_skipped == 2
+        assert "2 skipped" in repr(observer)
         assert np.isfinite(observer.result().heat_capacity.value)
 
     def test_prediction_of_nan_is_refused(self, atoms, tmp_path: Path, metal_path: Path) -> None:
@@ -176,7 +176,7 @@ class TestObserver:
         observer()
         atoms.symbols[0] = "Al"
         observer()
-        assert len(observer.trace) == 1 and observer.trace.refused == {"prediction is not finite": 1}
+        assert len(observer.trace) == 1 and observer.trace.skipped == {"prediction is not finite": 1}
 
     @pytest.mark.parametrize("temperature", [None, 0, -300.0, float("nan"), lambda: -1.0], ids=str)
     def test_temperature_must_be_positive(self, atoms, metal, tmp_path: Path, temperature) -> None:
@@ -266,7 +266,7 @@ class TestCalculator:
         assert evaluations == []
         atoms.calc.get_property("fermi_level", atoms)
         atoms.calc.get_property("dos", atoms)
-        assert evaluations == ["evaluate"]
+        assert evaluations == ["validate"]
 
     def test_one_pass_serves_both(self, atoms: Atoms, metal: DOSModel, tmp_path: Path, monkeypatch) -> None:
         evaluations = count_evaluations(metal, monkeypatch)
@@ -281,7 +281,7 @@ class TestCalculator:
         atoms.get_stress()
         atoms.calc.get_property("electronic_heat_capacity", atoms)
         assert len(evaluations) == 5
-        np.testing.assert_allclose(observer.trace[-1].psi, metal.evaluate(atoms).psi, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(observer.trace[-1].features, metal.evaluate(atoms).features, rtol=1e-5, atol=1e-6)
 
     def test_energy_head_is_a_potential(self, atoms: Atoms, metal: DOSModel) -> None:
         """Forces and stress against finite differences of the energy (float32, hence the tolerance)."""
@@ -322,7 +322,7 @@ class TestCalculator:
 def count_evaluations(model: DOSModel, monkeypatch) -> list[str]:
     """Names of the model's methods as they are called."""
     called: list[str] = []
-    for name in ("evaluate", "evaluate_with_forces"):
+    for name in ("validate", "evaluate_with_forces"):
         function = getattr(model, name)
 
         def wrapper(*args, _name=name, _function=function, **kwargs):

@@ -56,9 +56,9 @@ class TestRun:
         assert trace.temperature_K.tolist() == [300.0] * 11 + [600.0] * 11
         assert trace.timestep_fs == 2.0 and trace.time_fs[:11].tolist() == [2.0 * s for s in steps]
         assert [r.result.n_samples for r in results if r.result] == [11, 11]
-        # Every label and psi against an evaluation of the frames that were written.
+        # Every label and features against an evaluation of the frames that were written.
         frames = ase.io.read(tmp_path / "r.traj", ":")
-        np.testing.assert_array_equal(np.asarray(trace.psi), [metal.evaluate(f).psi for f in frames])
+        np.testing.assert_array_equal(np.asarray(trace.features), [metal.evaluate(f).features for f in frames])
         np.testing.assert_allclose(trace.potential_energy_eV, [f.get_potential_energy() for f in frames], rtol=1e-14)
         np.testing.assert_allclose(trace.kinetic_temperature_K, [f.get_temperature() for f in frames], rtol=1e-12)
         assert [(f.info["replica"], f.info["step"]) for f in frames] == [(r, s) for r in (0, 1) for s in steps]
@@ -316,7 +316,7 @@ class TestKills:
             frames[-1].rattle(0.1, seed=seed)
         ase.io.write(tmp_path / "t.traj", frames)
         arguments = [
-            "eval",
+            "rerun",
             str(metal_path),
             str(tmp_path / "t.traj"),
             "--temperature",

@@ -47,7 +47,7 @@ def test_demo(tmp_path: Path, capsys) -> None:
             assert abs(float(words[5]) - heat) < 6e-5
             assert 0 < float(words[-1]) < 20
         trace = Trace.open(tmp_path / f"{system.file}.zarr", "r")
-        assert trace.n_refused == 0 and np.isfinite(np.asarray(trace.psi)).all()
+        assert trace.n_skipped == 0 and np.isfinite(np.asarray(trace.features)).all()
     for name in ("dos.png", "heat_capacity.png", "al/thermo.csv", "si/dos.nc", "almg/summary.json"):
         assert (tmp_path / name).stat().st_size > 200
     assert main(["demo", "--quick", "--output", str(tmp_path)]) == 0

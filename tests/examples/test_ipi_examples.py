@@ -57,12 +57,12 @@ def test_replica_exchange_of_an_alloy(tmp_path: Path) -> None:
     with (folder / "results" / "thermo.csv").open() as file:
         heat = [float(row["heat_capacity (eV/K)"]) for row in csv.DictReader(file)]
     assert len(heat) == 16 and (np.diff(heat) > 0).all()
-    with (folder / "results" / "pooled.csv").open() as file:
-        pooled = list(csv.DictReader(file))
-    assert len(pooled) == 61 and all(float(row["heat_capacity_model_std (eV/K)"]) > 0 for row in pooled)
-    own = [float(row["plain heat_capacity (eV/K)"]) for row in pooled]
+    with (folder / "results" / "reweighted.csv").open() as file:
+        reweighted = list(csv.DictReader(file))
+    assert len(reweighted) == 61 and all(float(row["heat_capacity_model_std (eV/K)"]) > 0 for row in reweighted)
+    own = [float(row["plain heat_capacity (eV/K)"]) for row in reweighted]
     assert [x for x in own if x == x] == heat
-    for name in ("heat_capacity.png", "heat_capacity_pooled.png"):
+    for name in ("heat_capacity.png", "heat_capacity_reweighted.png"):
         assert (folder / "results" / name).stat().st_size > 10000
 
 

@@ -45,7 +45,7 @@ def test_export_with_adapters(adapted: Path, tmp_path: Path) -> None:
     assert report.dos_deviation <= 1e-5
     plain = export_model(adapted.with_name("pet.ckpt"), tmp_path / "plain.pt", grid_start=-5.0)
     atoms = random_structures(["Al", "Si"], 4.5)["periodic"]
-    a, b = (DOSModel.load(r.trunk).dos(atoms) for r in (report, plain))
+    a, b = (DOSModel.load(r.backbone).dos(atoms) for r in (report, plain))
     assert np.abs(a - b).max() > 1e-2 * np.abs(b).max()
 
 

@@ -57,7 +57,7 @@ def md(structure: Path, model: Path | str, output: Path, steps: int = 8, tempera
 
 
 def run_eval(structure: Path, model: Path | str, output: Path) -> list[str]:
-    return ["eval", str(model), str(structure), "--temperature", "300", "-o", str(output)]
+    return ["rerun", str(model), str(structure), "--temperature", "300", "-o", str(output)]
 
 
 COMMANDS = pytest.mark.parametrize("command", [md, run_eval])
@@ -110,12 +110,12 @@ class TestTemperatures:
         at = arguments.index("--temperature")
         arguments[at : at + 2] = [f"--temperature={value}"]
         assert f"got a temperature of {value} K, expected one or more positive ones" in fails(capsys, *arguments)
-        arguments = ["eval", metal_path, structure, f"--temperature={value}", "-o", tmp_path / "o.zarr"]
+        arguments = ["rerun", metal_path, structure, f"--temperature={value}", "-o", tmp_path / "o.zarr"]
         assert f"got a temperature of {value} K, expected a positive one" in fails(capsys, *arguments)
         assert not (tmp_path / "o.zarr").exists()
 
     def test_missing(self, structure, metal_path, tmp_path: Path, capsys) -> None:
-        message = fails(capsys, "eval", metal_path, structure, "-o", tmp_path / "o.zarr")
+        message = fails(capsys, "rerun", metal_path, structure, "-o", tmp_path / "o.zarr")
         assert "frame 0 does not tell the temperature of its ensemble; give --temperature" in message
         assert not (tmp_path / "o.zarr").exists()
         with pytest.raises(SystemExit):
@@ -229,7 +229,7 @@ class TestTraces:
         assert "no samples" in fails(capsys, "analyze", tmp_path / "o.zarr", "-o", tmp_path / "out")
 
     def test_two_writers(self, structure, metal_path, metal, tmp_path: Path, capsys) -> None:
-        """While one `petdos md` runs, another one and an `eval` into the same trace are refused; the first is not disturbed."""
+        """While one `petdos md` runs, another one and an `rerun` into the same trace are refused; the first is not disturbed."""
         first = subprocess.Popen([PETDOS, *md(structure, metal_path, tmp_path / "o.zarr", steps=600)])
         try:
             until = time.monotonic() + 60
@@ -321,11 +321,11 @@ class TestPredictions:
         frames[2].symbols[0] = frames[5].symbols[0] = "Mg"
         ase.io.write(tmp_path / "t.traj", frames)
         assert main(run_eval(tmp_path / "t.traj", metal_path, tmp_path / "o.zarr")) == 0
-        assert "4 samples of 6 frames, 2 refused" in capsys.readouterr().out
+        assert "4 samples of 6 frames, 2 skipped" in capsys.readouterr().out
         trace = Trace.open(tmp_path / "o.zarr", "r")
-        assert trace.step.tolist() == [0, 1, 3, 4] and trace.refused == {"prediction is not finite": 2}
+        assert trace.step.tolist() == [0, 1, 3, 4] and trace.skipped == {"prediction is not finite": 2}
         assert main(["analyze", str(tmp_path / "o.zarr"), "-o", str(tmp_path / "out")]) == 0
-        assert json.loads((tmp_path / "out" / "summary.json").read_text())["n_refused"] == 2
+        assert json.loads((tmp_path / "out" / "summary.json").read_text())["n_skipped"] == 2
         # dynamics go on to their end although no frame can be sampled, and say so
         path = write(tmp_path, frames[2])
         message = fails(capsys, *md(path, metal_path, tmp_path / "p.zarr"))
@@ -337,7 +337,7 @@ class TestPredictions:
         lj = potentials.Potential("lj", lambda: LennardJones(sigma=2.5, epsilon=0.1))
         monkeypatch.setattr(potentials.Potential, "find", classmethod(lambda *_: lj))
         message = fails(capsys, *md(path, metal_path, tmp_path / "q.zarr"))
-        assert "no samples" in message and Trace.open(tmp_path / "q.zarr", "r").n_refused == 5
+        assert "no samples" in message and Trace.open(tmp_path / "q.zarr", "r").n_skipped == 5
 
 
 def test_debug_shows_where_an_error_came_from(monkeypatch) -> None:

@@ -180,12 +180,12 @@ def assert_complete(trace, temperatures: tuple[float, ...], every: int, last: in
 
 
 def assert_true(trace, model, found: dict[tuple[int, float], dict]) -> None:
-    """Energies, volumes and psi are those of the structures that i-PI had at that temperature and step."""
+    """Energies, volumes and features are those of the structures that i-PI had at that temperature and step."""
     samples = list(trace)
     truths = [found[sample.step, round(sample.temperature_K, 4)] for sample in samples]
     evaluated = iter(model.evaluate([atoms for there in truths for atoms in there["beads"]]))
     for sample, there in zip(samples, truths, strict=True):
         assert abs(sample.potential_energy_eV - there["energy"]) < 2e-6 * max(1, abs(there["energy"]))
         assert abs(sample.volume_A3 - there["volume"]) < 1e-5 * there["volume"]
-        psi = np.mean([next(evaluated).psi for _ in there["beads"]], axis=0)
-        np.testing.assert_allclose(sample.psi, psi, rtol=0, atol=2e-5 * np.abs(psi).max())
+        features = np.mean([next(evaluated).features for _ in there["beads"]], axis=0)
+        np.testing.assert_allclose(sample.features, features, rtol=0, atol=2e-5 * np.abs(features).max())

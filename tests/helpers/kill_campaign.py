@@ -35,7 +35,7 @@ def rows(path: str | Path) -> dict[tuple[int, int], bytes]:
     trace = Trace.open(path, "r")
     keys = list(zip(trace.replica.tolist(), trace.step.tolist(), strict=True))
     assert len(set(keys)) == len(keys), f"steps twice in {keys}"
-    psi = np.asarray(trace.psi)
+    features = np.asarray(trace.features)
     labels = [
         trace.temperature_K,
         trace.kinetic_temperature_K,
@@ -43,7 +43,9 @@ def rows(path: str | Path) -> dict[tuple[int, int], bytes]:
         trace.volume_A3,
         trace.time_fs,
     ]
-    return {key: psi[i].tobytes() + np.array([column[i] for column in labels]).tobytes() for i, key in enumerate(keys)}
+    return {
+        key: features[i].tobytes() + np.array([column[i] for column in labels]).tobytes() for i, key in enumerate(keys)
+    }
 
 
 def attempt(arguments: list[str], log: Path, trace: Path, kill_after_s: float | None, at_work: bool) -> int | None:

@@ -83,8 +83,8 @@ def scalar(lmp: Any, name: str = "dos") -> float:
     return float(lmp.extract_compute(name, 0, 0))
 
 
-def deviation(psi: np.ndarray, reference: np.ndarray) -> float:
+def deviation(features: np.ndarray, reference: np.ndarray) -> float:
     """Largest deviation relative to the largest number, of the features and of the sum over edges, whose sizes differ."""
-    a, b = np.asarray(psi, float), np.asarray(reference, float)
+    a, b = np.asarray(features, float), np.asarray(reference, float)
     parts = [(a[:-2], b[:-2]), (a[-1:], b[-1:]), (a[-2:-1], b[-2:-1])]
     return max(float(np.abs(x - y).max() / max(np.abs(y).max(), 1e-300)) for x, y in parts)

@@ -1,4 +1,4 @@
-"""Runs of a made-up metal whose statistics are known: psi is an AR(1) process around a mean, the readout is real.
+"""Runs of a made-up metal whose statistics are known: features are an AR(1) process around a mean, the readout is real.
 
 The DOS is that of free electrons, plus smooth features that fluctuate from frame to frame.
 """
@@ -21,7 +21,7 @@ FINGERPRINT = "f" * 64
 
 
 def readout(members: int = N_MEMBERS, fingerprint: str = FINGERPRINT) -> Readout:
-    """psi = [3 features, N, s]."""
+    """features = [3 features, N, s]."""
     e = GRID.energies
     features = [np.exp(-((e - center) ** 2) / 2) * (e > -11) for center in (-3.0, 0.0, 1.5)]
     free = np.sqrt(np.maximum(e + 10.5, 0.0)) * 0.13  # 3 electrons an atom below about 0 eV
@@ -35,10 +35,10 @@ def readout(members: int = N_MEMBERS, fingerprint: str = FINGERPRINT) -> Readout
 
 
 def info(members: int = N_MEMBERS, fingerprint: str = FINGERPRINT, path: str = "") -> ModelInfo:
-    return ModelInfo("synthetic", fingerprint, GRID, "folded", N_FEATURES + 2, members, {"Al": 3.0}, path)
+    return ModelInfo("synthetic", fingerprint, GRID, "separated", N_FEATURES + 2, members, {"Al": 3.0}, path)
 
 
-def psi_series(n: int, seed: int, phi: float = 0.8, scale: float = 0.4) -> np.ndarray:
+def feature_series(n: int, seed: int, phi: float = 0.8, scale: float = 0.4) -> np.ndarray:
     """``(n, 5)`` float32; the features are stationary AR(1) with means 2, 1, 3 and standard deviation ``scale``."""
     noise = np.random.default_rng(seed).normal(size=(n, N_FEATURES)) * np.sqrt(1 - phi**2)
     noise[0] /= np.sqrt(1 - phi**2)
@@ -54,7 +54,7 @@ def samples(
     fields = {"n_atoms": N_ATOMS, "n_electrons": N_ELECTRONS, "volume_A3": 130.0 + temperature_K / 100} | changes
     return [
         Sample(
-            psi=psi,
+            features=features,
             model=model or info(),
             replica=replica,
             step=10 * i,
@@ -65,7 +65,7 @@ def samples(
             weight=float(weights[i]),
             **fields,  # type: ignore[arg-type]
         )
-        for i, psi in enumerate(psi_series(n, seed))
+        for i, features in enumerate(feature_series(n, seed))
     ]
 
 

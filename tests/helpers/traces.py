@@ -18,13 +18,13 @@ from petdos_md.base.grid import EnergyGrid
 from petdos_md.base.sample import ModelInfo, Sample
 from petdos_md.traces.trace import Trace
 
-N_PSI = 37
+N_FEATURES = 37
 MODEL = ModelInfo(
     name="test",
     fingerprint="0123456789abcdef" * 4,
     grid=EnergyGrid(-20.0, 0.05, 801),
-    kind="folded",
-    n_psi=N_PSI,
+    kind="separated",
+    n_features=N_FEATURES,
     n_members=8,
     electrons={"Al": 3.0},
     path="test.pt",
@@ -37,7 +37,7 @@ def make_sample(step: int | None, replica: int = 0, model: ModelInfo = MODEL, **
     """A sample that is a function of its step and replica alone."""
     rng = np.random.default_rng([12345, replica, 0 if step is None else step])
     return Sample(
-        psi=rng.standard_normal(model.n_psi).astype(model.dtype),
+        features=rng.standard_normal(model.n_features).astype(model.dtype),
         model=model,
         **{
             "n_atoms": int(rng.integers(1, 1000)),
@@ -57,8 +57,8 @@ def make_sample(step: int | None, replica: int = 0, model: ModelInfo = MODEL, **
 
 def assert_same(got: Sample, expected: Sample) -> None:
     """Equal to the last bit, NaN included."""
-    assert got.psi.dtype == expected.psi.dtype
-    assert got.psi.tobytes() == expected.psi.tobytes()
+    assert got.features.dtype == expected.features.dtype
+    assert got.features.tobytes() == expected.features.tobytes()
     for name in schema.COLUMNS:
         a, b = getattr(got, name), getattr(expected, name)
         assert a == b or (math.isnan(a) and math.isnan(b)), name
@@ -106,7 +106,7 @@ def disk_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Chunks so short that every few rows cross a boundary."""
-    monkeypatch.setattr(schema, "PSI_CHUNK_ROWS", 4)
+    monkeypatch.setattr(schema, "FEATURES_CHUNK_ROWS", 4)
     monkeypatch.setattr(schema, "COLUMN_CHUNK_ROWS", 6)
 
 

@@ -1,4 +1,4 @@
-"""Evaluation in chunks: the same numbers as at once, whatever the chunks, and parts that are as small as was asked for."""
+"""Validation in chunks: the same numbers as at once, whatever the chunks, and parts that are as small as was asked for."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_chunks_equal_the_whole(lammps_model: DOSModel, pbc: object) -> None:
     atoms = long_alloy(pbc)
     whole = lammps_model.evaluate(atoms)
     parts = lammps_model.evaluate(atoms, max_atoms_per_chunk=260)
-    assert deviation(parts.psi, whole.psi) < 1e-12
+    assert deviation(parts.features, whole.features) < 1e-12
     assert (parts.n_atoms, parts.n_electrons) == (whole.n_atoms, whole.n_electrons)
 
 
@@ -39,7 +39,7 @@ def test_a_smaller_halo_would_not_do(lammps_model: DOSModel, monkeypatch: pytest
     atoms = long_alloy()
     whole = lammps_model.evaluate(atoms)
     monkeypatch.setattr(chunks, "EXTRA_HOPS", -1)
-    assert deviation(lammps_model.evaluate(atoms, max_atoms_per_chunk=200).psi, whole.psi) > 1e-7
+    assert deviation(lammps_model.evaluate(atoms, max_atoms_per_chunk=200).features, whole.features) > 1e-7
 
 
 def test_shipped_model_in_chunks() -> None:
@@ -48,7 +48,7 @@ def test_shipped_model_in_chunks() -> None:
     mixed = [atoms[:8], atoms, Atoms("Si")]
     whole, parts = model.evaluate(mixed), model.evaluate(mixed, max_atoms_per_chunk=300)
     for a, b in zip(parts, whole, strict=True):
-        assert deviation(a.psi, b.psi) < 1e-5
+        assert deviation(a.features, b.features) < 1e-5
 
 
 def test_plan_is_a_partition_with_exact_halos() -> None:
@@ -94,5 +94,5 @@ def test_direct_mode_in_chunks(checkpoints: tuple[Path, Path], tmp_path: Path) -
     model = DOSModel.load(tmp_path / "pet.pt", grid=EnergyGrid(GRID_START, 0.05, N_CHANNELS))
     atoms = long_alloy()
     whole, parts = model.evaluate(atoms), model.evaluate(atoms, max_atoms_per_chunk=300)
-    assert np.abs(parts.psi - whole.psi).max() < 1e-5 * np.abs(whole.psi).max()
+    assert np.abs(parts.features - whole.features).max() < 1e-5 * np.abs(whole.features).max()
     assert torch.get_default_dtype() == torch.float32

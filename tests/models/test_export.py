@@ -1,4 +1,4 @@
-"""The folded model equals the stock one of metatrain; what cannot be folded is refused."""
+"""The model with separate readout equals the stock one of metatrain; what cannot be separated is refused."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ STRUCTURES = list(random_structures(["Al"], 4.5))
 
 
 def randomize(path: Path, scale: float) -> None:
-    """Give the last layers weights and biases of order one, so that no part of the fold hides behind another."""
+    """Give the last layers weights and biases of order one, so that no part of the separate hides behind another."""
     checkpoint = torch.load(path, weights_only=False)
     generator = torch.Generator().manual_seed(5)
     inner = checkpoint.get("wrapped_model_checkpoint", checkpoint)
@@ -39,11 +39,11 @@ def randomize(path: Path, scale: float) -> None:
     ids=str,
 )
 def pair(request, tmp_path_factory):
-    """A folded model and the stock LLPR model of the same checkpoint, with its tolerance."""
+    """A model with separate readout and the stock LLPR model of the same checkpoint, with its tolerance."""
     from metatrain.utils.io import load_model
 
     featurizer, dtype = request.param
-    folder = tmp_path_factory.mktemp("fold")
+    folder = tmp_path_factory.mktemp("separate")
     hypers = {**SMALL, "featurizer_type": featurizer}
     pet, llpr = write_checkpoints(
         folder, hypers, symbols=list(ELECTRONS), n_channels=60, n_members=6, energy=True, dtype=dtype
@@ -52,30 +52,30 @@ def pair(request, tmp_path_factory):
     randomize(pet, 1.0)
     randomize(llpr, 1.0)
     export_model(pet, folder / "m.pt", llpr=llpr, grid_start=-10.0, electrons=ELECTRONS)
-    folded = DOSModel.load(folder / "m.pt", device="cpu")
-    stock = DOSModel.from_atomistic(load_model(llpr).export(), folded.grid, target="mtt::dos")
-    return folded, stock, 1e-5 if dtype == torch.float32 else 1e-10
+    separated = DOSModel.load(folder / "m.pt", device="cpu")
+    stock = DOSModel.from_atomistic(load_model(llpr).export(), separated.grid, target="mtt::dos")
+    return separated, stock, 1e-5 if dtype == torch.float32 else 1e-10
 
 
 @pytest.mark.parametrize("kind", STRUCTURES)
-def test_folded_equals_stock(pair, kind: str) -> None:
-    folded, stock, tolerance = pair
-    atoms = random_structures(list(ELECTRONS), folded.cutoff, seed=11)[kind]
+def test_separated_equals_stock(pair, kind: str) -> None:
+    separated, stock, tolerance = pair
+    atoms = random_structures(list(ELECTRONS), separated.cutoff, seed=11)[kind]
     expected = stock.stock_dos(atoms)
-    assert np.abs(folded.dos(atoms) - expected).max() <= tolerance * np.abs(expected).max()
+    assert np.abs(separated.dos(atoms) - expected).max() <= tolerance * np.abs(expected).max()
     expected = stock.stock_members(atoms)
     assert expected.shape == (6, 60)
-    assert np.abs(folded.dos_members(atoms) - expected).max() <= tolerance * np.abs(expected).max()
+    assert np.abs(separated.dos_members(atoms) - expected).max() <= tolerance * np.abs(expected).max()
     assert expected.std(axis=0).max() > 0.01, "the members must differ for the comparison to mean anything"
 
 
 def test_energy_head_is_kept(pair) -> None:
-    """Energy, forces and stress of the trunk equal those of the stock network in metatomic's own ASE calculator."""
+    """Energy, forces and stress of the backbone equal those of the stock network in metatomic's own ASE calculator."""
     from metatomic_ase import MetatomicCalculator
 
-    folded, stock, tolerance = pair
-    atoms = random_structures(list(ELECTRONS), folded.cutoff, seed=4)["periodic"]
-    _, energy, forces, stress = folded.evaluate_with_forces(atoms)
+    separated, stock, tolerance = pair
+    atoms = random_structures(list(ELECTRONS), separated.cutoff, seed=4)["periodic"]
+    _, energy, forces, stress = separated.evaluate_with_forces(atoms)
     # The private attribute is the only way to the stock network behind the direct model, in this test alone.
     atoms.calc = MetatomicCalculator(stock._model, device="cpu")
     assert energy == pytest.approx(atoms.get_potential_energy(), rel=tolerance)
@@ -85,16 +85,16 @@ def test_energy_head_is_kept(pair) -> None:
 
 
 def test_edge_sum_is_the_cutoff_function(pair) -> None:
-    """The last entry of psi, s, by brute force on two atoms: 2 fc(r), with the network's bump function."""
-    folded, _, _ = pair
+    """The last entry of features, s, by brute force on two atoms: 2 fc(r), with the network's bump function."""
+    separated, _, _ = pair
     from ase import Atoms
 
     def s(distance: float) -> float:
-        return float(folded.evaluate(Atoms("Al2", positions=[[0, 0, 0], [distance, 0, 0]])).psi[-1])
+        return float(separated.evaluate(Atoms("Al2", positions=[[0, 0, 0], [distance, 0, 0]])).features[-1])
 
     assert s(1.0) == pytest.approx(2.0)  # two directed edges, well inside
-    assert s(folded.cutoff + 0.1) == 0.0
-    values = [s(r) for r in np.linspace(folded.cutoff - 0.6, folded.cutoff, 12)]
+    assert s(separated.cutoff + 0.1) == 0.0
+    values = [s(r) for r in np.linspace(separated.cutoff - 0.6, separated.cutoff, 12)]
     assert all(a >= b for a, b in itertools.pairwise(values))
 
 
@@ -111,7 +111,7 @@ def edit_buffer(path: Path, entry: str, values: np.ndarray) -> None:
     torch.save(checkpoint, path)
 
 
-def test_scaled_target_folds(tmp_path: Path) -> None:
+def test_scaled_target_is_separated(tmp_path: Path) -> None:
     """A checkpoint whose DOS is scaled per channel: the scales end up in the readout."""
     from metatrain.utils.io import load_model
 
@@ -133,11 +133,11 @@ def test_export_is_reproducible_and_named(checkpoints, model_path: Path, tmp_pat
     report = export_model(
         checkpoints[0], tmp_path / "again.pt", llpr=checkpoints[1], grid_start=GRID_START, electrons=ELECTRONS
     )
-    again, first = DOSModel.load(report.trunk), DOSModel.load(model_path)
+    again, first = DOSModel.load(report.backbone), DOSModel.load(model_path)
     assert again.info.fingerprint == first.info.fingerprint
     assert (again.info.name, first.info.name) == ("again", "small")
     other = export_model(checkpoints[0], tmp_path / "other.pt", grid_start=GRID_START + 1, electrons=ELECTRONS)
-    assert DOSModel.load(other.trunk).info.fingerprint != first.info.fingerprint
+    assert DOSModel.load(other.backbone).info.fingerprint != first.info.fingerprint
 
 
 @pytest.mark.parametrize(
@@ -169,7 +169,7 @@ def test_truncated_checkpoint(checkpoints, tmp_path: Path) -> None:
 
 
 def test_composition_baseline_is_refused(tmp_path: Path) -> None:
-    """A baseline per element is not linear in psi: the export says so instead of writing a wrong model."""
+    """A baseline per element is not linear in features: the export says so instead of writing a wrong model."""
     pet, _ = write_checkpoints(tmp_path, SMALL, symbols=["Al"], n_channels=7)
     edit_buffer(pet, "additive_models.0.mtt::dos_composition_buffer", np.full(7, 0.5))
     with pytest.raises(ModelError, match=r"composition baseline.*atomic_baseline"):
@@ -178,7 +178,7 @@ def test_composition_baseline_is_refused(tmp_path: Path) -> None:
 
 
 def test_members_whose_terms_cancel_are_judged_by_their_terms(tmp_path: Path) -> None:
-    """Members' weights of 1e4, all but constant over nearly dependent features: float32 leaves four digits, and the fold is as exact."""
+    """Members' weights of 1e4, all but constant over nearly dependent features: float32 leaves four digits, and the separate is as exact."""
     from metatrain.utils.io import load_model
 
     pet, llpr = write_checkpoints(tmp_path, SMALL, symbols=list(ELECTRONS), n_channels=60, n_members=6, energy=True)
@@ -189,7 +189,7 @@ def test_members_whose_terms_cancel_are_judged_by_their_terms(tmp_path: Path) ->
     export_model(pet, tmp_path / "plain.pt", llpr=llpr, grid_start=-10.0, electrons=ELECTRONS)
     plain = DOSModel.load(tmp_path / "plain.pt", device="cpu")
     n = int(model.last_layer_feature_size)
-    phi = np.stack([plain.evaluate(a).psi[:n] for a in random_structures(list(ELECTRONS), plain.cutoff).values()])
+    phi = np.stack([plain.evaluate(a).features[:n] for a in random_structures(list(ELECTRONS), plain.cutoff).values()])
     null = np.linalg.svd(phi)[2][len(atoms) :]
     rng = np.random.default_rng(3)
     large = torch.tensor(1e4 * rng.standard_normal((6 * 60, len(null))) @ null, dtype=torch.float32)
@@ -199,14 +199,16 @@ def test_members_whose_terms_cancel_are_judged_by_their_terms(tmp_path: Path) ->
     torch.save(checkpoint, llpr)
     report = export_model(pet, tmp_path / "m.pt", llpr=llpr, grid_start=-10.0, electrons=ELECTRONS)
     assert report.ensemble_deviation < 1e-5
-    folded = DOSModel.load(tmp_path / "m.pt", device="cpu")
-    sample = folded.evaluate(next(iter(random_structures(list(ELECTRONS), folded.cutoff).values())))
-    stock = DOSModel.from_atomistic(load_model(llpr).export(), folded.grid, target="mtt::dos")
-    expected = stock.stock_members(next(iter(random_structures(list(ELECTRONS), folded.cutoff).values())))
+    separated = DOSModel.load(tmp_path / "m.pt", device="cpu")
+    sample = separated.evaluate(next(iter(random_structures(list(ELECTRONS), separated.cutoff).values())))
+    stock = DOSModel.from_atomistic(load_model(llpr).export(), separated.grid, target="mtt::dos")
+    expected = stock.stock_members(next(iter(random_structures(list(ELECTRONS), separated.cutoff).values())))
     # The case is real: judged by values alone, it would have been refused.
-    assert np.abs(folded.dos_members(sample) - expected).max() > 1e-5 * np.abs(expected).max()
-    terms = [(np.abs(member) @ np.abs(sample.psi[:n])).max() for member in _deviations(readout_path(tmp_path / "m.pt"))]
-    assert folded.readout.largest_terms(sample.psi) == pytest.approx(max(terms), rel=1e-5)
+    assert np.abs(separated.dos_members(sample) - expected).max() > 1e-5 * np.abs(expected).max()
+    terms = [
+        (np.abs(member) @ np.abs(sample.features[:n])).max() for member in _deviations(readout_path(tmp_path / "m.pt"))
+    ]
+    assert separated.readout.largest_terms(sample.features) == pytest.approx(max(terms), rel=1e-5)
 
 
 def _ensemble_key(checkpoint: dict) -> str:

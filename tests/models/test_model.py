@@ -1,4 +1,4 @@
-"""Evaluation: invariances, batches, direct mode against metatrain's own numbers, and every unsuitable file or structure."""
+"""Validation: invariances, batches, direct mode against metatrain's own numbers, and every unsuitable file or structure."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ def alloy() -> Atoms:
 
 def test_atom_order_translation_supercell_and_batch(model: DOSModel) -> None:
     atoms = alloy()
-    psi = model.evaluate(atoms).psi
-    assert close(model.evaluate(atoms[np.random.default_rng(0).permutation(8)]).psi, psi)
+    features = model.evaluate(atoms).features
+    assert close(model.evaluate(atoms[np.random.default_rng(0).permutation(8)]).features, features)
     moved = atoms.copy()
     moved.translate([1.3, -20.2, 0.7])
-    assert close(model.evaluate(moved).psi, psi)
-    assert close(model.evaluate(atoms * (2, 1, 2)).psi, 4 * psi)
+    assert close(model.evaluate(moved).features, features)
+    assert close(model.evaluate(atoms * (2, 1, 2)).features, 4 * features)
     structures = [atoms, Atoms("Si"), atoms * (3, 1, 1), moved]
     for sample, structure in zip(model.evaluate(structures), structures, strict=True):
-        assert close(sample.psi, model.evaluate(structure).psi)
+        assert close(sample.features, model.evaluate(structure).features)
         assert sample.n_atoms == len(structure)
 
 
@@ -51,8 +51,8 @@ def test_large_batches_are_split(model: DOSModel) -> None:
     for seed, structure in enumerate(structures):
         structure.rattle(0.05, seed=seed)
     samples = model.evaluate(structures)
-    assert close(samples[17].psi, model.evaluate(structures[17]).psi)
-    assert len({s.psi.tobytes() for s in samples}) == 20
+    assert close(samples[17].features, model.evaluate(structures[17]).features)
+    assert len({s.features.tobytes() for s in samples}) == 20
 
 
 def test_sample_describes_the_structure(model: DOSModel) -> None:
@@ -60,8 +60,8 @@ def test_sample_describes_the_structure(model: DOSModel) -> None:
     sample = model.evaluate(atoms)
     assert sample.n_electrons == 4 * 3 + 2 * 2 + 2 * 4 == model.n_electrons(atoms)
     assert sample.volume_A3 == pytest.approx(atoms.get_volume())
-    assert sample.psi.dtype == np.float32 and sample.psi.shape == (model.readout.n_psi,)
-    assert sample.psi[-2] == 8
+    assert sample.features.dtype == np.float32 and sample.features.shape == (model.readout.n_features,)
+    assert sample.features[-2] == 8
     cluster = Atoms("Al2", positions=[[0, 0, 0], [0, 0, 2.5]])
     assert np.isnan(model.evaluate(cluster).volume_A3)
 
@@ -71,14 +71,14 @@ def test_members_surround_the_mean(model: DOSModel) -> None:
     members = model.dos_members(sample)
     assert members.shape == (N_MEMBERS, N_CHANNELS) and members.dtype == np.float64
     assert np.allclose(members.mean(axis=0), model.dos(sample), atol=1e-6 * np.abs(members).max())
-    assert np.array_equal(members[1:3], model.readout.members(sample.psi, 1, 3))
-    assert np.allclose(model.readout.project(np.eye(N_CHANNELS)[7]) @ sample.psi, model.dos(sample)[7], rtol=1e-6)
+    assert np.array_equal(members[1:3], model.readout.members(sample.features, 1, 3))
+    assert np.allclose(model.readout.project(np.eye(N_CHANNELS)[7]) @ sample.features, model.dos(sample)[7], rtol=1e-6)
 
 
 def test_forces_and_stress_by_finite_differences(model: DOSModel) -> None:
     atoms = alloy()
     sample, _, forces, stress = model.evaluate_with_forces(atoms)
-    assert close(sample.psi, model.evaluate(atoms).psi)
+    assert close(sample.features, model.evaluate(atoms).features)
 
     def energy(structure: Atoms) -> float:
         return model.evaluate_with_forces(structure, stress=False)[1]
@@ -111,7 +111,7 @@ def direct_paths(checkpoints: tuple[Path, Path], tmp_path_factory: pytest.TempPa
     return folder / "pet.pt", folder / "llpr.pt"
 
 
-def test_direct_mode_equals_folded(model: DOSModel, direct_paths: tuple[Path, Path]) -> None:
+def test_direct_mode_equals_separated(model: DOSModel, direct_paths: tuple[Path, Path]) -> None:
     grid = EnergyGrid(GRID_START, 0.05, N_CHANNELS)
     plain, ensemble = (DOSModel.load(p, grid=grid, electrons=ELECTRONS) for p in direct_paths)
     atoms = alloy()
@@ -124,7 +124,7 @@ def test_direct_mode_equals_folded(model: DOSModel, direct_paths: tuple[Path, Pa
     assert plain.info.fingerprint != ensemble.info.fingerprint != model.info.fingerprint
     kernel = np.linspace(0, 1, N_CHANNELS)
     sample = plain.evaluate(atoms)
-    assert plain.readout.project(kernel) @ sample.psi == pytest.approx(kernel @ plain.dos(sample), rel=1e-5)
+    assert plain.readout.project(kernel) @ sample.features == pytest.approx(kernel @ plain.dos(sample), rel=1e-5)
 
 
 def test_direct_mode_needs_a_grid(direct_paths: tuple[Path, Path], tmp_path: Path) -> None:
@@ -171,7 +171,7 @@ def test_unknown_electron_numbers(checkpoints: tuple[Path, Path], tmp_path: Path
 
 
 def test_nan_prediction(checkpoints: tuple[Path, Path], tmp_path: Path) -> None:
-    """A network with a broken weight: the sample is refused, not stored as NaN."""
+    """A network with a broken weight: the sample is skipped, not stored as NaN."""
     from petdos_md.models.export import export_model
 
     export_model(checkpoints[0], tmp_path / "m.pt", grid_start=0.0, electrons=ELECTRONS)

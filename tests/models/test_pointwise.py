@@ -1,4 +1,4 @@
-"""Linear layers as convolutions, against torch's own: values, gradients, every path, and the trunks that have them."""
+"""Linear layers as convolutions, against torch's own: values, gradients, every path, and the backbones that have them."""
 
 from __future__ import annotations
 
@@ -56,6 +56,6 @@ def test_replaces_all_and_keeps_names() -> None:
 
 
 def test_the_shipped_trunk_has_them() -> None:
-    trunk = torch.jit.load(str(Path(MODELS) / "almgsi-lda.pt"))
-    kinds = {m.original_name for m in trunk.modules()}
+    backbone = torch.jit.load(str(Path(MODELS) / "almgsi-lda.pt"))
+    kinds = {m.original_name for m in backbone.modules()}
     assert "PointwiseLinear" in kinds and "Linear" not in kinds

@@ -1,4 +1,4 @@
-"""Many entries at once against loops, and input that makes no sense."""
+"""Many elements at once against loops, and input that makes no sense."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_broadcasting_equals_loops():
         ({"n_electrons": [3.0, np.nan]}, ValueError, r"n_electrons\[1\] must be finite"),
         ({"n_electrons": 20.5}, ChemicalPotentialError, "n_electrons = 20.5.*from -5 to 5 eV holds 20 at most"),
         ({"n_electrons": 20.0}, ChemicalPotentialError, "holds 20 at most"),
-        ({"n_electrons": [3.0, 30.0]}, ChemicalPotentialError, r"entry\[1\] at 300 K: n_electrons = 30"),
+        ({"n_electrons": [3.0, 30.0]}, ChemicalPotentialError, r"element\[1\] at 300 K: n_electrons = 30"),
         ({"energies": np.arange(3.0)}, ValueError, "3 channels in its last dimension"),
         ({"energies": -np.arange(201.0)}, ValueError, "strictly increasing"),
         ({"n_electrons": np.ones(2), "temperature_K": np.ones(3)}, ValueError, "do not broadcast"),

@@ -29,13 +29,13 @@ E = GRID.energies
 K = 8.617333262145179e-5
 
 
-def psi_mean(n: int = 20) -> np.ndarray:
-    return np.mean([s.psi for s in samples(n, seed=4, temperature_K=300.0)], axis=0)
+def mean_features(n: int = 20) -> np.ndarray:
+    return np.mean([s.features for s in samples(n, seed=4, temperature_K=300.0)], axis=0)
 
 
 class TestThermodynamics:
     def test_members_over_a_range_of_temperatures(self) -> None:
-        members = readout().members(psi_mean())
+        members = readout().members(mean_features())
         t = np.geomspace(100, 20000, 16)
         curve = thermodynamics(E, members, N_ELECTRONS, t, n_atoms=N_ATOMS)
         for j in (0, 7, 15):
@@ -52,13 +52,13 @@ class TestThermodynamics:
     def test_relations_between_the_quantities(self) -> None:
         """S = -dF/dT and C = T dS/dT, by finite differences of the curve itself."""
         t = 900.0 + np.array([-0.5, 0.0, 0.5])
-        curve = thermodynamics(E, readout().dos(psi_mean()), N_ELECTRONS, t)
+        curve = thermodynamics(E, readout().dos(mean_features()), N_ELECTRONS, t)
         f, s = curve["free_energy"].values, curve["entropy"].values
         assert -(f[2] - f[0]) == pytest.approx(s[1], rel=1e-6)
         assert 900.0 * (s[2] - s[0]) == pytest.approx(float(curve["heat_capacity"][1]), rel=1e-6)
 
     def test_sommerfeld_gamma_is_the_slope_at_zero(self) -> None:
-        dos = readout().dos(psi_mean())
+        dos = readout().dos(mean_features())
         gamma = float(sommerfeld_gamma(E, dos, N_ELECTRONS))
         assert float(thermo.heat_capacity(E, dos, N_ELECTRONS, 5.0)) / 5.0 == pytest.approx(gamma, rel=1e-3)
         curve = thermodynamics(E, dos, N_ELECTRONS, [300.0])
@@ -73,7 +73,7 @@ class TestThermodynamics:
         assert convert(gamma, "eV/K^2", "mol", 1) == pytest.approx(0.912, rel=0.01)
 
     def test_kernel_of_gamma(self) -> None:
-        dos = readout().dos(psi_mean())
+        dos = readout().dos(mean_features())
         kernel = kernels(E, dos, N_ELECTRONS, 500.0, ["sommerfeld_gamma", "dos_at_fermi_level"])
         change = 1e-5 * np.exp(-((E + 0.4) ** 2))
         for name, function in (
@@ -89,7 +89,7 @@ class TestUnits:
         assert convert(K, "eV/K", "mol", 1) == pytest.approx(sc.R, rel=1e-12)
         assert convert(6 * K, "eV/K", "kB", 2) == pytest.approx(3.0, rel=1e-12)
         assert convert(2.0, "eV", "atom", 4) == 0.5
-        with pytest.raises(SettingError, match="got the amount 'kg', expected one of cell, atom, mol, kB"):
+        with pytest.raises(SettingError, match="got the normalization 'kg', expected one of cell, atom, mol, kB"):
             convert(1.0, "eV", "kg", 1)
 
     def test_every_extensive_variable_and_its_errors(self, tmp_path: Path) -> None:
@@ -101,10 +101,10 @@ class TestUnits:
             assert float(mol[name][0]) == pytest.approx(float(data[name][0]) / N_ATOMS / K * sc.R, rel=1e-9)
         assert mol["sommerfeld_gamma"].attrs["units"] == "mJ/mol/K^2"
         assert mol["dos"].attrs["units"] == "states/eV/atom" and mol["dos"].dims == data["dos"].dims
-        for name in ("chemical_potential", "fermi_level", "gap", "n_atoms"):  # of no amount
+        for name in ("chemical_potential", "fermi_level", "gap", "n_atoms"):  # of no normalization
             assert mol[name].attrs == data[name].attrs and float(mol[name][0]) == float(data[name][0])
         assert in_units(data, "cell") is data
-        write_report(data, tmp_path / "out", plots=False, amount="kB")
+        write_report(data, tmp_path / "out", plots=False, normalization="kB")
         row = next(csv.DictReader((tmp_path / "out/thermo.csv").open()))
         assert float(row["heat_capacity (k_B/atom)"]) == pytest.approx(float(data["heat_capacity"][0]) / N_ATOMS / K)
         assert json.loads((tmp_path / "out/summary.json").read_text())["units"]["entropy"] == "k_B/atom"
@@ -175,13 +175,13 @@ class TestWeights:
         table.write_text("\n".join(["step,log_weight", *reversed(lines)]))
         trace = write(tmp_path / "a.zarr", frames)
         data = analyze(trace, readout(), weights=table)
-        psi = np.array([s.psi for s in frames], dtype=float)
-        mean = readout().dos(w @ psi / w.sum())
+        features = np.array([s.features for s in frames], dtype=float)
+        mean = readout().dos(w @ features / w.sum())
         np.testing.assert_allclose(data["dos"][0], mean, rtol=1e-10, atol=1e-12)
         ess = w.sum() ** 2 / (w**2).sum()
         assert float(data["effective_sample_size"][0]) == pytest.approx(ess, rel=1e-9) == effective_sample_size(w)
         kernel = kernels(E, mean, N_ELECTRONS, 900.0, ["heat_capacity"])["heat_capacity"]
-        error = standard_error(readout().dos(psi) @ kernel, w).error
+        error = standard_error(readout().dos(features) @ kernel, w).error
         assert float(data["heat_capacity_sampling_err"][0]) == pytest.approx(float(error), rel=1e-6)
         assert any("weights differ so much that 30 frames count as" in note for note in data.attrs["notes"])
         # the trace's own weights are left alone

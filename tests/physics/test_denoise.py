@@ -39,7 +39,7 @@ def brute_force(dos: np.ndarray, level: float, n_electrons: float, n_atoms: int)
 
 
 def test_equals_brute_force() -> None:
-    dos = readout().members(np.array([s.psi for s in samples(3, seed=1, temperature_K=300.0)]))
+    dos = readout().members(np.array([s.features for s in samples(3, seed=1, temperature_K=300.0)]))
     levels = thermo.fermi_level(E, dos, N_ELECTRONS)
     clean = Denoise(E, N_ATOMS, N_ELECTRONS)(dos.copy(), slice(0, 3))
     for where in np.ndindex(3, N_MEMBERS):
@@ -55,7 +55,7 @@ def test_average_of_denoised_frames_per_member(tmp_path: Path) -> None:
     result = analyze(write(tmp_path / "a.zarr", frames), readout(), denoise=True, keep_members=True)
     total = np.zeros((N_MEMBERS, GRID.n))
     for sample in frames:
-        for k, dos in enumerate(readout().members(sample.psi)):
+        for k, dos in enumerate(readout().members(sample.features)):
             level = float(thermo.fermi_level(E, dos, N_ELECTRONS))
             total[k] += sample.weight * brute_force(dos, level, N_ELECTRONS, N_ATOMS)
     total /= sum(s.weight for s in frames)
@@ -85,7 +85,7 @@ def random_network(target: str = "fermi_level", grid=GRID, seed: int = 0, level:
 def test_network_says_where_the_electrons_hold(tmp_path: Path) -> None:
     network = random_network(level=-0.3)
     frames = samples(4, seed=3, temperature_K=500.0)
-    dos = readout().members(np.array([s.psi for s in frames]))
+    dos = readout().members(np.array([s.features for s in frames]))
     levels = network(dos, N_ATOMS)
     assert levels.shape == dos.shape[:2] and levels.std() > 1e-4
     result = analyze(write(tmp_path / "a.zarr", frames), readout(), denoise=network, keep_members=True)
@@ -139,7 +139,7 @@ def test_bad_input(tmp_path: Path) -> None:
         analyze(trace, readout(), denoise=random_network(grid=PET_MAD_GRID))
     with pytest.raises(ChemicalPotentialError, match=r"of 24 electrons lie below the Fermi level -11\.5"):
         Denoise(E, N_ATOMS, N_ELECTRONS, lambda d, n: np.full(len(d), -11.5))(
-            readout().members(np.array([samples(1, 1, 300.0)[0].psi])), slice(0, 1)
+            readout().members(np.array([samples(1, 1, 300.0)[0].features])), slice(0, 1)
         )
     with pytest.raises(ValueError, match="denoise and transform"):
         analyze(trace, readout(), denoise=True, transform=lambda dos, frames: dos)

@@ -139,5 +139,5 @@ def test_heat_leaving_the_grid_is_an_error_not_a_fermi_level():
     """One electron in a wide band at 50 000 K: mu lies below the grid, though E_F is on it."""
     energies, dos, _, _ = constant()
     assert thermo.fermi_level(energies, dos, 0.5) == pytest.approx(-4.75)
-    with pytest.raises(ChemicalPotentialError, match=r"no chemical potential for entry\[1\] at 50000 K"):
+    with pytest.raises(ChemicalPotentialError, match=r"no chemical potential for element\[1\] at 50000 K"):
         thermo.chemical_potential(energies, dos, 0.5, [300.0, 50_000.0])

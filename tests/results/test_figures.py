@@ -61,8 +61,8 @@ def test_levels_figure(tmp_path: Path) -> None:
     data = frame_levels(write(tmp_path / "a.zarr", frames), readout())
     figure = plot_levels(data)
     lines = {line.get_label(): line for line in figure.axes[2].get_lines()}
-    for road in ("raw", "denoised"):
-        np.testing.assert_allclose(lines[road].get_ydata(), data[f"dos_at_fermi_level_{road}"])
+    for method in ("raw", "denoised"):
+        np.testing.assert_allclose(lines[method].get_ydata(), data[f"dos_at_fermi_level_{method}"])
     assert "network" not in lines and "own zero" in figure.axes[0].get_ylabel()
 
 
@@ -78,9 +78,9 @@ def trace(metal: DOSModel, aluminium, tmp_path: Path) -> str:
 
 def test_levels_command(trace: str, tmp_path: Path, capsys) -> None:
     out = tmp_path / "out"
-    assert main(["levels", trace, "-o", str(out), "--road", "raw", "denoised"]) == 0
+    assert main(["levels", trace, "-o", str(out), "--method", "raw", "denoised"]) == 0
     told = capsys.readouterr().out
-    data = frame_levels(trace, roads=("raw", "denoised"))
+    data = frame_levels(trace, methods=("raw", "denoised"))
     found = re.search(r"fermi level \(eV\) +(\S+) ± (\S+) ±", told)
     assert found and float(found[1]) == pytest.approx(float(data["fermi_level_raw_mean"][0]), abs=1e-3)
     assert float(found[2]) == pytest.approx(float(data["fermi_level_raw_mean_model_std"][0]), rel=0.1)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.traces import MODEL, N_PSI, OTHER_GRID, OTHER_KIND, OTHER_MODEL, make_sample, path
+from helpers.traces import MODEL, N_FEATURES, OTHER_GRID, OTHER_KIND, OTHER_MODEL, make_sample, path
 
 from petdos_md.base.errors import PetdosError, PredictionError, TraceError
 from petdos_md.traces.trace import Trace
@@ -17,7 +17,7 @@ from petdos_md.traces.trace import Trace
 BAD_SAMPLES = [
     ({"model": OTHER_MODEL}, TraceError, r"trace of another model: it holds samples of 'test' \(0123456789ab\), got"),
     ({"model": OTHER_GRID}, TraceError, "trace of another energy grid"),
-    ({"model": OTHER_KIND}, TraceError, "trace of folded samples of 37 float32 numbers, got direct"),
+    ({"model": OTHER_KIND}, TraceError, "trace of samples of 37 float32 numbers, got direct"),
     ({"temperature_K": math.nan}, TraceError, "got temperature_K=nan, expected the temperature of the ensemble"),
     ({"temperature_K": 0.0}, TraceError, "got temperature_K=0, expected"),
     ({"temperature_K": -300.0}, TraceError, "got temperature_K=-300, expected"),
@@ -25,11 +25,23 @@ BAD_SAMPLES = [
     ({"temperature_K": None}, TraceError, "labels must be numbers"),
     ({"weight": -1.0}, TraceError, "got weight=-1, expected"),
     ({"weight": math.nan}, TraceError, "got weight=nan, expected"),
-    ({"psi": np.full(N_PSI, np.nan, np.float32)}, PredictionError, "37 of 37 numbers of psi are not finite"),
-    ({"psi": np.r_[np.inf, np.zeros(N_PSI - 1)]}, PredictionError, "1 of 37 numbers of psi are not finite"),
-    ({"psi": np.full(N_PSI, 1e300)}, PredictionError, "37 of 37 numbers of psi are not finite"),
-    ({"psi": np.zeros(N_PSI + 1, np.float32)}, TraceError, r"psi has shape \(38,\), model 'test' gives \(37,\)"),
-    ({"psi": np.zeros((1, N_PSI), np.float32)}, TraceError, r"psi has shape \(1, 37\)"),
+    (
+        {"features": np.full(N_FEATURES, np.nan, np.float32)},
+        PredictionError,
+        "37 of 37 numbers of features are not finite",
+    ),
+    (
+        {"features": np.r_[np.inf, np.zeros(N_FEATURES - 1)]},
+        PredictionError,
+        "1 of 37 numbers of features are not finite",
+    ),
+    ({"features": np.full(N_FEATURES, 1e300)}, PredictionError, "37 of 37 numbers of features are not finite"),
+    (
+        {"features": np.zeros(N_FEATURES + 1, np.float32)},
+        TraceError,
+        r"features have shape \(38,\), model 'test' gives \(37,\)",
+    ),
+    ({"features": np.zeros((1, N_FEATURES), np.float32)}, TraceError, r"features have shape \(1, 37\)"),
     ({"n_atoms": 0}, TraceError, "got n_atoms=0, expected at least 1"),
     ({"step": 1.5}, TraceError, "whole ones for replica, step and n_atoms"),
     ({"step": 2**63}, TraceError, "step a 64-bit integer"),

@@ -97,7 +97,7 @@ def test_steps_without_order_are_looked_up(path: Path, monkeypatch: pytest.Monke
 
 
 def test_memory_does_not_grow_with_steps(path: Path) -> None:
-    """Sampling at a stride, 16 replicas, two of them with refused frames between: a few numbers for each."""
+    """Sampling at a stride, 16 replicas, two of them with skipped frames between: a few numbers for each."""
 
     def grown(first: int, last: int) -> int:
         gc.collect()

@@ -24,15 +24,15 @@ def test_merge(tmp_path: Path) -> None:
         ) as trace:
             for step in steps:
                 trace.append(make_sample(step, replica))
-            trace.refuse("psi is not finite")
+            trace.skip("features are not finite")
     merged = Trace.merge(tmp_path / "ac", [tmp_path / "a", tmp_path / "c"])
     assert_is(merged, [*((0, step) for step in range(1500)), *((4, step) for step in range(3))])
-    assert merged.n_refused == 2 and merged.timestep_fs == 2.0 and merged.engine == "engine-a, engine-c"
+    assert merged.n_skipped == 2 and merged.timestep_fs == 2.0 and merged.engine == "engine-a, engine-c"
     assert merged.attributes["metadata"] == {"beads": 1}
     merged = Trace.merge(tmp_path / "abc", [tmp_path / "ac", tmp_path / "b"])
     assert merged.replica.tolist() == [0] * 1500 + [1] * 3 + [2] * 5
     assert merged.step.tolist() == [*range(1500), *range(3), *range(5)]
-    np.testing.assert_array_equal(merged.psi[-5:], merged.psi[:5])
+    np.testing.assert_array_equal(merged.features[-5:], merged.features[:5])
     sources = merged.attributes["sources"]
     assert [source["path"] for source in sources] == [str(tmp_path / "ac"), str(tmp_path / "b")]
     assert [source["n_samples"] for source in sources] == [1503, 5]

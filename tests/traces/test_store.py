@@ -61,8 +61,8 @@ def _kill_campaign(path: Path, kills: int, seed: int) -> None:
             assert child.exitcode == -signal.SIGKILL
         trace = Trace.open(path, "r")
         assert len(trace) >= flushed
-        psi = np.asarray(trace.psi)
-        assert np.isfinite(psi).all()
+        features = np.asarray(trace.features)
+        assert np.isfinite(features).all()
         assert trace.step.tolist() == [i // 2 for i in range(len(trace))]
         assert trace.replica.tolist() == [i % 2 for i in range(len(trace))]
         assert_same(trace[-1], make_sample((len(trace) - 1) // 2, (len(trace) - 1) % 2))
@@ -127,7 +127,7 @@ def test_the_next_writer_evens_out_the_shapes(path: Path) -> None:
         _change_json(path / name / "zarr.json", shape=[9])
     assert_is(Trace.open(path, "r"), [(0, i) for i in range(5)])
     with Trace.open(path) as trace:
-        assert trace.rewind(100) == 0
+        assert trace.truncate(100) == 0
     assert {array.shape[0] for _, array in zarr.open_group(path, mode="r").arrays()} == {5}
 
 
@@ -170,19 +170,19 @@ def test_death_at_any_point_of_a_rewind(
         for r, step in keys:
             trace.append(make_sample(step, r))
 
-    def rewind(path: Path) -> None:
-        Trace.open(path, fsync=False).rewind(3, replica)
+    def truncate(path: Path) -> None:
+        Trace.open(path, fsync=False).truncate(3, replica)
 
     seen = []
-    for finished in _lives(rewind, start, path, stride):
+    for finished in _lives(truncate, start, path, stride):
         trace = Trace.open(path, "r")
         seen.append(len(trace))
         assert_is(trace, kept if finished or len(trace) < len(keys) else keys)
         with Trace.open(path, fsync=False) as trace:  # the next writer finishes it
-            trace.rewind(3, replica)
+            trace.truncate(3, replica)
             trace.append(make_sample(50))
         assert_is(Trace.open(path, "r"), [*kept, (0, 50)])
-        assert not (path / "psi/rewind.npz").exists()
+        assert not (path / "features/truncate.npz").exists()
     np.testing.assert_array_equal(zarr.open_group(path, mode="r")["step"][:], [*(step for _, step in kept), 50])
     assert {len(kept), len(keys)} == set(seen)
 
@@ -207,20 +207,20 @@ def test_rewind(path: Path, small_chunks: None) -> None:
     with Trace.open(path, flush_every=10) as trace:
         for replica, step in keys:
             trace.append(make_sample(step, replica))
-        assert trace.rewind(100) == 0
-        assert trace.rewind(9, replica=1) == 5
+        assert trace.truncate(100) == 0
+        assert trace.truncate(9, replica=1) == 5
         keys = [key for key in keys if key[1] <= 9 or key[0] != 1]
         assert_is(trace, keys)
         assert trace.last_step(1) == 9 and trace.last_step(0) == 14
         assert trace.append(make_sample(10, 1)) and not trace.append(make_sample(14, 0))
-        assert trace.rewind(5) == len([key for key in [*keys, (1, 10)] if key[1] > 5])
+        assert trace.truncate(5) == len([key for key in [*keys, (1, 10)] if key[1] > 5])
         keys = [key for key in keys if key[1] <= 5]
         assert_is(trace, keys)
         assert trace.append(make_sample(7, 0))
         assert_is(trace, [*keys, (0, 7)])
     assert_is(Trace.open(path, "r"), [*keys, (0, 7)])
     with Trace.open(path) as trace:
-        assert trace.rewind(-1) == 19
+        assert trace.truncate(-1) == 19
         assert len(trace) == 0 and trace.last_step() is None
         assert trace.append(make_sample(0))
     assert_is(Trace.open(path, "r"), [(0, 0)])
@@ -246,19 +246,22 @@ DAMAGE = [
         "format version 2, this petdos-md reads up to 1; upgrade",
     ),
     (lambda path: _change_attributes(path, model={}), "attributes are incomplete"),
-    (lambda path: _change_attributes(path, refused=3), "attributes are incomplete"),
+    (lambda path: _change_attributes(path, skipped=3), "attributes are incomplete"),
     (
-        lambda path: _change_attributes(path, model=dataclasses.replace(MODEL, n_psi=99).to_dict()),
+        lambda path: _change_attributes(path, model=dataclasses.replace(MODEL, n_features=99).to_dict()),
         "rows of 37 float32 numbers for a model of 99 float32",
     ),
     (lambda path: shutil.rmtree(path / "weight"), r"not a trace \(weight/zarr.json is missing\)"),
-    (lambda path: (path / "psi/zarr.json").write_text(""), "psi/zarr.json is not valid JSON"),
-    (lambda path: _change_json(path / "psi/zarr.json", shape=[3]), "psi/zarr.json is not that of an uncompressed"),
+    (lambda path: (path / "features/zarr.json").write_text(""), "features/zarr.json is not valid JSON"),
+    (
+        lambda path: _change_json(path / "features/zarr.json", shape=[3]),
+        "features/zarr.json is not that of an uncompressed",
+    ),
     (lambda path: _change_json(path / "step/zarr.json", codecs=[{"name": "zstd"}]), "step/zarr.json is not that"),
-    (lambda path: (path / "psi/c/1/0").unlink(), "psi/c/1/0 has 0 of 9472 bytes"),
-    (lambda path: os.truncate(path / "psi/c/0/0", 100), "psi/c/0/0 has 100 of 9472 bytes"),
+    (lambda path: (path / "features/c/1/0").unlink(), "features/c/1/0 has 0 of 9472 bytes"),
+    (lambda path: os.truncate(path / "features/c/0/0", 100), "features/c/0/0 has 100 of 9472 bytes"),
     (lambda path: os.truncate(path / "step/c/0", 8), "step/c/0 has 8 of 8192 bytes"),
-    (lambda path: (path / "psi/rewind.npz").write_bytes(b"PK\3\4"), "psi/rewind.npz"),
+    (lambda path: (path / "features/truncate.npz").write_bytes(b"PK\3\4"), "features/truncate.npz"),
 ]
 
 
@@ -281,12 +284,12 @@ def test_damage_after_opening_is_seen_when_read(path: Path) -> None:
         for i in range(70):
             trace.append(make_sample(i))
     trace = Trace.open(path, "r")
-    (path / "psi/c/1/0").unlink()
+    (path / "features/c/1/0").unlink()
     assert_same(trace[63], make_sample(63))
-    with pytest.raises(TraceError, match="psi chunk 1: No such file"):
+    with pytest.raises(TraceError, match="features chunk 1: No such file"):
         trace[64]
-    os.truncate(path / "psi/c/0/0", 148 * 60)
-    with pytest.raises(TraceError, match="psi chunk 0 is too short"):
+    os.truncate(path / "features/c/0/0", 148 * 60)
+    with pytest.raises(TraceError, match="features chunk 0 is too short"):
         trace[63]
 
 

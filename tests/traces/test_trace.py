@@ -12,7 +12,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import zarr
-from helpers.traces import MODEL, N_PSI, OTHER_GRID, OTHER_MODEL, assert_is, assert_same, make_sample, path, tmp_path
+from helpers.traces import (
+    MODEL,
+    N_FEATURES,
+    OTHER_GRID,
+    OTHER_MODEL,
+    assert_is,
+    assert_same,
+    make_sample,
+    path,
+    tmp_path,
+)
 
 import petdos_md.traces.schema as schema
 from petdos_md.base.errors import NoSamplesError, TraceError
@@ -24,7 +34,7 @@ from petdos_md.traces.trace import Trace
 def test_round_trip(path: Path, flush_every: int, dtype: str) -> None:
     model = dataclasses.replace(MODEL, dtype=dtype)
     samples = [make_sample(10 * i, i % 3, model) for i in range(150)]
-    psi = np.array([sample.psi for sample in samples])
+    features = np.array([sample.features for sample in samples])
     with Trace.open(path, model=model, engine="ase", timestep_fs=2.0, flush_every=flush_every, fsync=False) as trace:
         for sample in samples:
             assert trace.append(sample)
@@ -44,8 +54,8 @@ def test_round_trip(path: Path, flush_every: int, dtype: str) -> None:
             np.testing.assert_array_equal(getattr(view, name), expected_column)
             assert getattr(view, name).dtype == kind
         assert view.model == model
-        assert (view.engine, view.timestep_fs, view.n_refused) == ("ase", 2.0, 0)
-        assert np.asarray(view.psi).tobytes() == psi.tobytes()
+        assert (view.engine, view.timestep_fs, view.n_skipped) == ("ase", 2.0, 0)
+        assert np.asarray(view.features).tobytes() == features.tobytes()
         with pytest.raises(IndexError, match="150 samples"):
             view[150]
 
@@ -71,9 +81,9 @@ def test_psi_is_indexed_as_numpy_does(path: Path, index: object) -> None:
     trace = Trace.open(path, flush_every=90)  # ten rows stay in memory
     for i in range(100):
         trace.append(make_sample(i))
-    expected = np.array([make_sample(i).psi for i in range(100)])[index]
-    np.testing.assert_array_equal(trace.psi[index], expected)
-    assert trace.psi.shape == (100, N_PSI)
+    expected = np.array([make_sample(i).features for i in range(100)])[index]
+    np.testing.assert_array_equal(trace.features[index], expected)
+    assert trace.features.shape == (100, N_FEATURES)
     trace.close()
 
 
@@ -120,7 +130,7 @@ def test_a_store_written_by_stock_zarr_is_read(path: Path) -> None:
 
 
 def test_size_of_a_sample(path: Path) -> None:
-    model = dataclasses.replace(MODEL, n_psi=1026)
+    model = dataclasses.replace(MODEL, n_features=1026)
     with Trace.open(path, model=model, fsync=False) as trace:
         for i in range(128):
             trace.append(make_sample(i, model=model))
@@ -143,16 +153,16 @@ def test_repr_tells_what_is_inside(path: Path) -> None:
         _ = trace.model
     for i in range(6):
         trace.append(make_sample(i, i // 3))
-    trace.refuse("psi is not finite")
-    assert repr(trace) == f"<Trace {path}: 6 samples of test (folded), 300, 400 K, 1 refused>"
+    trace.skip("features are not finite")
+    assert repr(trace) == f"<Trace {path}: 6 samples of test (separated), 300, 400 K, 1 skipped>"
 
 
 def test_psi_is_copied(path: Path) -> None:
-    psi = np.ones(N_PSI, np.float32)
+    features = np.ones(N_FEATURES, np.float32)
     with Trace.open(path) as trace:
-        trace.append(dataclasses.replace(make_sample(0), psi=psi))
-        psi[:] = 7
-    assert (Trace.open(path, "r")[0].psi == 1).all()
+        trace.append(dataclasses.replace(make_sample(0), features=features))
+        features[:] = 7
+    assert (Trace.open(path, "r")[0].features == 1).all()
 
 
 def test_opening_with_another_model_or_simulation(path: Path) -> None:

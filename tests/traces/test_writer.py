@@ -24,18 +24,18 @@ from petdos_md.traces.trace import Trace
 
 def test_refused_frames_are_counted(path: Path) -> None:
     trace = Trace.open(path)
-    assert trace.refuse("unknown element")  # before there is a store
+    assert trace.skip("unknown element")  # before there is a store
     trace.append(make_sample(0))
-    assert trace.refuse("psi is not finite", step=10) and trace.refuse("psi is not finite", step=20)
-    assert trace.refuse("psi is not finite", step=10, replica=1)
+    assert trace.skip("features are not finite", step=10) and trace.skip("features are not finite", step=20)
+    assert trace.skip("features are not finite", step=10, replica=1)
     trace.close()
     with Trace.open(path) as trace:  # a resumed run meets the same frames again
-        assert not trace.refuse("psi is not finite", step=10) and not trace.refuse("psi is not finite", step=20)
-        assert trace.refuse("psi is not finite", step=30)
+        assert not trace.skip("features are not finite", step=10) and not trace.skip("features are not finite", step=20)
+        assert trace.skip("features are not finite", step=30)
     trace = Trace.open(path, "r")
-    assert trace.n_refused == 5
-    assert trace.refused == {"unknown element": 1, "psi is not finite": 4}
-    assert dict(zarr.open_group(path, mode="r").attrs)["n_refused"] == 5
+    assert trace.n_skipped == 5
+    assert trace.skipped == {"unknown element": 1, "features are not finite": 4}
+    assert dict(zarr.open_group(path, mode="r").attrs)["n_skipped"] == 5
 
 
 def test_flush_by_number_and_by_time(path: Path) -> None:
@@ -83,7 +83,7 @@ def test_a_closed_trace_is_read_but_not_written(path: Path) -> None:
     with pytest.raises(TraceError, match="was closed; open it again"):
         trace.append(make_sample(1))
     reader = Trace.open(path, "r")
-    for call in (lambda: reader.append(make_sample(1)), lambda: reader.refuse("x"), lambda: reader.rewind(0)):
+    for call in (lambda: reader.append(make_sample(1)), lambda: reader.skip("x"), lambda: reader.truncate(0)):
         with pytest.raises(TraceError, match="opened for reading"):
             call()
 
@@ -111,7 +111,7 @@ def test_two_writers(path: Path) -> None:
     second = Trace.open(path)  # in order to read: allowed
     assert_is(second, [(0, 0)])
     message = rf"run.zarr: being written by process {os.getpid()} on \S+; close that writer, or write to another path"
-    for call in (lambda: second.append(make_sample(1)), lambda: second.rewind(0), lambda: second.refuse("x")):
+    for call in (lambda: second.append(make_sample(1)), lambda: second.truncate(0), lambda: second.skip("x")):
         with pytest.raises(TraceError, match=message):
             call()
 
@@ -220,7 +220,7 @@ def _append_through_a_full_disk(path: Path, fill, free, n: int = 60) -> None:
 
 def test_no_space_by_the_limit_of_file_sizes(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The kernel refuses to let any file grow: a real OSError, for root and users alike."""
-    monkeypatch.setattr(schema, "PSI_CHUNK_ROWS", 16)
+    monkeypatch.setattr(schema, "FEATURES_CHUNK_ROWS", 16)
     monkeypatch.setattr(schema, "COLUMN_CHUNK_ROWS", 16)
 
     def work() -> None:
@@ -237,7 +237,7 @@ def test_no_space_by_the_limit_of_file_sizes(path: Path, monkeypatch: pytest.Mon
 @pytest.mark.parametrize("size_KiB", [220, 256, 300])
 def test_no_space_on_a_full_file_system(tmp_path: Path, size_KiB: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same on a file system that is really full, at several points of the flush."""
-    monkeypatch.setattr(schema, "PSI_CHUNK_ROWS", 4)
+    monkeypatch.setattr(schema, "FEATURES_CHUNK_ROWS", 4)
     disk = tmp_path / "disk"
     disk.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", f"size={size_KiB}k", "tmpfs", str(disk)]
@@ -256,8 +256,8 @@ def test_no_space_on_a_full_file_system(tmp_path: Path, size_KiB: int, monkeypat
         with pytest.raises(TraceError, match="No space left on device"):
             Trace.open(disk / "more.zarr", model=MODEL)
         assert sorted(file.name for file in disk.iterdir()) == ["ballast", "run.zarr"]
-        with pytest.raises(TraceError, match="cannot rewind: No space left on device"):
-            Trace.open(disk / "run.zarr").rewind(30)
+        with pytest.raises(TraceError, match="cannot truncate: No space left on device"):
+            Trace.open(disk / "run.zarr").truncate(30)
         assert_is(Trace.open(disk / "run.zarr", "r"), [(0, i) for i in range(60)])
     finally:
         subprocess.run(["umount", "--lazy", str(disk)], check=True)

@@ -195,8 +195,8 @@ def _transforms(
     if align == "average":
         return energies, [transform for transform in before if transform is not None]
     # All groups share one axis; anchored at a typical Fermi level, it loses least at its ends.
-    psi = np.stack([history.mean() for history in frames.histories()])
-    levels = thermo.fermi_level(energies, readout.dos(psi), electrons)
+    features = np.stack([history.mean() for history in frames.histories()])
+    levels = thermo.fermi_level(energies, readout.dos(features), electrons)
     relative = relative_energies(energies, float(np.mean(levels)))
     aligned = [FermiAlignment(energies, relative, float(n), t) for n, t in zip(electrons, before, strict=True)]
     return relative, list(aligned)

@@ -110,9 +110,9 @@ def build_dataset(
     means["volume"] = "angstrom^3", "mean cell volume", frames.volume_A3
     for name, (unit, description, column) in means.items():
         add(name, np.array([frames.mean_of(column, g) for g in which]), unit, description)
-    n_refused = sum(trace.n_refused for trace in frames.traces)
-    refused = {"units": "1", "description": "frames that gave no sample, in the whole trace"}
-    data = xr.Dataset({**variables, "n_refused": ((), n_refused, refused)}, coords)
+    n_skipped = sum(trace.n_skipped for trace in frames.traces)
+    skipped = {"units": "1", "description": "frames that gave no sample, in the whole trace"}
+    data = xr.Dataset({**variables, "n_skipped": ((), n_skipped, skipped)}, coords)
     data.attrs = {
         "model": frames.model.name,
         "model_fingerprint": frames.model.fingerprint,
@@ -124,7 +124,7 @@ def build_dataset(
         "model_error": _model_error(readout, ensemble),
         "versions": _versions(),
     }
-    notes = _notes(data, frames, n_refused)
+    notes = _notes(data, frames, n_skipped)
     if notes:
         data.attrs["notes"] = notes
     return data
@@ -198,16 +198,16 @@ def _versions() -> list[str]:
     return [f"python {sys.version.split()[0]}", *(f"{name} {version(name)}" for name in _PACKAGES)]
 
 
-def _notes(data: xr.Dataset, frames: Frames, n_refused: int) -> list[str]:
+def _notes(data: xr.Dataset, frames: Frames, n_skipped: int) -> list[str]:
     notes = []
     if str(data.attrs["model_error"]).startswith("NaN"):
         notes.append("model errors are " + str(data.attrs["model_error"]))
-    if n_refused:
+    if n_skipped:
         reasons: dict[str, int] = {}
         for trace in frames.traces:
-            for reason, count in trace.refused.items():
+            for reason, count in trace.skipped.items():
                 reasons[reason] = reasons.get(reason, 0) + count
-        notes.append(f"{n_refused} frames gave no sample: " + "; ".join(f"{r} ({n})" for r, n in reasons.items()))
+        notes.append(f"{n_skipped} frames gave no sample: " + "; ".join(f"{r} ({n})" for r, n in reasons.items()))
     for i, temperature in enumerate(data["temperature"].values):
         at = data.isel(temperature=i)
         n, n_eff, ess = (int(at["n_samples"]), float(at["n_effective"]), float(at["effective_sample_size"]))

@@ -27,26 +27,26 @@ MAX_BLOCKS = 512
 
 @dataclass(frozen=True)
 class History:
-    """Means of psi over blocks of consecutive frames, of one temperature.
+    """Means of features over blocks of consecutive frames, of one temperature.
 
-    :param psi: ``(n_blocks, n_psi)`` float64
+    :param features: ``(n_blocks, n_features)`` float64
     :param weights: ``(n_blocks,)`` sums of the weights of the frames
     :param segments: ``(n_blocks,)`` the independent series that a block belongs to
     :param length: frames in a block; 1 unless memory would run short
     """
 
-    psi: np.ndarray
+    features: np.ndarray
     weights: np.ndarray
     segments: np.ndarray
     length: int
 
     def mean(self) -> np.ndarray:
-        """Weighted mean psi over all frames, ``(n_psi,)``."""
-        return self.weights @ self.psi / self.weights.sum()
+        """Weighted mean features over all frames, ``(n_features,)``."""
+        return self.weights @ self.features / self.weights.sum()
 
 
 class Frames:
-    """Frames of traces of one model, as columns of numbers; psi stays on disk.
+    """Frames of traces of one model, as columns of numbers; features stays on disk.
 
     :param traces: of one model
     :param temperatures_K: keep these ensembles only; all if None
@@ -108,9 +108,9 @@ class Frames:
         rows = np.flatnonzero(self.group == index)
         return rows[np.lexsort((self.step[rows], self.segment[rows]))]
 
-    def iter_psi(self, progress: Callable[[int, int], None] | None = None) -> Iterator[tuple[slice, np.ndarray]]:
-        """All psi, in pieces of bounded size: positions and ``(k, n_psi)`` float64."""
-        n_rows = max(1, int(CHUNK_BYTES / (8 * self.model.n_psi)))
+    def iter_features(self, progress: Callable[[int, int], None] | None = None) -> Iterator[tuple[slice, np.ndarray]]:
+        """All features, in pieces of bounded size: positions and ``(k, n_features)`` float64."""
+        n_rows = max(1, int(CHUNK_BYTES / (8 * self.model.n_features)))
         offset = 0
         for trace, length in zip(self.traces, self._lengths, strict=True):
             for start in range(0, length, n_rows):
@@ -118,29 +118,29 @@ class Frames:
                 wanted = start + np.flatnonzero(self.group[offset + start : offset + stop] >= 0)
                 if len(wanted):
                     first, last = int(wanted[0]), int(wanted[-1]) + 1
-                    yield slice(offset + first, offset + last), np.asarray(trace.psi[first:last], dtype=np.float64)
+                    yield slice(offset + first, offset + last), np.asarray(trace.features[first:last], dtype=np.float64)
                 if progress is not None:
                     progress(offset + stop, len(self))
             offset += length
 
-    def psi(self, index: int) -> np.ndarray:
-        """psi of all frames of a temperature, in the order of :meth:`rows`, ``(n, n_psi)`` in the precision of the trace."""
+    def features(self, index: int) -> np.ndarray:
+        """features of all frames of a temperature, in the order of :meth:`rows`, ``(n, n_features)`` in the precision of the trace."""
         position = np.full(len(self), -1)
         rows = self.rows(index)
         position[rows] = np.arange(len(rows))
         result: np.ndarray | None = None
-        for where, psi in self.iter_psi():
+        for where, features in self.iter_features():
             mine = position[where] >= 0
             if result is None:
-                result = np.empty((len(rows), self.model.n_psi), dtype=self.traces[0].psi.dtype)
-            result[position[where][mine]] = psi[mine]
+                result = np.empty((len(rows), self.model.n_features), dtype=self.traces[0].features.dtype)
+            result[position[where][mine]] = features[mine]
         assert result is not None
         return result
 
     def histories(self, progress: Callable[[int, int], None] | None = None) -> list[History]:
-        """Block means of psi for every temperature, in one pass over the traces and bounded memory."""
+        """Block means of features for every temperature, in one pass over the traces and bounded memory."""
         n_groups = len(self.temperatures_K)
-        budget = min(MAX_BLOCKS, max(256, int(HISTORY_BYTES / (8 * self.model.n_psi * n_groups))))
+        budget = min(MAX_BLOCKS, max(256, int(HISTORY_BYTES / (8 * self.model.n_features * n_groups))))
         block, owners, lengths, offsets = np.full(len(self), -1), [], [], [0]
         for index in range(n_groups):
             rows = self.rows(index)
@@ -149,15 +149,15 @@ class Frames:
             owners.append(owner)
             lengths.append(length)
             offsets.append(offsets[-1] + len(owner))
-        sums = np.zeros((offsets[-1], self.model.n_psi))
-        for where, psi in self.iter_psi(progress):
+        sums = np.zeros((offsets[-1], self.model.n_features))
+        for where, features in self.iter_features(progress):
             mine = np.flatnonzero(block[where] >= 0)
             target = block[where][mine]
             touched, local = np.unique(target, return_inverse=True)
             scatter = scipy.sparse.csr_array(
                 (self.weight[where][mine], (local, np.arange(len(mine)))), shape=(len(touched), len(mine))
             )
-            sums[touched] += scatter @ psi[mine]
+            sums[touched] += scatter @ features[mine]
         weights = np.bincount(block[block >= 0], self.weight[block >= 0], minlength=offsets[-1])
         sums /= np.where(weights > 0, weights, 1.0)[:, None]
         return [
@@ -166,17 +166,17 @@ class Frames:
         ]
 
     def functionals(self, vectors: np.ndarray) -> np.ndarray:
-        """Scalar products of every frame's psi with the vectors of its temperature.
+        """Scalar products of every frame's features with the vectors of its temperature.
 
-        :param vectors: ``(n_temperatures, m, n_psi)``
+        :param vectors: ``(n_temperatures, m, n_features)``
         :returns: ``(n_frames, m)``, NaN for frames that were left out
         """
         result = np.full((len(self), vectors.shape[1]), np.nan)
-        for where, psi in self.iter_psi():
+        for where, features in self.iter_features():
             group = self.group[where]
             for index in np.unique(group[group >= 0]):
                 mine = np.flatnonzero(group == index)
-                result[where.start + mine] = psi[mine] @ vectors[index].T
+                result[where.start + mine] = features[mine] @ vectors[index].T
         return result
 
     def mean_of(self, column: np.ndarray, index: int) -> float:

@@ -1,6 +1,6 @@
 """Average DOS of every group of frames (one ensemble temperature each), its members, and its fluctuation.
 
-Two ways to the same things: :class:`LinearAverages` from the mean psi, :class:`FrameByFrameAverages` for what is not linear.
+Two ways to the same things: :class:`LinearAverages` from the mean features, :class:`FrameByFrameAverages` for what is not linear.
 Behind :func:`petdos_md.analyze`; there is no need to use them directly.
 
 >>> averages = LinearAverages(frames, readout)                              # doctest: +SKIP
@@ -48,16 +48,16 @@ class GroupAverages(Protocol):
 
 
 class LinearAverages:
-    """From one pass over psi; see :class:`GroupAverages`."""
+    """From one pass over features; see :class:`GroupAverages`."""
 
     def __init__(self, frames: Frames, readout: Readout, progress: Progress | None = None) -> None:
         self._frames, self._readout = frames, readout
         self._histories = frames.histories(progress)
-        self._psi = np.stack([history.mean() for history in self._histories])
-        self.energies, self.dos = readout.grid.energies, readout.dos(self._psi)
+        self._features = np.stack([history.mean() for history in self._histories])
+        self.energies, self.dos = readout.grid.energies, readout.dos(self._features)
 
     def member_slices(self) -> Iterator[np.ndarray]:
-        return self._readout.member_slices(self._psi)
+        return self._readout.member_slices(self._features)
 
     def sampling(
         self, functionals: np.ndarray, which: np.ndarray, method: str
@@ -79,7 +79,7 @@ class LinearAverages:
             x = series[rows, first : first + functionals.shape[1]]
             estimates.append(standard_error(x, frames.weight[rows], method, frames.segment[rows]))
         channels = [
-            standard_error(self._readout.dos(h.psi), h.weights, method, h.segments).error for h in self._histories
+            standard_error(self._readout.dos(h.features), h.weights, method, h.segments).error for h in self._histories
         ]
         return estimates, np.stack(channels)
 
@@ -113,7 +113,7 @@ class FrameByFrameAverages:
 
             averages.append(
                 frame_member_average(
-                    frames.psi(index),
+                    frames.features(index),
                     readout,
                     transform,
                     frames.weight[frames.rows(index)],
@@ -151,7 +151,7 @@ class FrameByFrameAverages:
 
     def _series(self, index: int, functionals: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Functionals of every frame, and means of the DOS over blocks of frames with their weights and series."""
-        frames, psi, n = self._frames, self._frames.psi(index), len(self.energies)
+        frames, features, n = self._frames, self._frames.features(index), len(self.energies)
         rows = frames.rows(index)
         block, owners, _ = assign_blocks(frames.segment[rows], MAX_BLOCKS)
         weight = frames.weight[rows]
@@ -162,7 +162,7 @@ class FrameByFrameAverages:
         step = max(1, int(_CHUNK_BYTES / (8 * n)))
         for start in range(0, len(rows), step):
             chunk = slice(start, min(start + step, len(rows)))
-            dos = self._transforms[index](self._readout.dos(psi[chunk])[:, None], chunk)[:, 0]
+            dos = self._transforms[index](self._readout.dos(features[chunk])[:, None], chunk)[:, 0]
             series[chunk] = dos @ functionals.T
             np.add.at(means, block[chunk], share[chunk, None] * dos)
         return series, means, total, owners

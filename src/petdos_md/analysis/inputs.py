@@ -39,7 +39,7 @@ def find_readout(model: HasModelInfo | Readout | str | os.PathLike[str] | None, 
             raise ModelError(f"{where}: its model {info.name!r} was never stored in a file; give model=...")
         path = info.path if model is None else os.fspath(model)
         try:
-            # The trunk is not needed, only what maps psi.
+            # The backbone is not needed, only what maps features.
             beside = readout_path(find_model(path))
             found = Readout.load(beside) if beside.is_file() else DOSModel.load(path, grid=info.grid).readout
         except ModelError as error:
@@ -50,7 +50,7 @@ def find_readout(model: HasModelInfo | Readout | str | os.PathLike[str] | None, 
             ) from None
     else:
         found = model if isinstance(model, Readout) else model.readout  # type: ignore[attr-defined]
-    if not found.belongs_to(info.fingerprint) or found.n_psi != info.n_psi:
+    if not found.belongs_to(info.fingerprint) or found.n_features != info.n_features:
         raise ModelError(
             f"{where}: its samples were made by {info.name!r} ({info.fingerprint[:12]}), got a model with fingerprint "
             f"{found.fingerprint[:12] or 'unknown'}; give the model that made them, from {Path(info.path) if info.path else 'where it is'}"

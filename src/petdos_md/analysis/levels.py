@@ -1,4 +1,4 @@
-"""Fermi level, band gap and DOS at the Fermi level of every frame, each by three roads.
+"""Fermi level, band gap and DOS at the Fermi level of every frame, each by three methods.
 
 - ``raw``: from the raw DOS: the integral gives E_F; the gap is the interval around it with less than 0.1 states/eV/atom (Fig. 3 of
   the PET-MAD-DOS article, DOI 10.1039/D5DD00557D);
@@ -46,7 +46,7 @@ from .weights import FrameWeights
 
 QUANTITIES = {"fermi_level": "eV", "gap": "eV", "dos_at_fermi_level": "states/eV"}
 """What is read off each DOS, and its unit (per structure)."""
-ROADS = ("raw", "denoised", "network")
+METHODS = ("raw", "denoised", "network")
 
 ABOVE_FERMI_EV = 1.0
 """How far a grid must reach above the Fermi level for a gap to be seen."""
@@ -78,7 +78,7 @@ def frame_levels(
     *,
     networks: Mapping[str, Network] | None = None,
     denoise: str | Path | Network | bool = True,
-    roads: Sequence[str] = ROADS,
+    methods: Sequence[str] = METHODS,
     temperatures_K: Sequence[float] | None = None,
     burn_in: int = 0,
     replicas: Sequence[int] | None = None,
@@ -93,16 +93,18 @@ def frame_levels(
 
     :param networks: by target; those beside the model if None
     :param denoise: where the Fermi level for denoising comes from
-    :param roads: some of :data:`ROADS`
+    :param methods: some of :data:`METHODS`
     :param threshold: states/eV/atom below which a DOS is a gap
     :returns: dimension ``frame`` (coordinates temperature, step, replica, time_fs, weight) with ``QUANTITY_ROAD`` and
         ``QUANTITY_ROAD_model_std``; dimension ``temperature`` with ``QUANTITY_ROAD_mean``, ``..._model_std`` and ``..._sampling_err``
-    :raises SettingError: for an unknown road, or a grid that ends below a Fermi level + 1 eV
-    :raises ModelError: if the network road is asked for alone and there is no network
+    :raises SettingError: for an unknown method, or a grid that ends below a Fermi level + 1 eV
+    :raises ModelError: if the network method is asked for alone and there is no network
     """
-    unknown = sorted(set(roads) - set(ROADS))
-    if unknown or not roads:
-        raise SettingError(f"got the road {unknown[0] if unknown else 'none'!r}, expected some of {', '.join(ROADS)}")
+    unknown = sorted(set(methods) - set(METHODS))
+    if unknown or not methods:
+        raise SettingError(
+            f"got the method {unknown[0] if unknown else 'none'!r}, expected some of {', '.join(METHODS)}"
+        )
     if isinstance(weights, str | os.PathLike):
         weights = FrameWeights.read(weights)
     frames = Frames(open_traces(traces), temperatures_K, burn_in, replicas, weights)
@@ -113,21 +115,23 @@ def frame_levels(
     denoiser = fermi_network(
         found.get("fermi_level", denoise) if denoise is True else denoise, model, frames.model, readout
     )
-    if tuple(roads) == ("network",) and not found:
-        raise SettingError(f"{frames.model.name}: no networks lie beside the model; ask for the roads raw or denoised")
+    if tuple(methods) == ("network",) and not found:
+        raise SettingError(
+            f"{frames.model.name}: no networks lie beside the model; ask for the methods raw or denoised"
+        )
     n_members = readout.n_members if members and readout.n_members else 1
-    names = [f"{quantity}_{road}" for quantity in QUANTITIES for road in roads]
+    names = [f"{quantity}_{method}" for quantity in QUANTITIES for method in methods]
     values = np.full((len(frames), n_members, len(names)), np.nan)
     done, total = 0, int((frames.group >= 0).sum()) * n_members
     for index, n in enumerate(electrons):
-        rows, psi = frames.rows(index), frames.psi(index)
+        rows, features = frames.rows(index), frames.features(index)
         size = int(frames.n_atoms[rows[0]])
-        reader = _Reader(readout.grid.energies, size, float(n), roads, found, denoiser, threshold)
+        reader = _Reader(readout.grid.energies, size, float(n), methods, found, denoiser, threshold)
         step_m = min(8, n_members)
         step_f = max(1, int(_CHUNK_BYTES / (8 * readout.grid.n * step_m)))
         for first in range(0, n_members, step_m):
             for start in range(0, len(rows), step_f):
-                part = psi[start : start + step_f]
+                part = features[start : start + step_f]
                 stop = min(first + step_m, n_members)
                 dos = readout.members(part, first, stop) if n_members > 1 else readout.dos(part)[:, None]
                 read = reader(dos.reshape(-1, readout.grid.n)).reshape(len(part), -1, len(names))
@@ -148,41 +152,41 @@ def frame_levels(
 
 
 class _Reader:
-    """All quantities by all roads of DOS ``(m, n)``, ``(m, n_names)``."""
+    """All quantities by all methods of DOS ``(m, n)``, ``(m, n_names)``."""
 
     def __init__(
         self,
         energies: np.ndarray,
         n_atoms: int,
         n_electrons: float,
-        roads: Sequence[str],
+        methods: Sequence[str],
         networks: dict[str, Network],
         denoiser: Network | None,
         threshold: float,
     ) -> None:
         self.energies, self.n_atoms, self.n_electrons = energies, n_atoms, n_electrons
-        self.roads, self.networks, self.threshold = roads, networks, threshold
+        self.methods, self.networks, self.threshold = methods, networks, threshold
         self.denoise = Denoise(energies, n_atoms, n_electrons, denoiser)
 
     def __call__(self, dos: np.ndarray) -> np.ndarray:
         columns: dict[tuple[str, str], np.ndarray] = {}
-        if "network" in self.roads:
+        if "network" in self.methods:
             for quantity in QUANTITIES:
                 network = self.networks.get(quantity)
                 missing = np.full(len(dos), np.nan)
                 columns[quantity, "network"] = missing if network is None else network(dos, self.n_atoms)
-        if "raw" in self.roads:
+        if "raw" in self.methods:
             columns |= self._by_integration(dos, "raw")
-        if "denoised" in self.roads:
+        if "denoised" in self.methods:
             columns |= self._by_integration(self.denoise(dos[:, None].copy(), slice(0, len(dos)))[:, 0], "denoised")
-        return np.stack([columns[quantity, road] for quantity in QUANTITIES for road in self.roads], axis=1)
+        return np.stack([columns[quantity, method] for quantity in QUANTITIES for method in self.methods], axis=1)
 
-    def _by_integration(self, dos: np.ndarray, road: str) -> dict[tuple[str, str], np.ndarray]:
+    def _by_integration(self, dos: np.ndarray, method: str) -> dict[tuple[str, str], np.ndarray]:
         args = self.energies, dos, self.n_electrons
         return {
-            ("fermi_level", road): thermo.fermi_level(*args),
-            ("gap", road): band_gap(*args, self.n_atoms, self.threshold),
-            ("dos_at_fermi_level", road): thermo.dos_at_fermi_level(*args),
+            ("fermi_level", method): thermo.fermi_level(*args),
+            ("gap", method): band_gap(*args, self.n_atoms, self.threshold),
+            ("dos_at_fermi_level", method): thermo.dos_at_fermi_level(*args),
         }
 
 

@@ -1,14 +1,14 @@
-"""The pooled estimate: samples of all temperatures reweighted to any temperature with MBAR, with its sampling error.
+"""The MBAR-reweighted average: samples of all temperatures reweighted to any temperature with MBAR, with its sampling error.
 
->>> pooled = pooled_estimate("run.zarr", temperatures_K=[550.0, 600.0])            # doctest: +SKIP
->>> pooled["heat_capacity"], pooled["heat_capacity_sampling_err"]                  # doctest: +SKIP
+>>> reweighted = reweighted_estimate("run.zarr", temperatures_K=[550.0, 600.0])            # doctest: +SKIP
+>>> reweighted["heat_capacity"], reweighted["heat_capacity_sampling_err"]                  # doctest: +SKIP
 
 Frames n of all ensembles k, with reduced potentials u_k = (U + P V) / k_B T_k, have the weights
 
     W_n(T) ~ exp(-u(T)_n) / sum_k N_k exp(f_k - u_kn)
 
 in the ensemble of temperature T, with the free energies f_k of M. R. Shirts, J. D. Chodera, J. Chem. Phys. 129 (2008) 124105, as
-solved by pymbar. psi is averaged with these weights, and everything else follows from its average as in
+solved by pymbar. features are averaged with these weights, and everything else follows from its average as in
 :func:`petdos_md.analyze`. Each temperature so learns from its neighbours: the error is smaller than from its own frames alone,
 and temperatures between those sampled come for free.
 
@@ -38,13 +38,13 @@ from .statistics import MIN_EFFECTIVE, standard_error
 
 QUANTITIES = ("heat_capacity", "chemical_potential", "fermi_level")
 LEAST_OVERLAP = 0.03
-"""Neighbours whose overlap matrix element is smaller cannot be pooled reliably (P. V. Klimovich, M. R. Shirts, D. L. Mobley,
+"""Neighbours whose overlap matrix element is smaller cannot be reweighted reliably (P. V. Klimovich, M. R. Shirts, D. L. Mobley,
 J. Comput.-Aided Mol. Des. 29 (2015) 397)."""
 BETWEEN = 3
 """Temperatures between two neighbours of the ladder, if none are asked for."""
 
 
-def pooled_estimate(
+def reweighted_estimate(
     traces: TraceLike | Sequence[TraceLike],
     temperatures_K: Sequence[float] | None = None,
     model: HasModelInfo | Readout | str | None = None,
@@ -68,7 +68,7 @@ def pooled_estimate(
         ``chemical_potential`` and ``fermi_level`` the value, ``_model_std`` and ``_sampling_err``; ``n_effective`` (frames of
         equal weight with the same information, correlation not counted), ``sampling_reliable``, ``n_atoms``;
         ``attrs["notes"]`` says what to beware of
-    :raises SettingError: if pymbar is missing, the frames cannot be pooled (path integrals, weights, no energies, no pressure
+    :raises SettingError: if pymbar is missing, the frames cannot be reweighted (path integrals, weights, no energies, no pressure
         while the volume varies), or a temperature is not positive
     :raises NoSamplesError, TraceError, ModelError, StructureError: as :func:`petdos_md.analyze`
     """
@@ -77,19 +77,19 @@ def pooled_estimate(
     electrons = electrons_per_group(frames, n_electrons)
     if len(set(electrons)) > 1:
         raise SettingError(
-            f"{_names(frames)}: numbers of electrons differ between temperatures; pool one system at a time"
+            f"{_names(frames)}: numbers of electrons differ between temperatures; reweight one system at a time"
         )
     targets = _targets(frames.temperatures_K, temperatures_K)
     states = _States(frames, pressure_GPa)
     weights = states.weights(targets)
 
-    psi = _weighted_psi(frames, states.rows, weights)
-    energies, dos = readout.grid.energies, readout.dos(psi)
+    features = _weighted_features(frames, states.rows, weights)
+    energies, dos = readout.grid.energies, readout.dos(features)
     n_el = np.full(len(targets), electrons[0])
     central = derive(energies, dos, n_el, targets, QUANTITIES)
     ensemble = None
     if members and readout.n_members:
-        ensemble = derive_members(energies, readout.member_slices(psi), dos, n_el, targets, QUANTITIES)
+        ensemble = derive_members(energies, readout.member_slices(features), dos, n_el, targets, QUANTITIES)
     functionals = np.stack(
         [
             np.stack([kernels(energies, dos[i], float(n_el[i]), float(t), QUANTITIES)[name] for name in QUANTITIES])
@@ -105,7 +105,7 @@ def pooled_estimate(
 
     unknown = np.full(len(targets), np.nan)
     dos_std = np.full_like(dos, np.nan) if ensemble is None else ensemble.dos_std
-    add("dos", dos, "states/eV", "pooled thermal-average DOS per structure, both spins", "energy")
+    add("dos", dos, "states/eV", "reweighted thermal-average DOS per structure, both spins", "energy")
     add("dos_model_std", dos_std, "states/eV", "standard deviation of the average over members", "energy")
     for k, name in enumerate(QUANTITIES):
         add(name, central[name] if ensemble is None else ensemble.mean(name), UNITS[name], DESCRIPTIONS[name])
@@ -147,7 +147,7 @@ class _States:
     """
 
     def __init__(self, frames: Frames, pressure_GPa: float | None) -> None:
-        _check_poolable(frames)
+        _check_reweightable(frames)
         self._frames = frames
         groups = range(len(frames.temperatures_K))
         by_group = [frames.rows(index) for index in groups]
@@ -165,7 +165,7 @@ class _States:
             if overlap < LEAST_OVERLAP:
                 low, high = frames.temperatures_K[index : index + 2]
                 self.notes.append(
-                    f"{low:g} and {high:g} K hardly overlap ({overlap:.3f}, expected {LEAST_OVERLAP} or more): what is pooled across them "
+                    f"{low:g} and {high:g} K hardly overlap ({overlap:.3f}, expected {LEAST_OVERLAP} or more): what is reweighted across them "
                     "is not reliable; sample a temperature between them"
                 )
 
@@ -176,10 +176,10 @@ class _States:
     def errors(
         self, targets: np.ndarray, weights: np.ndarray, vectors: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, list[str]]:
-        """Standard errors ``(n_targets, m)`` of linear functionals of psi, whether they can be relied on, and notes.
+        """Standard errors ``(n_targets, m)`` of linear functionals of features, whether they can be relied on, and notes.
 
         :param weights: ``(n_targets, n_frames)``
-        :param vectors: ``(n_targets, m, n_psi)``
+        :param vectors: ``(n_targets, m, n_features)``
         """
         frames, (n_targets, m, _) = self._frames, vectors.shape
         finite = np.isfinite(vectors).all(axis=2)
@@ -240,7 +240,9 @@ def _solve(u_kn: np.ndarray, counts: np.ndarray) -> Any:
 
         return MBAR(u_kn, counts)
     except ModuleNotFoundError:
-        raise SettingError("the pooled estimate needs pymbar; install it with: pip install 'petdos-md[ipi]'") from None
+        raise SettingError(
+            "the MBAR-reweighted average needs pymbar; install it with: pip install 'petdos-md[ipi]'"
+        ) from None
     finally:
         logging.getLogger("pymbar").setLevel(loud)
 
@@ -253,21 +255,21 @@ def _weights(
     return np.exp(logarithm - logsumexp(logarithm, axis=1, keepdims=True))
 
 
-def _weighted_psi(frames: Frames, rows: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Mean psi, ``(n_targets, n_psi)``."""
+def _weighted_features(frames: Frames, rows: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Mean features, ``(n_targets, n_features)``."""
     spread = np.zeros((len(weights), len(frames)))
     spread[:, rows] = weights
-    total = np.zeros((len(weights), frames.model.n_psi))
-    for where, psi in frames.iter_psi():
-        total += spread[:, where] @ psi
+    total = np.zeros((len(weights), frames.model.n_features))
+    for where, features in frames.iter_features():
+        total += spread[:, where] @ features
     return total
 
 
 def _project(frames: Frames, rows: np.ndarray, vectors: np.ndarray) -> np.ndarray:
-    """Scalar products of psi with vectors ``(k, n_psi)``, ``(len(rows), k)``."""
+    """Scalar products of features with vectors ``(k, n_features)``, ``(len(rows), k)``."""
     result = np.zeros((len(frames), len(vectors)))
-    for where, psi in frames.iter_psi():
-        result[where] = psi @ vectors.T
+    for where, features in frames.iter_features():
+        result[where] = features @ vectors.T
     return result[rows]
 
 
@@ -278,29 +280,29 @@ def _targets(ladder: np.ndarray, wanted: Sequence[float] | None) -> np.ndarray:
     targets = np.sort(np.asarray(wanted, dtype=np.float64))
     if not (np.isfinite(targets).all() and (targets > 0).all()):
         raise SettingError(
-            f"got temperatures {', '.join(f'{t:g}' for t in targets)} to pool at, expected positive ones in K"
+            f"got temperatures {', '.join(f'{t:g}' for t in targets)} to reweight to, expected positive ones in K"
         )
     return targets
 
 
-def _check_poolable(frames: Frames) -> None:
+def _check_reweightable(frames: Frames) -> None:
     kept = frames.group >= 0
     for trace in frames.traces:
         known = trace.attributes["metadata"]
         if int(known.get("beads", 1)) > 1:
             raise SettingError(
                 f"{trace.path}: a path integral with {known['beads']} beads, whose distribution is not a Boltzmann factor of the energy; "
-                "pool classical simulations only"
+                "reweight classical simulations only"
             )
     if not np.isfinite(frames.potential_energy_eV[kept]).all():
-        raise SettingError(f"{_names(frames)}: potential energies are missing; pooling needs that of every frame")
+        raise SettingError(f"{_names(frames)}: potential energies are missing; reweighting needs that of every frame")
     weight = frames.weight[kept]
     if np.ptp(weight) > 1e-12 * weight.max():
         raise SettingError(
-            f"{_names(frames)}: frames have weights; pooling needs frames drawn from Boltzmann distributions"
+            f"{_names(frames)}: frames have weights; reweighting needs frames drawn from Boltzmann distributions"
         )
     if len({int(n) for n in frames.n_atoms[kept]}) > 1:
-        raise SettingError(f"{_names(frames)}: numbers of atoms differ; pool one system at a time")
+        raise SettingError(f"{_names(frames)}: numbers of atoms differ; reweight one system at a time")
 
 
 def _enthalpies(frames: Frames, rows: np.ndarray, pressure_GPa: float | None) -> np.ndarray:
@@ -311,7 +313,7 @@ def _enthalpies(frames: Frames, rows: np.ndarray, pressure_GPa: float | None) ->
         return energy
     if len(finite) < len(volume):
         raise SettingError(
-            f"{_names(frames)}: the volume varies and is missing for {len(volume) - len(finite)} of {len(volume)} frames; pool those "
+            f"{_names(frames)}: the volume varies and is missing for {len(volume) - len(finite)} of {len(volume)} frames; reweight those "
             "of periodic structures only"
         )
     pressure = np.full(len(frames), np.nan) if pressure_GPa is None else np.full(len(frames), float(pressure_GPa))
@@ -328,11 +330,11 @@ def _enthalpies(frames: Frames, rows: np.ndarray, pressure_GPa: float | None) ->
     pressure = pressure[rows]
     if np.isnan(pressure).any():
         raise SettingError(
-            f"{_names(frames)}: the volume varies and the pressure is not known; give pressure_GPa=..., or pool frames of one volume"
+            f"{_names(frames)}: the volume varies and the pressure is not known; give pressure_GPa=..., or reweight frames of one volume"
         )
     if np.ptp(pressure) > 1e-6:
         raise SettingError(
-            f"{_names(frames)}: pressures from {pressure.min():g} to {pressure.max():g} GPa; pool those of one pressure, with replicas=[...]"
+            f"{_names(frames)}: pressures from {pressure.min():g} to {pressure.max():g} GPa; reweight those of one pressure, with replicas=[...]"
         )
     return energy + pressure * volume * GPA_A3_EV
 

@@ -1,6 +1,6 @@
 """Thermal averages as frames arrive: what an engine knows of its samples while it runs.
 
-The DOS is linear in psi, so its thermal average, and that of every member of the ensemble, follows from the mean psi:
+The DOS is linear in features, so its thermal average, and that of every member of the ensemble, follows from the mean features:
 
 >>> running = RunningAverage(model.readout)                       # doctest: +SKIP
 >>> for sample in samples:                                        # doctest: +SKIP
@@ -60,7 +60,7 @@ class RunningResult:
 
 
 class RunningAverage:
-    """Mean psi per ensemble temperature, with enough of its history to tell the sampling error at any time.
+    """Mean features per ensemble temperature, with enough of its history to tell the sampling error at any time.
 
     Memory does not grow with the simulation: of each temperature and replica at most ``max_blocks`` block sums are kept;
     when they are full, neighbors are joined and blocks become twice as long.
@@ -102,8 +102,8 @@ class RunningAverage:
             self._states[sample.temperature_K] = state
         check_constant(sample.temperature_K, [state.n_atoms, sample.n_atoms], [state.n_electrons, sample.n_electrons])
         if sample.replica not in state.blocks:
-            state.blocks[sample.replica] = _Blocks(self._max_blocks, self.readout.n_psi)
-        state.blocks[sample.replica].add(sample.psi, sample.weight)
+            state.blocks[sample.replica] = _Blocks(self._max_blocks, self.readout.n_features)
+        state.blocks[sample.replica].add(sample.features, sample.weight)
         state.n_samples += 1
 
     def extend(self, samples: Iterable[Sample]) -> None:
@@ -111,8 +111,8 @@ class RunningAverage:
         for sample in samples:
             self.update(sample)
 
-    def mean_psi(self, temperature_K: float | None = None) -> np.ndarray:
-        """Weighted mean, ``(n_psi,)`` float64.
+    def mean_features(self, temperature_K: float | None = None) -> np.ndarray:
+        """Weighted mean, ``(n_features,)`` float64.
 
         :raises NoSamplesError: if there are no frames of this temperature
         """
@@ -132,12 +132,12 @@ class RunningAverage:
         """
         temperature, state = self._state(temperature_K)
         check_constant(temperature, [state.n_atoms], [state.n_electrons], known=True)
-        psi, grid = state.mean(), self.readout.grid
-        dos = self.readout.dos(psi)
+        features, grid = state.mean(), self.readout.grid
+        dos = self.readout.dos(features)
         names = ("chemical_potential", "fermi_level", "heat_capacity")
         if members and self.readout.n_members:
             electrons, at = np.array([state.n_electrons]), np.array([temperature])
-            slices = self.readout.member_slices(psi[None])
+            slices = self.readout.member_slices(features[None])
             ensemble = derive_members(grid.energies, slices, dos[None], electrons, at, names)
             values = [(ensemble.mean(name)[0], ensemble.std(name)[0]) for name in names]
         else:
@@ -213,18 +213,18 @@ class _State:
 class _Blocks:
     """Sums over blocks of consecutive frames."""
 
-    def __init__(self, max_blocks: int, n_psi: int) -> None:
-        self.sums = np.zeros((max_blocks, n_psi))
+    def __init__(self, max_blocks: int, n_features: int) -> None:
+        self.sums = np.zeros((max_blocks, n_features))
         self.weights = np.zeros(max_blocks)
         self.length = 1
         self._current, self._in_current = 0, 0
 
-    def add(self, psi: np.ndarray, weight: float) -> None:
+    def add(self, features: np.ndarray, weight: float) -> None:
         if self._in_current == self.length:
             self._current, self._in_current = self._current + 1, 0
         if self._current == len(self.sums):
             self._coarsen()
-        self.sums[self._current] += weight * psi.astype(np.float64)
+        self.sums[self._current] += weight * features.astype(np.float64)
         self.weights[self._current] += weight
         self._in_current += 1
 

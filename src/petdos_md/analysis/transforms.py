@@ -1,6 +1,6 @@
 """Averages of what is not linear in the DOS, frame by frame and member by member: denoising, alignment of each frame.
 
->>> average = frame_member_average(psi, model.readout, Denoise(energies, 8, 24.0))     # doctest: +SKIP
+>>> average = frame_member_average(features, model.readout, Denoise(energies, 8, 24.0))     # doctest: +SKIP
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class FrameTransform(Protocol):
 
 
 def frame_member_average(
-    psi: np.ndarray,
+    features: np.ndarray,
     readout: Readout,
     transform: FrameTransform | None = None,
     weights: np.ndarray | None = None,
@@ -37,9 +37,9 @@ def frame_member_average(
     """Average over frames of a transformed DOS, each frame and each member by itself.
 
     Needed for whatever is not linear (Eqs. 11-16 of the paper, alignment frame by frame); without a transform the result
-    equals the members of the mean psi. The memory taken is a few times ``max_bytes``, whatever the number of frames.
+    equals the members of the mean features. The memory taken is a few times ``max_bytes``, whatever the number of frames.
 
-    :param psi: ``(n_frames, n_psi)``
+    :param features: ``(n_frames, n_features)``
     :param transform: see :class:`FrameTransform`; the identity if None
     :param weights: ``(n_frames,)`` statistical weights; all equal if None
     :param members: whether to go through the members; otherwise through the DOS of the model itself, as a single member
@@ -47,7 +47,7 @@ def frame_member_average(
     :returns: ``(n_members, n_out)`` float64, ``(1, n_out)`` without members
     :raises NoSamplesError: without frames
     """
-    n, n_members = len(psi), readout.n_members if members else 1
+    n, n_members = len(features), readout.n_members if members else 1
     if n == 0:
         raise NoSamplesError("there are no frames to average")
     w = np.full(n, 1.0 / n) if weights is None else np.asarray(weights, dtype=np.float64) / np.sum(weights)
@@ -61,7 +61,7 @@ def frame_member_average(
         total: np.ndarray | None = None
         for first in range(0, n, frame_step):
             frames = slice(first, min(first + frame_step, n))
-            dos = readout.members(psi[frames], start, stop) if members else readout.dos(psi[frames])[:, None]
+            dos = readout.members(features[frames], start, stop) if members else readout.dos(features[frames])[:, None]
             if transform is not None:
                 dos = transform(dos, frames)
             part = w[frames] @ dos.reshape(len(dos), -1)

@@ -1,4 +1,4 @@
-"""Errors that a user can act on: one line saying what was got, what was expected and how to mend it.
+"""Errors that a user can act on: one line saying what was got, what was expected and how to fix it.
 
 Each is also an instance of the built-in exception that fits, so that ``except ValueError`` works as expected:
 

@@ -1,6 +1,6 @@
 """What a user can do about an error of the operating system; the LAMMPS plugin says the same (``trace_files.h``).
 
->>> remedy(OSError(28, "No space left on device"))
+>>> fix_for(OSError(28, "No space left on device"))
 'free space on that disk'
 """
 
@@ -13,7 +13,7 @@ _PATH = (errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.EROFS)
 _TAKEN = (errno.EEXIST, errno.EISDIR, errno.ENOTEMPTY)
 
 
-def remedy(error: OSError) -> str:
+def fix_for(error: OSError) -> str:
     """A few words for the end of a message."""
     if error.errno in FULL:
         return "free space on that disk"

@@ -1,7 +1,7 @@
 """One frame of a simulation as its electronic record, and the identity of the model that made it.
 
 >>> sample = model.evaluate(atoms)                          # doctest: +SKIP
->>> sample.psi, sample.n_electrons, sample.model.name       # doctest: +SKIP
+>>> sample.features, sample.n_electrons, sample.model.name       # doctest: +SKIP
 
 Within a trace, a sample is known by its replica (the ensemble slot or simulation it was taken from) and its step.
 """
@@ -21,21 +21,21 @@ class ModelInfo:
     """What must agree for two records to be comparable.
 
     :param name: for people
-    :param fingerprint: SHA-256 of trunk and readout, hexadecimal
+    :param fingerprint: SHA-256 of backbone and readout, hexadecimal
     :param grid: energies of the predicted DOS
-    :param kind: ``folded`` (psi holds last-layer features) or ``direct`` (psi holds the DOS itself)
-    :param n_psi: length of psi
+    :param kind: ``separated`` (features hold last-layer features) or ``direct`` (features hold the DOS itself)
+    :param n_features: length of features
     :param n_members: size of the ensemble, 0 if there is none
     :param electrons: valence electrons by chemical symbol
     :param path: where the model was loaded from, or its shipped name
-    :param dtype: precision of the model, in which psi is kept: ``float32`` or ``float64``
+    :param dtype: precision of the model, in which features are kept: ``float32`` or ``float64``
     """
 
     name: str
     fingerprint: str
     grid: EnergyGrid
     kind: str
-    n_psi: int
+    n_features: int
     n_members: int
     electrons: dict[str, float]
     path: str
@@ -55,7 +55,7 @@ class ModelInfo:
 class Sample:
     """The electronic record of one frame.
 
-    :param psi: ``(n_psi,)`` in the model's precision. Folded models: last-layer features summed over atoms and edges, the number of
+    :param features: ``(n_features,)`` in the model's precision. Models with separate readout: last-layer features summed over atoms and edges, the number of
         atoms, the sum of the cutoff function over edges; direct models: the DOS (states/eV) and the features, if any
     :param model: the model that made it
     :param n_atoms: number of atoms
@@ -70,7 +70,7 @@ class Sample:
     :param weight: statistical weight of the frame
     """
 
-    psi: np.ndarray = field(repr=False)
+    features: np.ndarray = field(repr=False)
     model: ModelInfo = field(repr=False)
     n_atoms: int
     n_electrons: float

@@ -71,13 +71,13 @@ def ipi(args: argparse.Namespace) -> int:
 
 
 def eval(args: argparse.Namespace) -> int:
-    from ..engines.rerun import evaluate_trajectory
+    from ..engines.rerun import rerun_trajectory
     from .arguments import load_model
     from .progress import count_bar
 
     model = load_model(args.model, args)
     with count_bar(None, "frame") as bar:
-        done = evaluate_trajectory(
+        done = rerun_trajectory(
             model,
             args.trajectory,
             args.output,
@@ -89,15 +89,15 @@ def eval(args: argparse.Namespace) -> int:
             progress=bar.update,
         )
     known = f", {done.n_known} were there" if done.n_known else ""
-    refused = f", {done.n_refused} refused (not finite)" if done.n_refused else ""
-    print(f"{args.output}: {done.n_new} samples of {done.n_frames} frames{known}{refused}")
+    skipped = f", {done.n_skipped} skipped (not finite)" if done.n_skipped else ""
+    print(f"{args.output}: {done.n_new} samples of {done.n_frames} frames{known}{skipped}")
     return 0
 
 
 def analyze(args: argparse.Namespace) -> int:
-    if args.pooled is not None and (args.denoise or args.weights or args.carriers or args.electronic_temperature):
+    if args.reweight is not None and (args.denoise or args.weights or args.carriers or args.electronic_temperature):
         raise SettingError(
-            "--pooled averages plain DOS of all frames; leave out --denoise, --weights, --carriers and the like"
+            "--reweight averages plain DOS of all frames; leave out --denoise, --weights, --carriers and the like"
         )
     from ..analysis.analyze import analyze
     from ..results.report import format_table, write_report
@@ -119,15 +119,15 @@ def analyze(args: argparse.Namespace) -> int:
             carriers=args.carriers,
             progress=show,
         )
-    paths = write_report(result, args.output, plots=not args.no_plots, amount=args.units)
+    paths = write_report(result, args.output, plots=not args.no_plots, normalization=args.units)
     print(format_table(result))
-    if args.pooled is not None:
-        from ..analysis.mbar import pooled_estimate
-        from ..results.pooled_report import format_pooled, write_pooled
+    if args.reweight is not None:
+        from ..analysis.mbar import reweighted_estimate
+        from ..results.reweighted_report import format_reweighted, write_reweighted
 
-        pooled = pooled_estimate(args.traces, args.pooled, args.model, burn_in=args.burn_in)
-        paths += write_pooled(pooled, result, args.output, plots=not args.no_plots)
-        print(format_pooled(pooled, result))
+        reweighted = reweighted_estimate(args.traces, args.reweight, args.model, burn_in=args.burn_in)
+        paths += write_reweighted(reweighted, result, args.output, plots=not args.no_plots)
+        print(format_reweighted(reweighted, result))
     print("written: " + " ".join(str(path) for path in paths))
     return 0
 
@@ -177,7 +177,9 @@ def export(args: argparse.Namespace) -> int:
         name=args.name,
         description=args.description,
     )
-    print(f"{report.trunk}: {report.n_features} features, {report.n_channels} energies, {report.n_members} members")
+    print(
+        f"{report.backbone}: {report.n_last_layer} features, {report.n_channels} energies, {report.n_members} members"
+    )
     print(f"{report.readout}: keep it beside the model")
     print(
         f"largest deviation from the checkpoint: DOS {report.dos_deviation:.1e}, members {report.ensemble_deviation:.1e}"
@@ -227,7 +229,7 @@ def _model_info(name: str) -> dict[str, Any]:
         "members": model.n_members,
         "drives dynamics": "yes" if model.has_energy else "no (no energy output)",
         "cutoff (angstrom)": model.cutoff,
-        "numbers per sample": model.info.n_psi,
+        "numbers per sample": model.info.n_features,
         "precision": model.info.dtype,
         "device": str(model.device),
         "fingerprint": model.info.fingerprint,
@@ -250,7 +252,7 @@ def _trace_info(path: Path) -> dict[str, Any]:
         "by temperature": samples,
         "steps": f"{step.min()} to {step.max()}" if len(step) else "none",
         "simulations": len(np.unique(trace.replica)),
-        "refused": trace.refused or 0,
+        "skipped": trace.skipped or 0,
         "engine": trace.engine or "unknown",
         "timestep (fs)": trace.timestep_fs if trace.timestep_fs == trace.timestep_fs else None,
         "model": f"{model.name} ({model.kind}, {model.n_members} members)",

@@ -1,4 +1,4 @@
-"""What is installed, what works, and how to mend what does not: each thing is tried, not guessed.
+"""What is installed, what works, and how to fix what does not: each thing is tried, not guessed.
 
 >>> diagnose()          # doctest: +SKIP
 """
@@ -47,12 +47,12 @@ class Check:
     """One line of the diagnosis.
 
     :param try_it: returns what to say if it works, raises if it does not
-    :param mend: what to do then
+    :param fix: what to do then
     """
 
     name: str
     try_it: Callable[[], str]
-    mend: str
+    fix: str
 
 
 def diagnose() -> int:
@@ -73,7 +73,7 @@ def diagnose() -> int:
             mark, failed = "FAIL", failed + 1
         print(f"  {mark}  {check.name:<22} {said}  [{time.perf_counter() - start:.1f} s]", flush=True)
         if mark == "FAIL":
-            print(f"        to mend: {check.mend}")
+            print(f"        to fix: {check.fix}")
     print(f"\n{'everything needed works' if not failed else f'{failed} of these do not work'}")
     return 1 if failed else 0
 
@@ -240,9 +240,9 @@ def _try_ipi() -> str:
         found = metadata.version("ipi")
     except metadata.PackageNotFoundError:
         raise Skipped("needs i-PI (optional): pip install 'petdos-md[ipi]'") from None
-    from ..engines.ipi import hook as _ipi_hook
+    from ..engines.ipi import hook as hook
 
-    _ipi_hook.check_version()
-    if not (_ipi_hook.DRIVERS / "petdos_observer.py").is_file():
-        raise FileNotFoundError(f"{_ipi_hook.DRIVERS}: the force fields for i-PI did not come with the package")
-    return f"{found}, force fields in {_ipi_hook.DRIVERS}"
+    hook.check_version()
+    if not (hook.DRIVERS / "petdos_observer.py").is_file():
+        raise FileNotFoundError(f"{hook.DRIVERS}: the force fields for i-PI did not come with the package")
+    return f"{found}, force fields in {hook.DRIVERS}"

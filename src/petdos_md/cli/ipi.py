@@ -103,7 +103,7 @@ def run_ipi(
         raise
     except Exception as error:  # i-PI says what is wrong in many ways
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-        raise SettingError(f"{path}: i-PI cannot start it ({reason}); mend the input, see above") from error
+        raise SettingError(f"{path}: i-PI cannot start it ({reason}); fix the input, see above") from error
     observer = attach(simulation, model, output, every=every, burn_in=burn_in, max_failed=max_failed, previous=previous)
     # From here on as the program i-pi: after a signal, cleaning up is followed by the end of the process.
     softexit.hard_exit = True

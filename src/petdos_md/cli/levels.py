@@ -9,7 +9,7 @@ from pathlib import Path
 
 import xarray as xr
 
-from ..analysis.levels import ROADS, frame_levels
+from ..analysis.levels import METHODS, frame_levels
 from ..base.errors import SettingError
 from ..results.figures import plot_levels
 from ..results.plot import save
@@ -28,7 +28,7 @@ def levels(args: argparse.Namespace) -> int:
             args.traces if len(args.traces) > 1 else args.traces[0],
             args.model,
             denoise=True if args.denoise == "auto" else args.denoise,
-            roads=args.road or ROADS,
+            methods=args.method or METHODS,
             temperatures_K=args.temperature,
             burn_in=args.burn_in,
             weights=args.weights,

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from importlib.metadata import version
 
 from ..base.errors import PetdosError
-from ..base.fixes import FULL, remedy
+from ..base.fixes import FULL, fix_for
 
 # Torch takes seconds to import: commands are imported when they run, so that --help answers at once.
 
@@ -36,12 +36,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         logging.getLogger("petdos_md").setLevel(logging.CRITICAL)
         told = str(error)
         if isinstance(error, OSError) and (error.filename is not None or error.errno in FULL):
-            told = f"{error.filename or 'cannot write'}: {error.strerror}; {remedy(error)}"
+            told = f"{error.filename or 'cannot write'}: {error.strerror}; {fix_for(error)}"
         message = " ".join(told.split())
         print(f"petdos: error: {message}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        hint = "; the same command with --resume goes on" if args.command in ("md", "eval") else ""
+        hint = "; the same command with --resume goes on" if args.command in ("md", "rerun") else ""
         print(f"petdos: interrupted{hint}", file=sys.stderr)
         return 130
 
@@ -159,7 +159,7 @@ def _ipi(commands: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--collect",
         metavar="STRUCTURE",
-        help="run nothing: sort psi that drivers sent as extras, of these atoms, into a trace",
+        help="run nothing: sort features that drivers sent as extras, of these atoms, into a trace",
     )
     parser.add_argument("--snippet", action="store_true", help="print what samples with the stock `i-pi`, to be pasted")
     parser.add_argument("--drivers", action="store_true", help="print the folder of the force fields for i-PI")
@@ -168,9 +168,9 @@ def _ipi(commands: argparse._SubParsersAction) -> None:
 def _eval(commands: argparse._SubParsersAction) -> None:
     parser = _command(
         commands,
-        "eval",
+        "rerun",
         "Sample the electronic structure of the frames of a trajectory.",
-        "  petdos eval almgsi-lda run.extxyz --temperature 600 --index ::10 -o run.zarr",
+        "  petdos rerun almgsi-lda run.extxyz --temperature 600 --index ::10 -o run.zarr",
     )
     _model(parser)
     parser.add_argument("trajectory", metavar="TRAJECTORY", help="any file that ASE reads")
@@ -203,7 +203,7 @@ def _analyze(commands: argparse._SubParsersAction) -> None:
     )
     parser.add_argument("--error-method", choices=("autocorrelation", "blocking"), default="autocorrelation")
     parser.add_argument(
-        "--pooled",
+        "--reweight",
         type=float,
         nargs="*",
         metavar="T",
@@ -233,7 +233,7 @@ def _levels(commands: argparse._SubParsersAction) -> None:
         "  petdos levels run.zarr -o results",
     )
     _traces(parser)
-    parser.add_argument("--road", choices=("raw", "denoised", "network"), nargs="+", help="only these (default: all)")
+    parser.add_argument("--method", choices=("raw", "denoised", "network"), nargs="+", help="only these (default: all)")
     _denoise(parser, always=True)
     parser.add_argument(
         "--threshold", type=float, default=0.1, metavar="X", help="states/eV/atom of a gap (default: %(default)s)"
@@ -244,10 +244,10 @@ def _levels(commands: argparse._SubParsersAction) -> None:
 def _evaluate(commands: argparse._SubParsersAction) -> None:
     parser = _command(
         commands,
-        "evaluate",
+        "validate",
         "Compare a model with reference structures: error of the DOS, symmetry error, and whether model errors are right.\n"
         "Structures carry `dos`, or `eigenvalues` and `kweights`, in their info. Writes tables and figures.",
-        "  petdos evaluate almgsi-lda almgsi-lda.xyz.xz --where index%10=3 -o evaluation",
+        "  petdos validate almgsi-lda almgsi-lda.xyz.xz --where index%10=3 -o evaluation",
     )
     _model(parser)
     _references(parser)
@@ -364,7 +364,7 @@ def _doctor(commands: argparse._SubParsersAction) -> None:
     _command(
         commands,
         "doctor",
-        "Check the installation: versions, model, engines, disk; and say how to mend what does not work.",
+        "Check the installation: versions, model, engines, disk; and say how to fix what does not work.",
         "  petdos doctor",
     )
 

@@ -98,8 +98,8 @@ def describe(simulation: Simulation) -> str:
         for kind, error in (("model", heat.model_std), ("sampling", heat.sampling_err))
         if math.isfinite(error)
     )
-    refused = f", {simulation.observer.n_refused} refused" if simulation.observer.n_refused else ""
-    return f"C_el = {heat.value / unit:.4f}{errors} k_B/atom, {result.n_samples} samples{refused}"
+    skipped = f", {simulation.observer.n_skipped} skipped" if simulation.observer.n_skipped else ""
+    return f"C_el = {heat.value / unit:.4f}{errors} k_B/atom, {result.n_samples} samples{skipped}"
 
 
 def print_outcome(trace: str, model: DOSModel, more: str = "") -> None:

@@ -1,4 +1,4 @@
-"""The commands ``petdos evaluate`` and ``petdos calibrate``."""
+"""The commands ``petdos validate`` and ``petdos calibrate``."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from ..models.model import DOSModel
 from ..results.figures import plot_calibration, plot_errors
 from ..results.plot import save
 from ..validation.calibrate import calibrate_model
-from ..validation.evaluation import Evaluation, evaluate_model, format_evaluation
 from ..validation.references import read_references, read_structures
+from ..validation.validate import Validation, format_validation, validate_model
 from .arguments import load_model
 from .progress import count_bar
 
@@ -25,14 +25,14 @@ def evaluate(args: argparse.Namespace) -> int:
     model = load_model(args.model, args)
     references = read_references(args.dataset, model, where=args.where, subset=args.subset)
     with count_bar(len(references), "structure") as bar:
-        result = evaluate_model(
+        result = validate_model(
             model, references, temperatures_K=args.temperature, symmetry=not args.no_symmetry, progress=bar.update
         )
     folder = Path(args.output)
     folder.mkdir(parents=True, exist_ok=True)
-    text = format_evaluation(result)
+    text = format_validation(result)
     print(text)
-    paths = [folder / name for name in ("evaluation.md", "evaluation.json", "structures.csv")]
+    paths = [folder / name for name in ("validation.md", "validation.json", "structures.csv")]
     paths[0].write_text(text)
     whole = {"model": result.model, "fingerprint": result.fingerprint, "units": result.units, "all": result.summary()}
     whole["subsets"] = {subset: result.summary(subset) for subset in result.subsets}
@@ -67,7 +67,7 @@ def calibrate(args: argparse.Namespace) -> int:
     return 0
 
 
-def _write_structures(result: Evaluation, path: Path) -> None:
+def _write_structures(result: Validation, path: Path) -> None:
     with path.open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         header = ["subset", "atoms", "electrons", "dos_error", "symmetry_error", "shift (eV)"]

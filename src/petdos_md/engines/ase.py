@@ -35,8 +35,8 @@ from ..traces.trace import Trace
 DOS_PROPERTIES = ("dos", "fermi_level", "chemical_potential", "electronic_heat_capacity")
 """What :class:`DOSCalculator` adds to the properties of the potential."""
 SAME_FRAME = 2e-6
-"""Two psi that differ by less, relative to the largest number, are of one frame: float32 rounding. A step of molecular
-dynamics changes psi a thousand times more."""
+"""Two feature vectors that differ by less, relative to the largest number, are of one frame: float32 rounding. A step of molecular
+dynamics changes features a thousand times more."""
 
 
 class DOSObserver:
@@ -44,7 +44,7 @@ class DOSObserver:
 
     Safe across restarts: steps that the trace holds already are not sampled again, and a new ``Dynamics`` object, which
     fires its step 0 again and counts from zero, continues the numbering of the trace. A frame that cannot be sampled (NaN)
-    is refused and counted, and the dynamics go on.
+    is skipped and counted, and the dynamics go on.
 
     :param atoms: what the dynamics move
     :param model: the model; its name or path, too
@@ -60,7 +60,7 @@ class DOSObserver:
     :param min_samples: samples without which ``converged`` never becomes true
     :param on_sample: called with each new sample
 
-    Attributes: ``converged``; ``n_samples`` and ``n_refused`` of this object; ``elapsed_s``, the time spent in it;
+    Attributes: ``converged``; ``n_samples`` and ``n_skipped`` of this object; ``elapsed_s``, the time spent in it;
     ``trace``; ``running`` (:class:`~petdos_md.analysis.running.RunningAverage`), which includes what the trace held before.
 
     :raises SettingError: if the temperature is missing or not positive
@@ -112,7 +112,7 @@ class DOSObserver:
             if self._before is None or _step(sample) > _step(self._before):
                 self._stride = interval if self._before is None else _step(sample) - _step(self._before)
                 self._before = sample
-        self.n_samples = self.n_refused = 0
+        self.n_samples = self.n_skipped = 0
         self.elapsed_s = 0.0
         self.converged = self._is_converged()
         self._offset = first_step
@@ -165,8 +165,8 @@ class DOSObserver:
         return self.converged
 
     def __repr__(self) -> str:
-        refused = f", {self.n_refused} refused" if self.n_refused else ""
-        return f"<DOSObserver of {self.atoms.get_chemical_formula()}: {self.running.n_samples()} samples{refused}>"
+        skipped = f", {self.n_skipped} skipped" if self.n_skipped else ""
+        return f"<DOSObserver of {self.atoms.get_chemical_formula()}: {self.running.n_samples()} samples{skipped}>"
 
     # -- helpers --------------------------------------------------------------------------------------------------
 
@@ -182,7 +182,7 @@ class DOSObserver:
         if step < self._start or self._known(step):
             return
         if isinstance(sample, str):
-            self.n_refused += self.trace.refuse(sample, step=step, replica=self.replica)
+            self.n_skipped += self.trace.skip(sample, step=step, replica=self.replica)
             return
         sample = replace(
             sample,
@@ -222,8 +222,8 @@ class DOSObserver:
         if self._before is None or self._count() > 0:
             return 0
         if isinstance(first, Sample):
-            size = np.abs(self._before.psi).max()
-            if np.allclose(first.psi, self._before.psi, rtol=0.0, atol=SAME_FRAME * size):
+            size = np.abs(self._before.features).max()
+            if np.allclose(first.features, self._before.features, rtol=0.0, atol=SAME_FRAME * size):
                 return _step(self._before)
         offset = _step(self._before) + self._stride
         self._start = offset + self.burn_in

@@ -26,7 +26,7 @@ import numpy as np
 from ase.md.langevinbaoab import LangevinBAOAB
 
 from ..base.errors import TraceError
-from ..base.fixes import remedy
+from ..base.fixes import fix_for
 
 _BAROSTAT = ("p_eps", "force_eps")
 
@@ -167,4 +167,4 @@ def _replace(path: Path, content: bytes) -> None:
     except OSError as error:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
-        raise TraceError(f"{path}: cannot write: {error.strerror}; {remedy(error)} and resume") from None
+        raise TraceError(f"{path}: cannot write: {error.strerror}; {fix_for(error)} and resume") from None

@@ -103,7 +103,7 @@ class SimulationResult:
 
     :param result: averages and errors, None if there are none
     :param error: why there are none
-    :param n_refused: frames of this run that gave no sample
+    :param n_skipped: frames of this run that gave no sample
     :param md_s: wall time of this process in the simulation, without the observer
     :param observer_s: wall time of this process in the observer
     """
@@ -112,7 +112,7 @@ class SimulationResult:
     replica: int
     result: RunningResult | None
     error: str
-    n_refused: int
+    n_skipped: int
     md_s: float
     observer_s: float
 
@@ -252,7 +252,7 @@ class Simulation:
         except PetdosError as error:  # the samples are safe, and the next temperature may do better
             message = str(error)
         return SimulationResult(
-            self.temperature_K, self.replica, result, message, self.observer.n_refused, md_s, self.observer.elapsed_s
+            self.temperature_K, self.replica, result, message, self.observer.n_skipped, md_s, self.observer.elapsed_s
         )
 
     def _advance(self, until: int, progress: Progress | None) -> None:

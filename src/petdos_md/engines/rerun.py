@@ -1,6 +1,6 @@
 """Samples from structures that exist already: a trajectory of any engine, in any format that ASE reads.
 
->>> evaluate_trajectory(model, "run.traj", "run.zarr", temperature_K=300)        # doctest: +SKIP
+>>> rerun_trajectory(model, "run.traj", "run.zarr", temperature_K=300)        # doctest: +SKIP
 
 Labels come from ``atoms.info`` where it has them: ``temperature_K``, ``step``, ``replica``, ``time_fs``, ``weight``; else the
 step is the number of the frame in the file.
@@ -29,22 +29,22 @@ from .structure_files import read_frames
 
 
 @dataclass(frozen=True)
-class EvaluationResult:
-    """What :func:`evaluate_trajectory` did.
+class RerunResult:
+    """What :func:`rerun_trajectory` did.
 
     :param n_frames: frames looked at
     :param n_new: samples added to the trace
     :param n_known: frames that the trace held already
-    :param n_refused: frames that could not be sampled
+    :param n_skipped: frames that could not be sampled
     """
 
     n_frames: int
     n_new: int
     n_known: int
-    n_refused: int
+    n_skipped: int
 
 
-def evaluate_trajectory(
+def rerun_trajectory(
     model: DOSModel,
     trajectory: str | os.PathLike[str],
     output: str | os.PathLike[str],
@@ -56,7 +56,7 @@ def evaluate_trajectory(
     file_format: str | None = None,
     replica: int = 0,
     progress: Callable[[int], None] | None = None,
-) -> EvaluationResult:
+) -> RerunResult:
     """Evaluate the frames of a trajectory into a trace.
 
     :param trajectory: any file that ASE reads
@@ -70,7 +70,7 @@ def evaluate_trajectory(
     :param progress: called with the number of frames just dealt with
     :raises SettingError: if the file cannot be read, holds no frames, or a temperature is missing or not positive
     :raises StructureError: if the model does not know an element of a frame or its electrons, or a frame has no atoms; frames
-        with NaN are refused and counted instead
+        with NaN are skipped and counted instead
     :raises TraceError: if the output exists and ``resume`` is not given, or is of another model
     """
     if temperature_K is not None and not 0 < temperature_K < math.inf:
@@ -83,12 +83,12 @@ def evaluate_trajectory(
     first = next(frames, None)
     if first is None:
         raise SettingError(f"{trajectory}: no frames with index {index!r}; give another --index")
-    counts = {"n_frames": 0, "n_new": 0, "n_known": 0, "n_refused": 0}
+    counts = {"n_frames": 0, "n_new": 0, "n_known": 0, "n_skipped": 0}
     source = Path(trajectory).name
     fresh = not os.path.lexists(output)
     try:
-        with Trace.open(output, model=model, engine="eval", metadata={"source": source}) as trace:
-            if trace.engine != "eval":
+        with Trace.open(output, model=model, engine="rerun", metadata={"source": source}) as trace:
+            if trace.engine != "rerun":
                 raise TraceError(
                     f"{output}: its samples are not of {source}; choose another -o, and give both to `petdos analyze`"
                 )
@@ -102,10 +102,10 @@ def evaluate_trajectory(
                     progress(len(group))
     except (SettingError, StructureError):
         # An empty trace would only stand in the way of the same command, put right.
-        if fresh and counts["n_new"] + counts["n_refused"] == 0:
+        if fresh and counts["n_new"] + counts["n_skipped"] == 0:
             shutil.rmtree(output)
         raise
-    return EvaluationResult(**counts)
+    return RerunResult(**counts)
 
 
 def _sample_group(
@@ -121,12 +121,12 @@ def _sample_group(
             _check(model, atoms, number, where)
             new.append((atoms, labels))
         else:
-            trace.refuse("positions or cell are not finite", step=labels["step"], replica=labels["replica"])
-            counts["n_refused"] += 1
+            trace.skip("positions or cell are not finite", step=labels["step"], replica=labels["replica"])
+            counts["n_skipped"] += 1
     for (_, labels), sample in zip(new, _evaluate(model, [a for a, _ in new]), strict=True):
         if sample is None:
-            trace.refuse("prediction is not finite", step=labels["step"], replica=labels["replica"])
-            counts["n_refused"] += 1
+            trace.skip("prediction is not finite", step=labels["step"], replica=labels["replica"])
+            counts["n_skipped"] += 1
         else:
             counts["n_new" if trace.append(sample, **labels) else "n_known"] += 1
 

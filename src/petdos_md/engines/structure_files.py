@@ -29,7 +29,7 @@ def read_structure(path: str) -> Atoms:
     """
     if not os.path.exists(path.split("@")[0]):
         raise SettingError(f"{path}: no such file; give a structure in any format that ASE reads")
-    with _told(path, "convert it, for example to .extxyz or .cif"):
+    with _explained(path, "convert it, for example to .extxyz or .cif"):
         atoms = ase.io.read(path)
     atoms = atoms[-1] if isinstance(atoms, list) else atoms
     if len(atoms) == 0:
@@ -52,7 +52,7 @@ def read_frames(
     if not path.exists():
         raise SettingError(f"{path}: no such file; give a trajectory in any format that ASE reads")
     simple = (wanted.start or 0) >= 0 and (wanted.step or 1) > 0 and (wanted.stop is None or wanted.stop >= 0)
-    with _told(path, "name its --format, or convert it to .extxyz"):
+    with _explained(path, "name its --format, or convert it to .extxyz"):
         # Numbers from the end need the length: then the file is read first. Otherwise frames come as they are read.
         if simple:
             frames = ase.io.iread(path, ":", format=file_format)
@@ -77,7 +77,7 @@ def _slice(index: str) -> slice:
 
 
 @contextmanager
-def _told(path: str | Path, mend: str) -> Iterator[None]:
+def _explained(path: str | Path, fix: str) -> Iterator[None]:
     """Turn what ASE says to a file that it cannot read into one line."""
     try:
         yield
@@ -87,4 +87,4 @@ def _told(path: str | Path, mend: str) -> Iterator[None]:
         reason = str(error).strip().split("\n")[0]
         if " " not in reason:  # the name of a format, say, or nothing
             reason = f"{type(error).__name__}: {reason}" if reason else type(error).__name__
-        raise SettingError(f"{path}: ASE cannot read it ({reason}); {mend}") from None
+        raise SettingError(f"{path}: ASE cannot read it ({reason}); {fix}") from None

@@ -1,14 +1,14 @@
-"""Fold a metatrain checkpoint into a trunk (``NAME.pt``) and a readout (``NAME.readout.safetensors``).
+"""Separate a metatrain checkpoint into a backbone (``NAME.pt``) and a readout (``NAME.readout.safetensors``).
 
-The last layer of PET is linear, so it need not be evaluated for each atom and neighbor: the trunk returns the last-layer
+The last layer of PET is linear, so it need not be evaluated for each atom and neighbor: the backbone returns the last-layer
 features of the whole structure and the sum s of the cutoff function over edges, and the readout does the rest (see
-:mod:`petdos_md.models.readout`). To get s through public calls alone, the trunk's own last layer has one channel: all weights zero, the
+:mod:`petdos_md.models.readout`). To get s through public calls alone, the backbone's own last layer has one channel: all weights zero, the
 bias of the first edge readout one, the other biases zero. Other heads (energy) are copied as they are.
 
 >>> electrons = {"Al": 3, "Si": 4}                                                                              # doctest: +SKIP
 >>> export_model("pet.ckpt", "model.pt", llpr="llpr.ckpt", grid_start=-20.0, electrons=electrons)               # doctest: +SKIP
 
-Nothing is written unless the folded model equals the stock one on random structures.
+Nothing is written unless the model with separate readout equals the stock one on random structures.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ import torch
 from ..base.errors import ModelError
 from ..base.grid import EnergyGrid
 from .files import readout_path
-from .model import METADATA_KEY, TRUNK_OUTPUT, DOSModel
+from .model import CUTOFF_SUM_OUTPUT, METADATA_KEY, DOSModel
 from .pointwise import replace_linear_layers
 from .readout import Readout
 
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-10}
-"""Largest accepted deviation of the folded from the stock DOS, relative to the largest value of the latter."""
+"""Largest accepted deviation of the separated from the stock DOS, relative to the largest value of the latter."""
 
 _ABOUT_TRAINING = (
     # metatrain.utils.io, of checkpoints older than its version numbers: whether the upgrade worked is seen when models are compared.
@@ -55,9 +55,9 @@ members whose large terms cancel: the stock evaluation then has no more correct 
 class ExportReport:
     """What :func:`export_model` did: files, sizes, and the largest relative deviations from the stock model."""
 
-    trunk: Path
+    backbone: Path
     readout: Path
-    n_features: int
+    n_last_layer: int
     n_channels: int
     n_members: int
     dos_deviation: float
@@ -76,10 +76,10 @@ def export_model(
     name: str | None = None,
     description: str = "",
 ) -> ExportReport:
-    """Fold a PET checkpoint and, if there is one, its LLPR ensemble.
+    """Separate a PET checkpoint and, if there is one, its LLPR ensemble.
 
     :param checkpoint: of metatrain's ``pet``, or of ``llpr`` (then ``llpr`` may be left out)
-    :param output: the trunk to write, ending in ``.pt``; the readout is written beside it
+    :param output: the backbone to write, ending in ``.pt``; the readout is written beside it
     :param llpr: checkpoint of metatrain's ``llpr`` that wraps the same network
     :param grid_start: first energy of the DOS (eV)
     :param grid_step: spacing (eV)
@@ -87,30 +87,30 @@ def export_model(
     :param target: name of the DOS in the checkpoint
     :param name: for people; by default the output's stem
     :param description: one sentence for the model's metadata
-    :raises ModelError: if the checkpoint cannot be folded, or the folded model deviates from the stock one
+    :raises ModelError: if the checkpoint cannot be separated, or the model with separate readout deviates from the stock one
     """
     output = Path(output)
     if output.suffix != ".pt":
         raise ModelError(f"{output}: the name of an exported model must end in .pt")
     pet, ensemble = _load(Path(checkpoint), None if llpr is None else Path(llpr), target)
     dtype = next(pet.parameters()).dtype
-    weights = _fold_last_layer(pet, target)
-    n_features = int(pet.last_layer_feature_size)
+    weights = _separate_last_layer(pet, target)
+    n_last_layer = int(pet.last_layer_feature_size)
     deviations = None
     if ensemble is not None:
-        members = ensemble.llpr_ensemble_layers[target].weight.detach().reshape(-1, len(weights), n_features)
+        members = ensemble.llpr_ensemble_layers[target].weight.detach().reshape(-1, len(weights), n_last_layer)
         deviations = members - members.mean(dim=0)
     grid = EnergyGrid(grid_start, grid_step, len(weights))
     table = _check_electrons(electrons or {}, pet.dataset_info.atomic_types)
 
-    trunk = _make_trunk(pet, target)
-    fingerprint = _fingerprint(trunk, weights, deviations, grid, table)
+    backbone = _make_backbone(pet, target)
+    fingerprint = _fingerprint(backbone, weights, deviations, grid, table)
     record: dict[str, Any] = {
         "schema": 1,
         "name": name or output.stem,
         "fingerprint": fingerprint,
         "grid": grid.to_dict(),
-        "n_features": n_features,
+        "n_last_layer": n_last_layer,
         "n_members": 0 if deviations is None else int(deviations.shape[0]),
         "electrons": table,
     }
@@ -118,23 +118,23 @@ def export_model(
 
     metadata = ModelMetadata(name=record["name"], description=description, extra={METADATA_KEY: json.dumps(record)})
     with beside(output) as partial:
-        trunk.export(metadata).save(str(partial))
+        backbone.export(metadata).save(str(partial))
         Readout.save(readout_path(partial), grid, weights, deviations, fingerprint)
         # safetensors makes files that only their owner may read.
         shutil.copymode(partial, readout_path(partial))
-        folded = DOSModel.load(partial, device="cpu")
+        separated = DOSModel.load(partial, device="cpu")
         stock = ensemble if ensemble is not None else pet
-        worst_dos, worst_members = _compare(folded, stock, target, dtype)
+        worst_dos, worst_members = _compare(separated, stock, target, dtype)
         if not max(worst_dos, worst_members) <= TOLERANCE[dtype]:
             raise ModelError(
-                f"{checkpoint}: the folded model deviates from the stock one by {worst_dos:.1e} (DOS) and {worst_members:.1e} "
+                f"{checkpoint}: the model with separate readout deviates from the stock one by {worst_dos:.1e} (DOS) and {worst_members:.1e} "
                 f"(members) relative, more than {TOLERANCE[dtype]:.0e}; this network is not linear in its last-layer features, "
                 "use `mtt export` and load the result directly"
             )
         os.replace(readout_path(partial), readout_path(output))
         os.replace(partial, output)
     return ExportReport(
-        output, readout_path(output), n_features, grid.n, record["n_members"], worst_dos, worst_members
+        output, readout_path(output), n_last_layer, grid.n, record["n_members"], worst_dos, worst_members
     )  # fmt: skip
 
 
@@ -159,7 +159,7 @@ def _load(checkpoint: Path, llpr: Path | None, target: str) -> tuple[Any, Any]:
             )
     if _architecture(model) != "pet":
         raise ModelError(
-            f"{checkpoint}: architecture is {_architecture(model)!r}, only PET can be folded; use `mtt export` instead"
+            f"{checkpoint}: architecture is {_architecture(model)!r}, only PET can be separated; use `mtt export` instead"
         )
     if target not in model.dataset_info.targets:
         raise ModelError(
@@ -197,8 +197,8 @@ def _architecture(model: Any) -> str:
     return str(model.get_checkpoint()["architecture_name"])
 
 
-def _fold_last_layer(pet: Any, target: str) -> torch.Tensor:
-    """A, ``(n_channels, n_features + 2)``: weights in the order of the features, then the node and the edge bias."""
+def _separate_last_layer(pet: Any, target: str) -> torch.Tensor:
+    """A, ``(n_channels, n_last_layer + 2)``: weights in the order of the features, then the node and the edge bias."""
     from metatomic.torch import ModelOutput, systems_to_torch
 
     state = pet.state_dict()
@@ -214,21 +214,21 @@ def _fold_last_layer(pet: Any, target: str) -> torch.Tensor:
     columns = [state[n].double() for n in names] + [torch.as_tensor(node)[:, None], torch.as_tensor(edge)[:, None]]
     weights = torch.cat(columns, dim=1)
     dtype = next(pet.parameters()).dtype
-    # Evaluation multiplies by the scales and adds the baseline: one is folded in, the other must be absent.
+    # Evaluation multiplies by the scales and adds the baseline: one goes into the weights, the other must be absent.
     for number in pet.dataset_info.atomic_types:
         system = systems_to_torch(ase.Atoms(numbers=[number]), dtype=dtype)
         request = {target: ModelOutput(sample_kind="system")}
         for model in pet.additive_models:
             if target in model.outputs and model([system], request)[target].block().values.abs().max() > 0:
                 raise ModelError(
-                    f"{target}: element {number} has a composition baseline, which cannot be folded; "
+                    f"{target}: element {number} has a composition baseline, which cannot be separated; "
                     f"train with `atomic_baseline: {{{target}: 0.0}}`"
                 )
     scales = pet.scaler.get_scales([system], request)[target].block().values.reshape(-1, 1).double()
     return (weights * scales).to(dtype)
 
 
-def _make_trunk(pet: Any, target: str) -> Any:
+def _make_backbone(pet: Any, target: str) -> Any:
     """A copy of the network whose DOS head has the one channel that counts edges."""
     from metatrain.utils.data import DatasetInfo
     from metatrain.utils.data.target_info import get_generic_target_info
@@ -245,14 +245,14 @@ def _make_trunk(pet: Any, target: str) -> Any:
     one["description"] = "sum of the cutoff function over edges"
     old = pet.dataset_info
     targets = {k: v for k, v in old.targets.items() if k != target}
-    targets[TRUNK_OUTPUT] = get_generic_target_info(TRUNK_OUTPUT, one)
+    targets[CUTOFF_SUM_OUTPUT] = get_generic_target_info(CUTOFF_SUM_OUTPUT, one)
     info = DatasetInfo(old.length_unit, list(old.atomic_types), targets)
     fresh = type(pet)(pet.hypers, info).to(next(pet.parameters()).dtype)
 
-    state = {name.replace(target, TRUNK_OUTPUT): value for name, value in pet.state_dict().items()}
+    state = {name.replace(target, CUTOFF_SUM_OUTPUT): value for name, value in pet.state_dict().items()}
     changed = 0
     for name, value in fresh.state_dict().items():
-        if TRUNK_OUTPUT not in name or "_heads." in name:
+        if CUTOFF_SUM_OUTPUT not in name or "_heads." in name:
             continue
         state[name] = value
         if "_last_layers." in name:
@@ -268,9 +268,9 @@ def _make_trunk(pet: Any, target: str) -> Any:
     checkpoint["model_data"] = {"model_hypers": pet.hypers, "dataset_info": info}
     checkpoint["best_model_state_dict"] = state
     checkpoint["best_epoch"] = checkpoint.get("best_epoch")
-    trunk = model_from_checkpoint(checkpoint, context="export").eval()
-    replace_linear_layers(trunk)
-    return trunk
+    backbone = model_from_checkpoint(checkpoint, context="export").eval()
+    replace_linear_layers(backbone)
+    return backbone
 
 
 def _check_electrons(electrons: dict[str, float], atomic_types: list[int]) -> dict[str, float]:
@@ -285,9 +285,9 @@ def _check_electrons(electrons: dict[str, float], atomic_types: list[int]) -> di
     return {symbol: float(electrons[symbol]) for symbol in sorted(known & electrons.keys())}
 
 
-def _fingerprint(trunk: Any, weights: torch.Tensor, deviations: torch.Tensor | None, *parts: Any) -> str:
+def _fingerprint(backbone: Any, weights: torch.Tensor, deviations: torch.Tensor | None, *parts: Any) -> str:
     digest = hashlib.sha256()
-    for name, value in sorted(trunk.state_dict().items()):
+    for name, value in sorted(backbone.state_dict().items()):
         if isinstance(value, torch.Tensor):
             digest.update(name.encode())
             digest.update(value.detach().contiguous().cpu().numpy().tobytes())
@@ -308,7 +308,7 @@ def beside(output: Path) -> Iterator[Path]:
 
 
 def random_structures(symbols: list[str], cutoff: float, seed: int = 0) -> dict[str, ase.Atoms]:
-    """Structures of every kind of boundary: what a folded model is compared on."""
+    """Structures of every kind of boundary: what a model with separate readout is compared on."""
     rng = np.random.default_rng(seed)
 
     def cloud(n: int, box: np.ndarray, pbc: Any) -> ase.Atoms:
@@ -330,23 +330,23 @@ def random_structures(symbols: list[str], cutoff: float, seed: int = 0) -> dict[
     }
 
 
-def _compare(folded: DOSModel, stock: Any, target: str, dtype: torch.dtype) -> tuple[float, float]:
+def _compare(separated: DOSModel, stock: Any, target: str, dtype: torch.dtype) -> tuple[float, float]:
     """Largest relative deviations of DOS and members from the stock model, over all kinds of structures.
 
     Those of members are relative to their largest value, or to what makes :data:`ROUNDING` epsilons of their terms the tolerance.
     """
-    reference = DOSModel.from_atomistic(stock.export(), folded.grid, target=target)
-    symbols = [ase.data.chemical_symbols[n] for n in folded.atomic_types]
+    reference = DOSModel.from_atomistic(stock.export(), separated.grid, target=target)
+    symbols = [ase.data.chemical_symbols[n] for n in separated.atomic_types]
     worst_dos = worst_members = 0.0
-    for atoms in random_structures(symbols, folded.cutoff).values():
+    for atoms in random_structures(symbols, separated.cutoff).values():
         expected = reference.stock_dos(atoms)
-        difference = np.abs(folded.dos(atoms) - expected).max()
+        difference = np.abs(separated.dos(atoms) - expected).max()
         worst_dos = max(worst_dos, float(difference / np.abs(expected).max()))
-        if folded.n_members:
+        if separated.n_members:
             expected = reference.stock_members(atoms)
-            sample = folded.evaluate(atoms)
-            difference = float(np.abs(folded.dos_members(sample) - expected).max())
-            rounding = ROUNDING * torch.finfo(dtype).eps * folded.readout.largest_terms(sample.psi)
+            sample = separated.evaluate(atoms)
+            difference = float(np.abs(separated.dos_members(sample) - expected).max())
+            rounding = ROUNDING * torch.finfo(dtype).eps * separated.readout.largest_terms(sample.features)
             largest = max(float(np.abs(expected).max()), rounding / TOLERANCE[dtype])
             worst_members = max(worst_members, difference / largest)
     return worst_dos, worst_members

@@ -41,7 +41,7 @@ def find_model(path: str | Path) -> Path:
 
 
 def readout_path(path: Path) -> Path:
-    """Where the readout of a folded model lies."""
+    """Where the readout of a model with separate readout lies."""
     return path.with_name(path.stem + ".readout.safetensors")
 
 

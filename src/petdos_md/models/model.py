@@ -1,10 +1,10 @@
-"""Load a model file and evaluate structures: from atoms to psi, the short record that all else is computed from.
+"""Load a model file and evaluate structures: from atoms to features, the short record that all else is computed from.
 
 >>> model = DOSModel.load("almgsi-lda")  # doctest: +SKIP
 >>> sample = model.evaluate(atoms)       # doctest: +SKIP
 >>> dos = model.dos(sample)              # doctest: +SKIP
 
-Two kinds of files are understood. A *folded* model, written by ``petdos export``, returns last-layer features; its readout (a
+Two kinds of files are understood. A model with a *separate readout*, written by ``petdos export``, returns last-layer features; its readout (a
 second file beside it) maps them to the DOS and its ensemble. Any other metatomic model with a DOS output runs in *direct* mode:
 it is asked for the DOS itself. A model file is a program: load only files that you trust.
 """
@@ -33,11 +33,11 @@ from .chunks import hops_needed, sum_over_chunks
 from .files import as_written, choose_device, display_path, dos_output, find_model, load_file, readout_path
 from .readout import Readout
 
-TRUNK_OUTPUT = "mtt::petdos"
-"""Output of a folded trunk: the sum of the cutoff function over edges."""
-TRUNK_FEATURES = "mtt::aux::petdos_last_layer_features"
+CUTOFF_SUM_OUTPUT = "mtt::petdos"
+"""Output of a backbone: the sum of the cutoff function over edges."""
+LAST_LAYER_OUTPUT = "mtt::aux::petdos_last_layer_features"
 METADATA_KEY = "petdos"
-"""Where a folded model describes itself, in the ``extra`` metadata of metatomic."""
+"""Where a model with separate readout describes itself, in the ``extra`` metadata of metatomic."""
 PET_MAD_GRID = EnergyGrid(-159.6456, 0.05, 4806)
 """Energies of PET-MAD-DOS (10.1039/D5DD00557D), which its files do not contain."""
 MAX_ATOMS_PER_BATCH = {"cpu": 256, "cuda": 4096}
@@ -104,14 +104,14 @@ class DOSModel:
             name=record["name"],
             fingerprint=record["fingerprint"],
             grid=readout.grid,
-            kind="folded",
-            n_psi=readout.n_psi,
+            kind="separated",
+            n_features=readout.n_features,
             n_members=readout.n_members,
             electrons={**record["electrons"], **(electrons or {})},
             path=display_path(path),
             dtype=module.capabilities().dtype,
         )
-        return cls(module, info, readout, (TRUNK_FEATURES, TRUNK_OUTPUT), where)
+        return cls(module, info, readout, (LAST_LAYER_OUTPUT, CUTOFF_SUM_OUTPUT), where)
 
     @classmethod
     def from_atomistic(
@@ -144,8 +144,8 @@ class DOSModel:
         names = list(module.capabilities().outputs)
         target = target or dos_output(names, name)
         base = target.removeprefix("mtt::")
-        features = f"mtt::aux::{base}_last_layer_features"
-        outputs = (target, features) if features in names else (target,)
+        last_layer = f"mtt::aux::{base}_last_layer_features"
+        outputs = (target, last_layer) if last_layer in names else (target,)
         bare = cls(module, _bare_info(name), Readout.for_direct(PET_MAD_GRID, None, 0, ""), outputs, device)
         widths = [len(part) for part in bare._record([Atoms(numbers=bare.atomic_types[:1])])[0]]
         if grid is None and widths[0] == PET_MAD_GRID.n:
@@ -156,10 +156,10 @@ class DOSModel:
                 f"grid=EnergyGrid(start, step, {widths[0]})" + (f", got {grid.n} points" if grid else "")
             )
         deviations = None
-        n_features = widths[1] if len(widths) > 1 else 0
+        n_last_layer = widths[1] if len(widths) > 1 else 0
         for key, parameter in module.named_parameters():
-            if n_features and key.endswith(f"llpr_ensemble_layers.{target}.weight"):
-                members = parameter.detach().cpu().reshape(-1, grid.n, n_features)
+            if n_last_layer and key.endswith(f"llpr_ensemble_layers.{target}.weight"):
+                members = parameter.detach().cpu().reshape(-1, grid.n, n_last_layer)
                 deviations = members - members.mean(dim=0)
         digest = hashlib.sha256(repr(grid).encode())
         if path is not None:
@@ -169,19 +169,21 @@ class DOSModel:
         else:
             for key, parameter in sorted(module.named_parameters()):
                 digest.update(key.encode() + parameter.detach().cpu().contiguous().numpy().tobytes())
-        readout = Readout.for_direct(grid, deviations, n_features, digest.hexdigest())
+        readout = Readout.for_direct(grid, deviations, n_last_layer, digest.hexdigest())
         info = ModelInfo(
             name=path.stem if path else "model",
             fingerprint=digest.hexdigest(),
             grid=grid,
             kind="direct",
-            n_psi=readout.n_psi,
+            n_features=readout.n_features,
             n_members=readout.n_members,
             electrons=dict(electrons or {}),
             path=display_path(path) if path else "",
             dtype=module.capabilities().dtype,
         )
-        logger.info("%s is not folded: it is asked for %s; `petdos export` of its checkpoint is faster", name, target)
+        logger.info(
+            "%s has no separate readout: it is asked for %s; `petdos export` of its checkpoint is faster", name, target
+        )
         return cls(module, info, readout, outputs, device)
 
     def __repr__(self) -> str:
@@ -289,14 +291,14 @@ class DOSModel:
 
     def dos(self, x: Sample | Atoms) -> np.ndarray:
         """Density of states, ``(n_channels,)`` in states/eV per structure, both spins, on ``grid``."""
-        return self.readout.dos(self._psi(x))
+        return self.readout.dos(self._features(x))
 
     def dos_members(self, x: Sample | Atoms) -> np.ndarray:
         """Members of the ensemble, ``(n_members, n_channels)`` in states/eV per structure; their mean is :meth:`dos`.
 
         :raises ModelError: if the model has no ensemble
         """
-        return self.readout.members(self._psi(x))
+        return self.readout.members(self._features(x))
 
     def stock_dos(self, atoms: Atoms) -> np.ndarray:
         """The DOS as a direct model's own last layer gives it, ``(n_channels,)``."""
@@ -312,25 +314,25 @@ class DOSModel:
     def _max_atoms_per_batch(self) -> int:
         return MAX_ATOMS_PER_BATCH.get(self.device.type, MAX_ATOMS_PER_BATCH["cpu"])
 
-    def _psi(self, x: Sample | Atoms) -> np.ndarray:
+    def _features(self, x: Sample | Atoms) -> np.ndarray:
         sample = self.evaluate(x) if isinstance(x, Atoms) else x
         if sample.model.fingerprint != self.info.fingerprint:
             raise ModelError(
                 f"the sample was made by {sample.model.name!r}, not by {self.info.name!r}; evaluate it again"
             )
-        return sample.psi
+        return sample.features
 
     def _sample(self, atoms: Atoms, parts: list[np.ndarray]) -> Sample:
-        if self.info.kind == "folded":
-            features, edges = parts
-            psi = np.concatenate([features, [len(atoms)], edges])
+        if self.info.kind == "separated":
+            last_layer, edges = parts
+            features = np.concatenate([last_layer, [len(atoms)], edges])
         else:
-            psi = np.concatenate(parts)
-        if not np.isfinite(psi).all():
+            features = np.concatenate(parts)
+        if not np.isfinite(features).all():
             raise PredictionError("the DOS model returned NaN or infinity; the structure is far from the training data")
         known = self.electrons.keys() >= set(atoms.symbols)
         return Sample(
-            psi=psi.astype(np.float32 if self.dtype == torch.float32 else np.float64),
+            features=features.astype(np.float32 if self.dtype == torch.float32 else np.float64),
             model=self.info,
             n_atoms=len(atoms),
             n_electrons=self.n_electrons(atoms) if known else math.nan,

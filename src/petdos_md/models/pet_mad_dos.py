@@ -3,7 +3,7 @@
 >>> report = export_pet_mad_dos("pet-mad-dos.pt")                  # doctest: +SKIP
 >>> model = DOSModel.load("pet-mad-dos.pt")                        # doctest: +SKIP
 
-Downloads checkpoint and networks from the Hugging Face Hub (cached by huggingface_hub), or takes them from a folder, folds the
+Downloads checkpoint and networks from the Hugging Face Hub (cached by huggingface_hub), or takes them from a folder, separates the
 network (:mod:`petdos_md.models.export`), and puts the networks for Fermi level and gap beside it.
 """
 
@@ -60,9 +60,9 @@ def export_pet_mad_dos(
     llpr: str | os.PathLike[str] | None = None,
     endpoint: str | None = None,
 ) -> PetMadDosReport:
-    """Fetch, check, fold and write PET-MAD-DOS.
+    """Fetch, check, separate and write PET-MAD-DOS.
 
-    :param output: the trunk; readout and networks go beside it
+    :param output: the backbone; readout and networks go beside it
     :param files: a folder with the files of :data:`FILES` (without ``models/``); nothing is downloaded then
     :param llpr: an LLPR checkpoint of the same network, if the checkpoint itself has no ensemble
     :param endpoint: of the Hugging Face Hub, or of a mirror
@@ -83,11 +83,11 @@ def export_pet_mad_dos(
     )
     if report.n_channels != PET_MAD_GRID.n:
         raise ModelError(f"{found['checkpoint']}: has {report.n_channels} energies, PET-MAD-DOS has {PET_MAD_GRID.n}")
-    fingerprint = DOSModel.load(report.trunk, "cpu").info.fingerprint
+    fingerprint = DOSModel.load(report.backbone, "cpu").info.fingerprint
     written = []
     for target, network in networks.items():
         network.model = fingerprint
-        written.append(network_path(report.trunk, target))
+        written.append(network_path(report.backbone, target))
         network.save(written[-1])
     return PetMadDosReport(report, hashes, written)
 

@@ -1,11 +1,11 @@
-"""The linear map from psi, the record of a frame, to the density of states and to every member of its ensemble.
+"""The linear map from features, the record of a frame, to the density of states and to every member of its ensemble.
 
-With psi = [phi, N, s] (last-layer features summed over atoms and edges, number of atoms, sum of the cutoff function over
-edges) the DOS is ``A @ psi`` and member k is ``A @ psi + D[k] @ phi``, where D[k] is the deviation of the member's weights from
-their mean. Both are linear, so averages may be taken of psi and mapped once.
+With the features x = [phi, N, s] of a structure (last-layer features phi summed over atoms and edges, number of atoms, sum of the cutoff function over
+edges) the DOS is ``A @ x`` and member k is ``A @ x + D[k] @ phi``, where D[k] is the deviation of the member's weights from
+their mean. Both are linear, so averages may be taken of features and mapped once.
 
 >>> readout = Readout.load("model.readout.safetensors")  # doctest: +SKIP
->>> readout.dos(psi)                                     # doctest: +SKIP
+>>> readout.dos(features)                                     # doctest: +SKIP
 
 Members are drawn by last-layer prediction rigidity (Bigi et al., Mach. Learn.: Sci. Technol. 5 (2024) 045018,
 doi 10.1088/2632-2153/ad805f). Their weights are memory-mapped and never copied as a whole.
@@ -34,12 +34,12 @@ class Readout:
     """Weights of the last layer and of its ensemble.
 
     :param grid: energies of the DOS
-    :param weights: A, ``(n_channels, n_psi)``
-    :param deviations: D, ``(n_members, n_channels, n_features)``, features being the leading (folded models) or the
-        trailing (direct models) part of psi; None if there is no ensemble
+    :param weights: A, ``(n_channels, n_features)``
+    :param deviations: D, ``(n_members, n_channels, n_last_layer)``, phi being the leading (models with separate readout) or the
+        trailing (direct models) part of features; None if there is no ensemble
     :param fingerprint: identity of the model that the weights belong to
-    :param direct: psi begins with the DOS itself and the map picks it
-    :param ancestors: fingerprints of models with the same trunk and mean, but another ensemble (see :mod:`petdos_md.validation.calibrate`)
+    :param direct: features begins with the DOS itself and the map picks it
+    :param ancestors: fingerprints of models with the same backbone and mean, but another ensemble (see :mod:`petdos_md.validation.calibrate`)
     """
 
     def __init__(
@@ -47,13 +47,13 @@ class Readout:
         grid: EnergyGrid,
         weights: torch.Tensor | None,
         deviations: torch.Tensor | None,
-        n_psi: int,
+        n_features: int,
         fingerprint: str = "",
         direct: bool = False,
         ancestors: tuple[str, ...] = (),
     ) -> None:
         self.ancestors = ancestors
-        self.grid, self.n_psi, self.fingerprint, self.direct = grid, n_psi, fingerprint, direct
+        self.grid, self.n_features, self.fingerprint, self.direct = grid, n_features, fingerprint, direct
         self._weights = None if weights is None else weights.to(torch.float64)
         self._deviations = deviations
         self.n_members = 0 if deviations is None else int(deviations.shape[0])
@@ -64,8 +64,8 @@ class Readout:
     ) -> Readout:
         """Make a readout of arrays in memory.
 
-        :param A: ``(n_channels, n_psi)``
-        :param V: deviations of the members, ``(n_members, n_channels, n_features)``; their mean is removed
+        :param A: ``(n_channels, n_features)``
+        :param V: deviations of the members, ``(n_members, n_channels, n_last_layer)``; their mean is removed
         :raises ModelError: if the shapes do not fit together
         """
         weights = torch.as_tensor(np.ascontiguousarray(A))
@@ -77,10 +77,10 @@ class Readout:
 
     @classmethod
     def for_direct(
-        cls, grid: EnergyGrid, deviations: torch.Tensor | None, n_features: int, fingerprint: str
+        cls, grid: EnergyGrid, deviations: torch.Tensor | None, n_last_layer: int, fingerprint: str
     ) -> Readout:
-        """The readout of a model that is asked for its DOS: psi is [DOS, phi]."""
-        return cls(grid, None, deviations, grid.n + n_features, fingerprint, direct=True)
+        """The readout of a model that is asked for its DOS: features are [DOS, phi]."""
+        return cls(grid, None, deviations, grid.n + n_last_layer, fingerprint, direct=True)
 
     @classmethod
     def load(cls, path: str | Path) -> Readout:
@@ -115,18 +115,18 @@ class Readout:
 
     @property
     def mean_weights(self) -> torch.Tensor:
-        """A, ``(n_channels, n_psi)``.
+        """A, ``(n_channels, n_features)``.
 
         :raises ModelError: for a direct model, which maps nothing
         """
         if self._weights is None:
             raise ModelError(
-                "a model that is not folded has no weights of its own to read; export its checkpoint with `petdos export`"
+                "a model that has no separate readout has no weights of its own to read; export its checkpoint with `petdos export`"
             )
         return self._weights
 
     def belongs_to(self, fingerprint: str) -> bool:
-        """Whether psi of the model with this fingerprint is psi of this readout."""
+        """Whether features of the model with this fingerprint is features of this readout."""
         return fingerprint == self.fingerprint or fingerprint in self.ancestors
 
     @staticmethod
@@ -147,15 +147,15 @@ class Readout:
             header["ancestors"] = json.dumps(ancestors)
         save_file(tensors, str(path), metadata=header)
 
-    def dos(self, psi: np.ndarray) -> np.ndarray:
-        """Density of states in states/eV per structure, both spins: ``(..., n_psi)`` to ``(..., n_channels)``, float64."""
-        psi = self._checked(psi)
+    def dos(self, features: np.ndarray) -> np.ndarray:
+        """Density of states in states/eV per structure, both spins: ``(..., n_features)`` to ``(..., n_channels)``, float64."""
+        features = self._checked(features)
         if self._weights is None:
-            return np.asarray(psi[..., : self.grid.n])
-        return (torch.as_tensor(psi) @ self._weights.T).numpy()
+            return np.asarray(features[..., : self.grid.n])
+        return (torch.as_tensor(features) @ self._weights.T).numpy()
 
-    def members(self, psi: np.ndarray, start: int = 0, stop: int | None = None) -> np.ndarray:
-        """Members ``start`` to ``stop`` of the ensemble, ``(..., n_psi)`` to ``(..., stop - start, n_channels)``, float64.
+    def members(self, features: np.ndarray, start: int = 0, stop: int | None = None) -> np.ndarray:
+        """Members ``start`` to ``stop`` of the ensemble, ``(..., n_features)`` to ``(..., stop - start, n_channels)``, float64.
 
         The mean over all members is :meth:`dos`. Take slices of members to bound the memory.
 
@@ -165,56 +165,56 @@ class Readout:
             raise ModelError(
                 "this model has no ensemble, so there is no model error; export it with `petdos export PET.ckpt --llpr LLPR.ckpt`"
             )
-        psi = self._checked(psi)
+        features = self._checked(features)
         weights = self._deviations[start : self.n_members if stop is None else stop]
-        features = self._features(psi).reshape(-1, weights.shape[2])
-        flat = torch.as_tensor(features).to(weights.dtype) @ weights.reshape(-1, weights.shape[2]).T
-        deviation = flat.numpy().reshape(*psi.shape[:-1], len(weights), self.grid.n)
+        phi = self._last_layer(features).reshape(-1, weights.shape[2])
+        flat = torch.as_tensor(phi).to(weights.dtype) @ weights.reshape(-1, weights.shape[2]).T
+        deviation = flat.numpy().reshape(*features.shape[:-1], len(weights), self.grid.n)
         result = deviation.astype(np.float64)
-        result += self.dos(psi)[..., None, :]
+        result += self.dos(features)[..., None, :]
         return result
 
-    def member_slices(self, psi: np.ndarray) -> Iterator[np.ndarray]:
-        """All members for ``psi`` ``(n, n_psi)``, in slices ``(n, k, n_channels)`` of bounded size."""
-        step = max(1, int(MEMBER_BYTES / (8 * self.grid.n * len(psi))))
+    def member_slices(self, features: np.ndarray) -> Iterator[np.ndarray]:
+        """All members for ``features`` ``(n, n_features)``, in slices ``(n, k, n_channels)`` of bounded size."""
+        step = max(1, int(MEMBER_BYTES / (8 * self.grid.n * len(features))))
         for start in range(0, self.n_members, step):
-            yield self.members(psi, start, min(start + step, self.n_members))
+            yield self.members(features, start, min(start + step, self.n_members))
 
-    def largest_terms(self, psi: np.ndarray) -> float:
-        """Largest sum of the absolute terms of one member's channel, max_kE sum_l |D_k(E, l) phi_l|, states/eV; ``psi`` ``(n_psi,)``.
+    def largest_terms(self, features: np.ndarray) -> float:
+        """Largest sum of the absolute terms of one member's channel, max_kE sum_l |D_k(E, l) phi_l|, states/eV; ``features`` ``(n_features,)``.
 
         The rounding error of any order of summation is at most a few machine epsilons of it, however far the terms cancel
         (Higham, Accuracy and Stability of Numerical Algorithms, 2nd ed., section 3.1).
         """
         if self._deviations is None:
             return 0.0
-        features = torch.as_tensor(np.abs(self._features(self._checked(psi)))).to(self._deviations.dtype)
-        return max(float((member.abs() @ features).max()) for member in self._deviations)
+        phi = torch.as_tensor(np.abs(self._last_layer(self._checked(features)))).to(self._deviations.dtype)
+        return max(float((member.abs() @ phi).max()) for member in self._deviations)
 
     def project(self, kernels: np.ndarray) -> np.ndarray:
-        """Linear functionals of the DOS as vectors on psi: ``kernels`` ``(..., n_channels)`` to ``(..., n_psi)``, float64.
+        """Linear functionals of the DOS as vectors on features: ``kernels`` ``(..., n_channels)`` to ``(..., n_features)``, float64.
 
-        ``project(k) @ psi == k @ dos(psi)``, for the cost of one short scalar product a frame.
+        ``project(k) @ features == k @ dos(features)``, for the cost of one short scalar product a frame.
         """
         kernels = np.asarray(kernels, dtype=np.float64)
         if kernels.shape[-1] != self.grid.n:
             raise ValueError(f"kernels have {kernels.shape[-1]} channels, the grid has {self.grid.n}")
         if self._weights is None:
-            return np.concatenate([kernels, np.zeros((*kernels.shape[:-1], self.n_psi - self.grid.n))], axis=-1)
+            return np.concatenate([kernels, np.zeros((*kernels.shape[:-1], self.n_features - self.grid.n))], axis=-1)
         return (torch.as_tensor(kernels) @ self._weights).numpy()
 
-    def _features(self, psi: np.ndarray) -> np.ndarray:
+    def _last_layer(self, features: np.ndarray) -> np.ndarray:
         assert self._deviations is not None
         n = self._deviations.shape[2]
-        return psi[..., self.grid.n : self.grid.n + n] if self.direct else psi[..., :n]
+        return features[..., self.grid.n : self.grid.n + n] if self.direct else features[..., :n]
 
-    def _checked(self, psi: np.ndarray) -> np.ndarray:
-        psi = np.asarray(psi, dtype=np.float64)
-        if psi.shape[-1] != self.n_psi:
+    def _checked(self, features: np.ndarray) -> np.ndarray:
+        features = np.asarray(features, dtype=np.float64)
+        if features.shape[-1] != self.n_features:
             raise ModelError(
-                f"psi has length {psi.shape[-1]}, this readout expects {self.n_psi}: it is of another model"
+                f"features have length {features.shape[-1]}, this readout expects {self.n_features}: it is of another model"
             )
-        return psi
+        return features
 
 
 def _map_tensor(path: Path, name: str) -> torch.Tensor:

@@ -1,7 +1,7 @@
-"""Checks and broadcasting for functions of (energies, dos, n_electrons, temperature): many entries, bounded memory.
+"""Checks and broadcasting for functions of (energies, dos, n_electrons, temperature): many elements, bounded memory.
 
 >>> energies = np.linspace(-1.0, 1.0, 41)
->>> per_entry(energies, np.ones((3, 1, 41)), 1.0, [100.0, 200.0], None, lambda block: block.kT).shape
+>>> per_element(energies, np.ones((3, 1, 41)), 1.0, [100.0, 200.0], None, lambda block: block.kT).shape
 (3, 2)
 """
 
@@ -17,16 +17,16 @@ from numpy.typing import ArrayLike
 from ..base.constants import BOLTZMANN_EV
 from ..base.errors import ChemicalPotentialError
 from .fermi_integrals import Array, Index, nodal_weights
-from .occupation import Filling
+from .occupation import Occupation
 
 _BLOCK = 64  # densities of states treated at once: a few work arrays of 64 x 4806 numbers
 
 
 class Block:
-    """Some entries of a broadcast problem: for each, the row of ``filling``, its temperature and chemical potential."""
+    """Some elements of a broadcast problem: for each, the row of ``occupation``, its temperature and chemical potential."""
 
-    def __init__(self, filling: Filling, entry: Index, temperature_K: Array | None, mu: Array | None) -> None:
-        self.filling, self.entry = filling, entry
+    def __init__(self, occupation: Occupation, element: Index, temperature_K: Array | None, mu: Array | None) -> None:
+        self.occupation, self.element = occupation, element
         self._temperature_K, self._mu = temperature_K, mu
 
     @property
@@ -43,25 +43,25 @@ class Block:
     @property
     def level(self) -> Array:
         """T = 0 Fermi levels, (q,) eV."""
-        return _found(self.filling.fermi_level[self.entry])
+        return _found(self.occupation.fermi_level[self.element])
 
     @property
     def mu(self) -> Array:
         """Chemical potentials, (q,) eV: those given, else searched once."""
         if self._mu is None:
-            self._mu = _found(self.filling.chemical_potential(self.entry, self.kT))
+            self._mu = _found(self.occupation.chemical_potential(self.element, self.kT))
         return self._mu
 
     def integrals(self, *names: str) -> list[Array]:
         """See :meth:`petdos_md.physics.fermi_integrals.PiecewiseLinearDOS.integrals`."""
-        return self.filling.integrals(names, self.entry, self.mu, self.kT)
+        return self.occupation.integrals(names, self.element, self.mu, self.kT)
 
     def weights(self, name: str) -> Array:
         """See :func:`petdos_md.physics.fermi_integrals.nodal_weights`."""
-        return nodal_weights(name, self.filling.energies, self.mu, self.kT)
+        return nodal_weights(name, self.occupation.energies, self.mu, self.kT)
 
 
-def per_entry(
+def per_element(
     energies: ArrayLike,
     dos: ArrayLike,
     n_electrons: ArrayLike,
@@ -70,13 +70,13 @@ def per_entry(
     function: Callable[[Block], Array],
     extra: tuple[int, ...] = (),
 ) -> Array:
-    """``function`` of all entries of the broadcast problem, block by block.
+    """``function`` of all elements of the broadcast problem, block by block.
 
     :param temperature_K: None for T = 0
-    :param function: from a :class:`Block` of q entries to an array (q, *extra)
+    :param function: from a :class:`Block` of q elements to an array (q, *extra)
     :return: shape ``broadcast(dos.shape[:-1], n_electrons.shape, temperature_K.shape, mu.shape) + extra``
     :raises ValueError: if the input makes no sense
-    :raises ChemicalPotentialError: if an entry has no level on the grid
+    :raises ChemicalPotentialError: if an element has no level on the grid
     """
     energies, dos, n_electrons = _grid(energies, dos), np.asarray(dos, dtype=float), _finite(n_electrons, "n_electrons")
     temperature = None if temperature_K is None else _temperatures(temperature_K)
@@ -119,9 +119,9 @@ def per_entry(
             raise ValueError(
                 f"dos{where} has {g[bad, channel]} at {energies[channel]:.6g} eV; drop undefined channels or bad predictions"
             )
-        filling = Filling(energies, g, electrons_of_row[some])
+        occupation = Occupation(energies, g, electrons_of_row[some])
         block = Block(
-            filling,
+            occupation,
             row_of_query[queries] - first,
             None if temperatures is None else temperatures[queries],
             None if mus is None else mus[queries],
@@ -129,7 +129,7 @@ def per_entry(
         try:
             result[queries] = function(block)
         except _LostError as lost:
-            raise _no_level(filling, block, lost.query, _label(int(queries[lost.query]), shape)) from None
+            raise _no_level(occupation, block, lost.query, _label(int(queries[lost.query]), shape)) from None
     return result.reshape(shape + extra)
 
 
@@ -147,12 +147,12 @@ def _found(level: Array) -> Array:
     return level
 
 
-def _no_level(filling: Filling, block: Block, query: int, where: str) -> ChemicalPotentialError:
-    row, energies = block.entry[query], filling.energies
-    holds = max(0.0, float(np.cumsum(filling.increments()[row]).max()))
+def _no_level(occupation: Occupation, block: Block, query: int, where: str) -> ChemicalPotentialError:
+    row, energies = block.element[query], occupation.energies
+    holds = max(0.0, float(np.cumsum(occupation.increments()[row]).max()))
     temperature = "T = 0" if block._temperature_K is None else f"{block._temperature_K[query]:g} K"
     return ChemicalPotentialError(
-        f"no chemical potential for entry{where or ' ()'} at {temperature}: n_electrons = {filling.n_electrons[row]:.10g}, "
+        f"no chemical potential for element{where or ' ()'} at {temperature}: n_electrons = {occupation.n_electrons[row]:.10g}, "
         f"and the DOS from {energies[0]:.6g} to {energies[-1]:.6g} eV holds {holds:.10g} at most; "
         "check n_electrons, or the temperature against the width of the grid"
     )

@@ -24,7 +24,7 @@ import scipy.ndimage
 
 from ..base.errors import ChemicalPotentialError
 from . import thermo
-from .occupation import Filling
+from .occupation import Occupation
 
 FILTER_EV = 0.3
 """Standard deviation of the Gaussian filter, Eqs. 11-12."""
@@ -127,7 +127,7 @@ class Denoise:
 
 def states_below(energies: np.ndarray, dos: np.ndarray, levels: np.ndarray) -> np.ndarray:
     """int_{-inf}^{level} g dE of piecewise linear DOS ``(m, n)`` up to levels ``(m,)`` in eV, ``(m,)`` states."""
-    filling = Filling(energies, dos, np.ones(len(dos)))
-    partial, last = filling.partial(np.arange(len(dos)), levels)
-    counts = np.concatenate([np.zeros((len(dos), 1)), np.cumsum(filling.increments(), axis=1)], axis=1)
+    occupation = Occupation(energies, dos, np.ones(len(dos)))
+    partial, last = occupation.partial(np.arange(len(dos)), levels)
+    counts = np.concatenate([np.zeros((len(dos), 1)), np.cumsum(occupation.increments(), axis=1)], axis=1)
     return counts[np.arange(len(dos)), last] + partial

@@ -46,7 +46,7 @@ class PiecewiseLinearDOS:
         self.steps = np.diff(energies)
         self.slopes = np.diff(dos, axis=1) / self.steps
 
-    def at(self, entry: Index, mu: Array) -> tuple[Array, Array, Index]:
+    def at(self, element: Index, mu: Array) -> tuple[Array, Array, Index]:
         """g(mu), g'(mu) and the segment ``i`` with ``energies[i] < mu <= energies[i + 1]`` (-1 and n - 1 are outside).
 
         On a grid point the derivative is that of the left side; :meth:`integrals` counts the point as right of mu.
@@ -54,34 +54,34 @@ class PiecewiseLinearDOS:
         segment = np.searchsorted(self.energies, mu, side="left") - 1
         i = np.clip(segment, 0, len(self.steps) - 1)
         inside = segment == i
-        slope = np.where(inside, self.slopes[entry, i], 0.0)
-        value = np.where(inside, self.values[entry, i] + slope * (mu - self.energies[i]), 0.0)
+        slope = np.where(inside, self.slopes[element, i], 0.0)
+        value = np.where(inside, self.values[element, i] + slope * (mu - self.energies[i]), 0.0)
         return value, slope, segment
 
     def increments(self) -> Array:
         """Number of states in each segment, (m, n - 1)."""
         return 0.5 * self.steps * (self.values[:, 1:] + self.values[:, :-1])
 
-    def partial(self, entry: Index, mu: Array) -> tuple[Array, Index]:
+    def partial(self, element: Index, mu: Array) -> tuple[Array, Index]:
         """States between the last grid point left of mu and mu, and that point (0 if mu is left of the grid)."""
-        value, _, segment = self.at(entry, mu)
+        value, _, segment = self.at(element, mu)
         i = np.clip(segment, 0, None)
         inside = (segment >= 0) & (segment < len(self.steps))
-        return np.where(inside, (mu - self.energies[i]) * (value + self.values[entry, i]) / 2, 0.0), i
+        return np.where(inside, (mu - self.energies[i]) * (value + self.values[element, i]) / 2, 0.0), i
 
-    def integrals(self, names: Sequence[str], entry: Index, mu: Array, kT: Array) -> list[Array]:
+    def integrals(self, names: Sequence[str], element: Index, mu: Array, kT: Array) -> list[Array]:
         """Integrals of g with the functions of :data:`FUNCTIONALS`, at fixed mu.
 
         :param names: keys of :data:`FUNCTIONALS`
-        :param entry: (q,) which DOS of the batch
+        :param element: (q,) which DOS of the batch
         :param mu: (q,) eV
         :param kT: (q,) eV
         :return: one (q,) array for each name
         """
-        value, slope, segment = self.at(entry, mu)
+        value, slope, segment = self.at(element, mu)
         functionals = [FUNCTIONALS[name] for name in names]
         first, last = (self.energies[0] - mu) / kT, (self.energies[-1] - mu) / kT
-        g_first, g_last = self.values[entry, 0], self.values[entry, -1]
+        g_first, g_last = self.values[element, 0], self.values[element, -1]
         at_first, at_last = _NodeFunctions(np.abs(first)), _NodeFunctions(np.abs(last))
         results = []
         for h in functionals:
@@ -94,11 +94,11 @@ class PiecewiseLinearDOS:
             results.append(result)
 
         # Beyond the bands on both sides of mu, so that a gap of many kT keeps its exponentially small terms.
-        below = np.minimum(mu, self.energies[self._filled_below[entry, np.clip(segment, 0, None)]])
-        above = np.maximum(mu, self.energies[self._filled_above[entry, np.clip(segment + 1, 0, len(self.steps))]])
+        below = np.minimum(mu, self.energies[self._filled_below[element, np.clip(segment, 0, None)]])
+        above = np.maximum(mu, self.energies[self._filled_above[element, np.clip(segment + 1, 0, len(self.steps))]])
         start = np.searchsorted(self.energies, below - WINDOW_KT * kT, side="left")
         stop = np.searchsorted(self.energies, above + WINDOW_KT * kT, side="right")
-        for q, energies, kinks in self.windows(entry, start, stop):
+        for q, energies, kinks in self.windows(element, start, stop):
             x = (energies - mu[q, None]) / kT[q, None]
             nodes = _NodeFunctions(np.abs(x))
             signed = np.where(x < 0, -kinks, kinks)
@@ -106,7 +106,7 @@ class PiecewiseLinearDOS:
                 result[q] += kT[q] * np.einsum("qw,qw->q", signed if h.odd else kinks, h.twice(nodes))
         return [result * kT**h.power for h, result in zip(functionals, results, strict=True)]
 
-    def windows(self, entry: Index, start: Index, stop: Index) -> Iterator[tuple[Index, Array, Array]]:
+    def windows(self, element: Index, start: Index, stop: Index) -> Iterator[tuple[Index, Array, Array]]:
         """Grid points ``start:stop`` (or a few more) of each query, in chunks of queries with windows of like width.
 
         Yields (queries (k,), energies (k, w), kinks g'(E+) - g'(E-) (k, w)).
@@ -123,7 +123,7 @@ class PiecewiseLinearDOS:
             width = int(widths[done + count - 1])
             left = np.clip(start[q], 0, n - width)
             energies = np.lib.stride_tricks.sliding_window_view(self.energies, width)[left]
-            kinks = np.lib.stride_tricks.sliding_window_view(self.kinks, width, axis=1)[entry[q], left]
+            kinks = np.lib.stride_tricks.sliding_window_view(self.kinks, width, axis=1)[element[q], left]
             yield q, energies, kinks
             done += count
 

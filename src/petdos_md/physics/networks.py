@@ -88,7 +88,9 @@ class Network:
         if "grid" in header:
             own = EnergyGrid.from_dict(json.loads(header["grid"]))
             if grid is not None and grid != own:
-                raise ModelError(f"{path}: is for another energy grid: {_told(own)}, the DOS has {_told(grid)}")
+                raise ModelError(
+                    f"{path}: is for another energy grid: {_explained(own)}, the DOS has {_explained(grid)}"
+                )
             grid = own
         if grid is None:
             raise ModelError(f"{path}: does not tell its energies; give grid=EnergyGrid(start, step, n)")
@@ -193,7 +195,7 @@ def _target_of(name: str) -> str | None:
     return None
 
 
-def _told(grid: EnergyGrid) -> str:
+def _explained(grid: EnergyGrid) -> str:
     return f"{grid.n} energies from {grid.start:g} eV in steps of {grid.step:g} eV"
 
 

@@ -1,10 +1,10 @@
 """Where the electrons stop: Fermi level and chemical potential of piecewise linear densities of states.
 
 >>> energies = np.linspace(-1.0, 1.0, 41)
->>> filling = Filling(energies, np.ones((1, 41)), np.array([1.5]))
->>> round(float(filling.fermi_level[0]), 12)
+>>> occupation = Occupation(energies, np.ones((1, 41)), np.array([1.5]))
+>>> round(float(occupation.fermi_level[0]), 12)
 0.5
->>> mu = filling.chemical_potential(np.array([0]), np.array([0.01]))
+>>> mu = occupation.chemical_potential(np.array([0]), np.array([0.01]))
 >>> round(float(mu[0]), 12)
 0.5
 
@@ -39,7 +39,7 @@ OVERFULL = 1e-3
 _MAX_STEPS = 200
 
 
-class Filling(PiecewiseLinearDOS):
+class Occupation(PiecewiseLinearDOS):
     """A batch of densities of states, each with its number of electrons.
 
     :param energies: (n,) strictly increasing, eV
@@ -77,20 +77,20 @@ class Filling(PiecewiseLinearDOS):
                 level[row] = self._relaxed(row, start, rising[row], energies)
         return level
 
-    def excess(self, entry: Index, mu: Array) -> Array:
+    def excess(self, element: Index, mu: Array) -> Array:
         """Electrons in excess of n_electrons if all states below mu are filled (T = 0), (q,)."""
-        partial, i = self.partial(entry, mu)
-        return self._excess[entry, i] + partial
+        partial, i = self.partial(element, mu)
+        return self._excess[element, i] + partial
 
-    def chemical_potential(self, entry: Index, kT: Array) -> Array:
-        """mu in eV, (q,), of DOS ``entry`` (q,) at ``kT`` (q,) in eV; NaN where there is none on the grid."""
-        level = self.fermi_level[entry]
-        mu = self._wide_gap(entry, kT)
+    def chemical_potential(self, element: Index, kT: Array) -> Array:
+        """mu in eV, (q,), of DOS ``element`` (q,) at ``kT`` (q,) in eV; NaN where there is none on the grid."""
+        level = self.fermi_level[element]
+        mu = self._wide_gap(element, kT)
         todo = np.flatnonzero(np.isnan(mu) & ~np.isnan(level))
-        mu[todo] = self._relax(entry[todo], level[todo], kT[todo])
+        mu[todo] = self._relax(element[todo], level[todo], kT[todo])
         return mu
 
-    def _relax(self, entry: Index, mu: Array, kT: Array) -> Array:
+    def _relax(self, element: Index, mu: Array, kT: Array) -> Array:
         """Bracketed Halley iteration whose every step goes the way of charge relaxation, in steps that first stay small."""
         bottom, top = self.energies[0], self.energies[-1]
         mu = mu.copy()
@@ -99,8 +99,8 @@ class Filling(PiecewiseLinearDOS):
         todo = np.arange(len(mu))
         for iteration in range(_MAX_STEPS):
             here, t = mu[todo], kT[todo]
-            thermal, k0, dk0 = self.integrals(("N", "K0", "dK0"), entry[todo], here, t)
-            excess = self.excess(entry[todo], here) + thermal
+            thermal, k0, dk0 = self.integrals(("N", "K0", "dK0"), element[todo], here, t)
+            excess = self.excess(element[todo], here) + thermal
             low[todo] = np.where(excess < 0, here, low[todo])
             high[todo] = np.where(excess > 0, here, high[todo])
 
@@ -132,18 +132,18 @@ class Filling(PiecewiseLinearDOS):
                 return mu
         raise AssertionError("the bracket of the chemical potential did not close")  # halving always closes it
 
-    def _wide_gap(self, entry: Index, kT: Array) -> Array:
+    def _wide_gap(self, element: Index, kT: Array) -> Array:
         """mu where kT is so small in an empty gap that both bands are Boltzmann tails (maybe below 1e-308); else NaN.
 
         Then n = P_c exp((mu - E_c)/kT) = p = P_v exp((E_v - mu)/kT), solved in logarithms.
         """
-        mu = np.full(len(entry), np.nan)
-        edges = self._empty_edges[entry]
+        mu = np.full(len(element), np.nan)
+        edges = self._empty_edges[element]
         ends = (0, len(self.energies) - 1)
         low, high = self.energies[edges[:, 0]], self.energies[edges[:, 1]]
         wide = (edges[:, 0] > ends[0]) & (edges[:, 1] < ends[1]) & (high - low > 2 * WINDOW_KT * kT)
         for q in np.flatnonzero(wide):
-            g, (v, c) = self.values[entry[q]], edges[q]
+            g, (v, c) = self.values[element[q]], edges[q]
             n = _boltzmann(self.energies[c:] - self.energies[c], g[c:], kT[q])
             p = _boltzmann((self.energies[v] - self.energies[: v + 1])[::-1], g[: v + 1][::-1], kT[q])
             if n > 0 and p > 0:

@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ..base.constants import BOLTZMANN_EV
-from .broadcasting import Block, per_entry
+from .broadcasting import Block, per_element
 from .fermi_integrals import Array, step_weights
 
 GAP_THRESHOLD = 0.1
@@ -38,12 +38,12 @@ def fermi_level(energies: ArrayLike, dos: ArrayLike, n_electrons: ArrayLike) -> 
 
     It is the limit of mu for T -> 0. In a gap, mu approaches it as (kT / 2) ln of the ratio of the band edges.
     """
-    return per_entry(energies, dos, n_electrons, None, None, lambda b: b.level)
+    return per_element(energies, dos, n_electrons, None, None, lambda b: b.level)
 
 
 def dos_at_fermi_level(energies: ArrayLike, dos: ArrayLike, n_electrons: ArrayLike) -> Array:
     """g(E_F) in states/eV, with the Fermi level of T = 0."""
-    return per_entry(energies, dos, n_electrons, None, None, lambda b: b.filling.at(b.entry, b.level)[0])
+    return per_element(energies, dos, n_electrons, None, None, lambda b: b.occupation.at(b.element, b.level)[0])
 
 
 def band_gap(
@@ -63,17 +63,17 @@ def band_gap(
         raise ValueError(f"the threshold of a band gap is a number of states/eV >= 0, got {threshold}")
 
     def width(b: Block) -> Array:
-        result = np.zeros(len(b.entry))
-        for q, (row, level) in enumerate(zip(b.entry, b.level, strict=True)):
-            result[q] = _interval_below(b.filling.energies, b.filling.values[row], level, threshold)
+        result = np.zeros(len(b.element))
+        for q, (row, level) in enumerate(zip(b.element, b.level, strict=True)):
+            result[q] = _interval_below(b.occupation.energies, b.occupation.values[row], level, threshold)
         return result
 
-    return per_entry(energies, np.asarray(dos) / sizes[..., None], np.asarray(n_electrons) / sizes, None, None, width)
+    return per_element(energies, np.asarray(dos) / sizes[..., None], np.asarray(n_electrons) / sizes, None, None, width)
 
 
 def chemical_potential(energies: ArrayLike, dos: ArrayLike, n_electrons: ArrayLike, temperature_K: ArrayLike) -> Array:
-    """mu in eV: int g f(E; mu, T) dE = n_electrons, by a bracketed iteration for every entry."""
-    return per_entry(energies, dos, n_electrons, temperature_K, None, lambda b: b.mu)
+    """mu in eV: int g f(E; mu, T) dE = n_electrons, by a bracketed iteration for every batch element."""
+    return per_element(energies, dos, n_electrons, temperature_K, None, lambda b: b.mu)
 
 
 def electron_number(energies: ArrayLike, dos: ArrayLike, mu: ArrayLike, temperature_K: ArrayLike) -> Array:
@@ -82,17 +82,17 @@ def electron_number(energies: ArrayLike, dos: ArrayLike, mu: ArrayLike, temperat
     def count(b: Block) -> Array:
         (thermal,) = b.integrals("N")
         below = np.concatenate(
-            [np.zeros((len(b.filling.values), 1)), np.cumsum(b.filling.increments(), axis=1)], axis=1
+            [np.zeros((len(b.occupation.values), 1)), np.cumsum(b.occupation.increments(), axis=1)], axis=1
         )
-        partial, i = b.filling.partial(b.entry, b.mu)
-        return below[b.entry, i] + partial + thermal
+        partial, i = b.occupation.partial(b.element, b.mu)
+        return below[b.element, i] + partial + thermal
 
-    return per_entry(energies, dos, 1.0, temperature_K, mu, count)
+    return per_element(energies, dos, 1.0, temperature_K, mu, count)
 
 
 def ground_state_energy(energies: ArrayLike, dos: ArrayLike, n_electrons: ArrayLike) -> Array:
     """U(T = 0) = int_{-inf}^{E_F} g E dE in eV per structure, on the energy reference of ``energies``."""
-    return per_entry(energies, dos, n_electrons, None, None, _ground_state_energy)
+    return per_element(energies, dos, n_electrons, None, None, _ground_state_energy)
 
 
 def thermal_energy(
@@ -104,7 +104,7 @@ def thermal_energy(
     mu: ArrayLike | None = None,
 ) -> Array:
     """U(T) - U(0) in eV per structure, without the cancellation of a difference of :func:`internal_energy`."""
-    return per_entry(energies, dos, n_electrons, temperature_K, mu, _thermal_energy)
+    return per_element(energies, dos, n_electrons, temperature_K, mu, _thermal_energy)
 
 
 def internal_energy(
@@ -120,7 +120,7 @@ def internal_energy(
     def total(b: Block) -> Array:
         return _ground_state_energy(b) + _thermal_energy(b)
 
-    return per_entry(energies, dos, n_electrons, temperature_K, mu, total)
+    return per_element(energies, dos, n_electrons, temperature_K, mu, total)
 
 
 def entropy(
@@ -132,7 +132,7 @@ def entropy(
     mu: ArrayLike | None = None,
 ) -> Array:
     """S = -k_B int g [f ln f + (1 - f) ln(1 - f)] dE in eV/K per structure."""
-    return per_entry(energies, dos, n_electrons, temperature_K, mu, _entropy)
+    return per_element(energies, dos, n_electrons, temperature_K, mu, _entropy)
 
 
 def free_energy(
@@ -148,7 +148,7 @@ def free_energy(
     def free(b: Block) -> Array:
         return _ground_state_energy(b) + (_thermal_energy(b) - b.temperature_K * _entropy(b))
 
-    return per_entry(energies, dos, n_electrons, temperature_K, mu, free)
+    return per_element(energies, dos, n_electrons, temperature_K, mu, free)
 
 
 def moments(
@@ -164,7 +164,7 @@ def moments(
     def stacked(b: Block) -> Array:
         return np.stack(b.integrals("K0", "K1", "K2"), axis=-1)
 
-    result = per_entry(energies, dos, n_electrons, temperature_K, mu, stacked, extra=(3,))
+    result = per_element(energies, dos, n_electrons, temperature_K, mu, stacked, extra=(3,))
     return result[..., 0], result[..., 1], result[..., 2]
 
 
@@ -186,7 +186,7 @@ def heat_capacity(
         k0, k1, k2 = b.integrals("K0", "K1", "K2")
         return _capacity(k0, k1, k2) / b.temperature_K
 
-    return per_entry(energies, dos, n_electrons, temperature_K, mu, capacity)
+    return per_element(energies, dos, n_electrons, temperature_K, mu, capacity)
 
 
 def heat_capacity_finite_difference(
@@ -217,9 +217,9 @@ def fermi_level_kernel(energies: ArrayLike, dos: ArrayLike, n_electrons: ArrayLi
     """
 
     def kernel(b: Block) -> Array:
-        return _divide(-step_weights(b.filling.energies, b.level)[0], b.filling.at(b.entry, b.level)[0])
+        return _divide(-step_weights(b.occupation.energies, b.level)[0], b.occupation.at(b.element, b.level)[0])
 
-    return per_entry(energies, dos, n_electrons, None, None, kernel, extra=np.shape(energies))
+    return per_element(energies, dos, n_electrons, None, None, kernel, extra=np.shape(energies))
 
 
 def chemical_potential_kernel(
@@ -239,7 +239,7 @@ def chemical_potential_kernel(
         (k0,) = b.integrals("K0")
         return _divide(-_occupation_weights(b), k0)
 
-    return per_entry(energies, dos, n_electrons, temperature_K, mu, kernel, extra=np.shape(energies))
+    return per_element(energies, dos, n_electrons, temperature_K, mu, kernel, extra=np.shape(energies))
 
 
 def internal_energy_kernel(
@@ -256,11 +256,11 @@ def internal_energy_kernel(
     """
 
     def kernel(b: Block) -> Array:
-        energy = step_weights(b.filling.energies, b.mu)[1] + b.weights("U")
+        energy = step_weights(b.occupation.energies, b.mu)[1] + b.weights("U")
         k0, k1 = b.integrals("K0", "K1")
         return energy - _occupation_weights(b) * _divide(k1, k0)[:, None]
 
-    return per_entry(energies, dos, n_electrons, temperature_K, mu, kernel, extra=np.shape(energies))
+    return per_element(energies, dos, n_electrons, temperature_K, mu, kernel, extra=np.shape(energies))
 
 
 def heat_capacity_kernel(
@@ -285,22 +285,22 @@ def heat_capacity_kernel(
         result = (at_mu - response[:, None] * _occupation_weights(b)) / b.temperature_K[:, None]
         return np.where(physical[:, None], result, 0.0)
 
-    return per_entry(energies, dos, n_electrons, temperature_K, mu, kernel, extra=np.shape(energies))
+    return per_element(energies, dos, n_electrons, temperature_K, mu, kernel, extra=np.shape(energies))
 
 
 def _ground_state_energy(b: Block) -> Array:
     """int_{-inf}^{E_F} g E dE, segment by segment."""
-    energies, g, level = b.filling.energies, b.filling.values, b.filling.fermi_level
+    energies, g, level = b.occupation.energies, b.occupation.values, b.occupation.fermi_level
     below = np.arange(len(energies) - 1) < (np.searchsorted(energies, level, side="left") - 1)[:, None]
     left, right = energies[:-1], energies[1:]
-    full = b.filling.steps / 6 * (g[:, :-1] * (2 * left + right) + g[:, 1:] * (left + 2 * right))
+    full = b.occupation.steps / 6 * (g[:, :-1] * (2 * left + right) + g[:, 1:] * (left + 2 * right))
     energy = np.sum(np.where(below, full, 0.0), axis=1)
     rows = np.arange(len(level))
-    partial, i = b.filling.partial(rows, level)
+    partial, i = b.occupation.partial(rows, level)
     d = level - energies[i]
-    slope = b.filling.at(rows, level)[1]
+    slope = b.occupation.at(rows, level)[1]
     energy += energies[i] * partial + d**2 * (g[rows, i] / 2 + slope * d / 3)
-    return energy[b.entry]
+    return energy[b.element]
 
 
 def _thermal_energy(b: Block) -> Array:
@@ -309,21 +309,21 @@ def _thermal_energy(b: Block) -> Array:
     It is stationary with respect to mu, so an error of mu enters in second order only.
     """
     (thermal,) = b.integrals("U")
-    energies, mu, level = b.filling.energies, b.mu, b.level
-    value, slope, _ = b.filling.at(b.entry, level)
+    energies, mu, level = b.occupation.energies, b.mu, b.level
+    value, slope, _ = b.occupation.at(b.element, level)
     shift = mu - level
     moved = value * shift**2 / 2 + np.sign(shift) * slope * np.abs(shift) ** 3 / 6
     start = np.searchsorted(energies, np.minimum(mu, level), side="left")
     stop = np.searchsorted(energies, np.maximum(mu, level), side="left")
     between = np.flatnonzero(stop > start)
-    entry = b.entry[between]
-    for q, points, kinks in b.filling.windows(entry, start[between], stop[between]):
+    element = b.element[between]
+    for q, points, kinks in b.occupation.windows(element, start[between], stop[between]):
         m, e = mu[between[q], None], level[between[q], None]
         # A point at E_F counts as right of it, as in PiecewiseLinearDOS.at.
         crossed = np.where(m > e, (points >= e) & (points < m), (points < e) & (points > m))
         moved[between[q]] += np.sum(np.where(crossed, kinks * np.abs(m - points) ** 3, 0.0), axis=1) / 6
-    moved -= b.filling.values[b.entry, -1] * np.maximum(mu - energies[-1], 0) ** 2 / 2
-    moved -= b.filling.values[b.entry, 0] * np.maximum(energies[0] - mu, 0) ** 2 / 2
+    moved -= b.occupation.values[b.element, -1] * np.maximum(mu - energies[-1], 0) ** 2 / 2
+    moved -= b.occupation.values[b.element, 0] * np.maximum(energies[0] - mu, 0) ** 2 / 2
     return thermal - moved
 
 
@@ -340,7 +340,7 @@ def _capacity(k0: Array, k1: Array, k2: Array) -> Array:
 
 def _occupation_weights(b: Block) -> Array:
     """int hat_j f dE, (q, n)."""
-    return step_weights(b.filling.energies, b.mu)[0] + b.weights("N")
+    return step_weights(b.occupation.energies, b.mu)[0] + b.weights("N")
 
 
 def _divide(numerator: Array, k0: Array) -> Array:

@@ -19,7 +19,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
-from ..validation.evaluation import Z_WANTED, Evaluation
+from ..validation.validate import Z_WANTED, Validation
 from .plot import LINE_STYLES, MARKERS, STYLE, Handle, new_figure, system_color
 
 LABELS = {
@@ -105,27 +105,27 @@ def plot_side_by_side(
 
 
 def plot_levels(data: xr.Dataset) -> Figure:
-    """Fermi level, gap and DOS at the Fermi level against frames, one line with its model-error band per road.
+    """Fermi level, gap and DOS at the Fermi level against frames, one line with its model-error band per method.
 
     :param data: of :func:`petdos_md.analysis.levels.frame_levels`
     """
-    roads = [road for road in ("raw", "denoised", "network") if f"gap_{road}" in data]
+    methods = [method for method in ("raw", "denoised", "network") if f"gap_{method}" in data]
     with matplotlib.rc_context(STYLE):
         figure = new_figure(7.2, 6.4)
         panels = figure.subplots(3, 1, sharex=True)
-        known = [road for road in roads if any(np.isfinite(data[f"{q}_{road}"]).any() for q in LABELS)]
+        known = [method for method in methods if any(np.isfinite(data[f"{q}_{method}"]).any() for q in LABELS)]
         for axes, (quantity, label) in zip(panels, LABELS.items(), strict=True):
-            for road in known:
-                k = roads.index(road)
+            for method in known:
+                k = methods.index(method)
                 x, y, std = (
                     data["frame"].values,
-                    data[f"{quantity}_{road}"].values,
-                    data[f"{quantity}_{road}_model_std"].values,
+                    data[f"{quantity}_{method}"].values,
+                    data[f"{quantity}_{method}_model_std"].values,
                 )
                 axes.fill_between(x, y - std, y + std, color=system_color(k), alpha=0.18, linewidth=0)
                 axes.plot(
                     x, y, color=system_color(k), linestyle=LINE_STYLES[k], linewidth=1.1, marker=MARKERS[k],
-                    markevery=max(1, len(x) // 12), markersize=3.5, label=road,
+                    markevery=max(1, len(x) // 12), markersize=3.5, label=method,
                 )  # fmt: skip
             axes.set_ylabel(label)
             _mark_temperatures(axes, data)
@@ -151,7 +151,7 @@ def _mark_temperatures(axes: matplotlib.axes.Axes, data: xr.Dataset) -> None:
         )  # fmt: skip
 
 
-def plot_errors(result: Evaluation) -> Figure:
+def plot_errors(result: Validation) -> Figure:
     """Errors of the DOS per subset with the symmetry error (Fig. 1 of the article), and the share of structures below an error
     (Fig. 2)."""
     subsets = result.subsets
@@ -188,7 +188,7 @@ def plot_errors(result: Evaluation) -> Figure:
     return figure
 
 
-def plot_calibration(result: Evaluation) -> Figure:
+def plot_calibration(result: Validation) -> Figure:
     """z-score spread per channel, share of references within a multiple of the model error, and errors against model errors."""
     with matplotlib.rc_context(STYLE):
         figure = new_figure(9.6, 3.5)

@@ -2,12 +2,12 @@
 
 >>> round(convert(3 * BOLTZMANN_EV * 8, "eV/K", "mol", n_atoms=8), 4)           # 3 R
 24.9434
->>> per("mol").of("eV/K")
+>>> find_normalization("mol").of("eV/K")
 'J/mol/K'
 >>> in_units(result, "mol")["heat_capacity"].attrs["units"]                     # doctest: +SKIP
 'J/mol/K'
 
-A mole is one of atoms. Levels (mu, E_F, gap) belong to no amount and stay in eV.
+A mole is one of atoms. Levels (mu, E_F, gap) are not extensive and stay in eV.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ Numbers = TypeVar("Numbers", float, np.ndarray)
 
 
 @dataclass(frozen=True)
-class Amount:
-    """An amount of matter to which results refer, and the units that they then have.
+class Normalization:
+    """What extensive results are divided by to which results refer, and the units that they then have.
 
     :param units: unit per structure -> (unit, factor for one atom)
     """
@@ -53,11 +53,11 @@ class Amount:
         return self.units[unit][0]
 
 
-AMOUNTS = {
+NORMALIZATIONS = {
     a.name: a
     for a in (
-        Amount("atom", {u: (f"{u}/atom", 1.0) for u in ("eV", "eV/K", "eV/K^2", "states/eV")}),
-        Amount(
+        Normalization("atom", {u: (f"{u}/atom", 1.0) for u in ("eV", "eV/K", "eV/K^2", "states/eV")}),
+        Normalization(
             "mol",
             {
                 "eV": ("J/mol", FARADAY),
@@ -66,7 +66,7 @@ AMOUNTS = {
                 "states/eV": ("states/eV/atom", 1.0),
             },
         ),
-        Amount(
+        Normalization(
             "kB",
             {
                 "eV": ("k_B K/atom", 1.0 / BOLTZMANN_EV),
@@ -80,37 +80,37 @@ AMOUNTS = {
 """``atom`` (eV and K), ``mol`` (J, mJ for gamma), ``kB`` (per atom, in units of the Boltzmann constant)."""
 
 
-def per(amount: str) -> Amount:
-    """The amount of a name.
+def find_normalization(name: str) -> Normalization:
+    """The normalization of a name.
 
     :raises SettingError: if there is none
     """
-    if amount not in AMOUNTS:
-        raise SettingError(f"got the amount {amount!r}, expected one of cell, {', '.join(AMOUNTS)}")
-    return AMOUNTS[amount]
+    if name not in NORMALIZATIONS:
+        raise SettingError(f"got the normalization {name!r}, expected one of cell, {', '.join(NORMALIZATIONS)}")
+    return NORMALIZATIONS[name]
 
 
-def convert(value: Numbers, unit: str, amount: str, n_atoms: int | np.ndarray) -> Numbers:
-    """A value per structure of ``n_atoms`` in eV, eV/K, eV/K^2 or states/eV, referred to another amount."""
-    return value * (per(amount).units[unit][1] / n_atoms)  # type: ignore[return-value]
+def convert(value: Numbers, unit: str, normalization: str, n_atoms: int | np.ndarray) -> Numbers:
+    """A value per structure of ``n_atoms`` in eV, eV/K, eV/K^2 or states/eV, referred to another normalization."""
+    return value * (find_normalization(normalization).units[unit][1] / n_atoms)  # type: ignore[return-value]
 
 
-def in_units(data: xr.Dataset, amount: str) -> xr.Dataset:
-    """An analysis with its extensive variables and their errors referred to an amount of matter.
+def in_units(data: xr.Dataset, normalization: str) -> xr.Dataset:
+    """An analysis with its extensive variables and their errors referred to another normalization.
 
-    :param amount: ``cell`` (as it is), ``atom``, ``mol`` or ``kB``, see :data:`AMOUNTS`
-    :raises SettingError: for another amount
+    :param normalization: ``cell`` (as it is), ``atom``, ``mol`` or ``kB``, see :data:`NORMALIZATIONS`
+    :raises SettingError: for another normalization
     """
-    if amount == "cell":
+    if normalization == "cell":
         return data
-    chosen = per(amount)
+    chosen = find_normalization(normalization)
     result = data.copy()
     for name, variable in data.data_vars.items():
         if _base(str(name)) in EXTENSIVE and variable.attrs.get("units") in chosen.units:
             unit, factor = chosen.units[variable.attrs["units"]]
             attrs = {**variable.attrs, "units": unit}
             result[name] = (variable * (factor / data["n_atoms"])).transpose(*variable.dims).assign_attrs(attrs)
-    result.attrs["amount"] = amount
+    result.attrs["normalization"] = normalization
     return result
 
 

@@ -15,14 +15,16 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from ..analysis.levels import QUANTITIES, ROADS
+from ..analysis.levels import METHODS, QUANTITIES
 from ..base.constants import BOLTZMANN_EV
 from .normalization import in_units
 
 FILES = ("thermo.csv", "dos.nc", "summary.json", "dos.png", "heat_capacity.png")
 
 
-def write_report(dataset: xr.Dataset, out_dir: str | Path, *, plots: bool = True, amount: str = "cell") -> list[Path]:
+def write_report(
+    dataset: xr.Dataset, out_dir: str | Path, *, plots: bool = True, normalization: str = "cell"
+) -> list[Path]:
     """Write :data:`FILES` into a folder, replacing those of an earlier report.
 
     ``thermo.csv``: one row per temperature, units in the header, ``nan`` for what is not known. ``dos.nc``: the whole
@@ -30,14 +32,14 @@ def write_report(dataset: xr.Dataset, out_dir: str | Path, *, plots: bool = True
 
     :param dataset: of :func:`petdos_md.analyze`
     :param plots: whether to draw ``dos.png`` and ``heat_capacity.png``
-    :param amount: what extensive quantities in ``thermo.csv`` and ``summary.json`` refer to, see
+    :param normalization: what extensive quantities in ``thermo.csv`` and ``summary.json`` refer to, see
         :func:`petdos_md.results.normalization.in_units`; ``dos.nc`` is always per structure
     :returns: paths of the files
     """
     folder = Path(out_dir)
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / name for name in (FILES if plots else FILES[:3])]
-    told = in_units(dataset, amount)
+    told = in_units(dataset, normalization)
     _write_csv(told, paths[0])
     # The old file may be a link or be open elsewhere: netCDF would write into it.
     paths[1].unlink(missing_ok=True)
@@ -94,7 +96,7 @@ def summary(dataset: xr.Dataset) -> dict[str, Any]:
         "temperature_K": [_json_number(x) for x in dataset["temperature"].values],
         "values": values,
         "units": {name: str(dataset[name].attrs.get("units", "")) for name in columns},
-        "n_refused": int(dataset["n_refused"]),
+        "n_skipped": int(dataset["n_skipped"]),
         "attributes": {key: _json_attribute(value) for key, value in dataset.attrs.items()},
     }
 
@@ -133,18 +135,18 @@ def _json_attribute(value: Any) -> Any:
 
 
 def format_levels(data: xr.Dataset) -> str:
-    """Thermal means for a terminal: one row per temperature and quantity, one column per road.
+    """Thermal means for a terminal: one row per temperature and quantity, one column per method.
 
     :param data: of :func:`petdos_md.analysis.levels.frame_levels`
     """
-    roads = [road for road in ROADS if f"gap_{road}" in data]
-    rows = [["T (K)", "quantity (± model ± sampling)", *roads]]
+    methods = [method for method in METHODS if f"gap_{method}" in data]
+    rows = [["T (K)", "quantity (± model ± sampling)", *methods]]
     for i, temperature in enumerate(data["temperature"].values):
         for quantity, unit in QUANTITIES.items():
             row = [f"{temperature:g}", f"{quantity.replace('_', ' ')} ({unit})"]
-            for road in roads:
+            for method in methods:
                 endings = ("mean", "mean_model_std", "mean_sampling_err")
-                numbers = [float(data[f"{quantity}_{road}_{ending}"][i]) for ending in endings]
+                numbers = [float(data[f"{quantity}_{method}_{ending}"][i]) for ending in endings]
                 row.append("no network" if math.isnan(numbers[0]) else with_errors(numbers))
             rows.append(row)
     widths = [max(len(row[k]) for row in rows) for k in range(len(rows[0]))]

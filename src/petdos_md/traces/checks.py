@@ -34,18 +34,18 @@ def check_model(path: Path, expected: ModelInfo, got: ModelInfo) -> None:
         raise TraceError(
             f"{path}: trace of another energy grid: it has {expected.grid}, got {got.grid}; write to another path"
         )
-    if (got.kind, got.n_psi, got.dtype) != (expected.kind, expected.n_psi, expected.dtype):
+    if (got.kind, got.n_features, got.dtype) != (expected.kind, expected.n_features, expected.dtype):
         raise TraceError(
-            f"{path}: trace of {expected.kind} samples of {expected.n_psi} {expected.dtype} numbers, got {got.kind} "
-            f"ones of {got.n_psi} {got.dtype} numbers; write to another path"
+            f"{path}: trace of {expected.kind} samples of {expected.n_features} {expected.dtype} numbers, got {got.kind} "
+            f"ones of {got.n_features} {got.dtype} numbers; write to another path"
         )
 
 
 def checked_sample(path: Path, sample: Sample, labels: Mapping[str, Any]) -> Sample:
-    """The sample with the labels in place of its own, plain Python numbers and its own copy of psi, or the error
+    """The sample with the labels in place of its own, plain Python numbers and its own copy of features, or the error
     that says what is wrong with it.
 
-    :raises PredictionError: if psi is not finite
+    :raises PredictionError: if features are not finite
     :raises TraceError: if anything else is wrong
     """
     known = {name: labels[name] if name in labels else getattr(sample, name) for name in COLUMNS}
@@ -71,16 +71,16 @@ def checked_sample(path: Path, sample: Sample, labels: Mapping[str, Any]) -> Sam
     if not 0 <= numbers["weight"] < math.inf:
         raise TraceError(f"{where}: got weight={numbers['weight']:g}, expected a finite number >= 0; give weight=...")
     with np.errstate(over="ignore"):
-        psi = np.array(sample.psi, dtype=sample.model.dtype)
-    if psi.shape != (sample.model.n_psi,):
+        features = np.array(sample.features, dtype=sample.model.dtype)
+    if features.shape != (sample.model.n_features,):
         raise TraceError(
-            f"{where}: psi has shape {psi.shape}, model {sample.model.name!r} gives ({sample.model.n_psi},); "
+            f"{where}: features have shape {features.shape}, model {sample.model.name!r} gives ({sample.model.n_features},); "
             "pass what the model's evaluate() returned"
         )
-    finite = np.isfinite(psi)
+    finite = np.isfinite(features)
     if not finite.all():
         raise PredictionError(
-            f"{where}: {psi.size - int(finite.sum())} of {psi.size} numbers of psi are not finite; the sample is not "
+            f"{where}: {features.size - int(finite.sum())} of {features.size} numbers of features are not finite; the sample is not "
             "stored, look at this structure"
         )
-    return replace(sample, psi=psi, replica=replica, step=step, n_atoms=n_atoms, **numbers)
+    return replace(sample, features=features, replica=replica, step=step, n_atoms=n_atoms, **numbers)

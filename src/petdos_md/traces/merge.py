@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from ..base.errors import TraceError
-from ..base.fixes import remedy
+from ..base.fixes import fix_for
 from ..base.sample import ModelInfo
 from .checks import check_model
 from .schema import ARRAYS, COLUMNS
@@ -37,7 +37,7 @@ class Source(Protocol):
     @property
     def engine(self) -> str: ...
     @property
-    def refused(self) -> dict[str, int]: ...
+    def skipped(self) -> dict[str, int]: ...
     def __len__(self) -> int: ...
 
 
@@ -60,7 +60,7 @@ def merge_traces(output: Path, sources: list[Source], replicas: str) -> None:
     try:
         attributes = full_attributes(sources[0].model, _common(sources))
         attributes["sources"] = [_describe(source, number) for source, number in zip(sources, numbers, strict=True)]
-        store = Store.create(draft, attributes, sources[0].model.n_psi, sources[0].model.dtype)
+        store = Store.create(draft, attributes, sources[0].model.n_features, sources[0].model.dtype)
         store.lock()
         for source, number in zip(sources, numbers, strict=True):
             for start in range(0, len(source), BLOCK_ROWS):
@@ -68,7 +68,7 @@ def merge_traces(output: Path, sources: list[Source], replicas: str) -> None:
         store.unlock()
         draft.rename(output)
     except OSError as error:
-        raise TraceError(f"{output}: cannot write: {error.strerror}; {remedy(error)} and merge again") from None
+        raise TraceError(f"{output}: cannot write: {error.strerror}; {fix_for(error)} and merge again") from None
     finally:
         shutil.rmtree(draft, ignore_errors=True)
 
@@ -97,10 +97,10 @@ def _check_unique(output: Path, sources: list[Source]) -> None:
 def _common(sources: list[Source]) -> dict[str, Any]:
     """What holds for all sources; a time step or metadata in which they differ is left to ``sources``."""
     all_attributes = [source.attributes for source in sources]
-    refused: dict[str, int] = {}
+    skipped: dict[str, int] = {}
     for source in sources:
-        for reason, count in source.refused.items():
-            refused[reason] = refused.get(reason, 0) + count
+        for reason, count in source.skipped.items():
+            skipped[reason] = skipped.get(reason, 0) + count
     steps = {attributes["timestep_fs"] for attributes in all_attributes}
     first = all_attributes[0]["metadata"].items()
     return {
@@ -111,14 +111,14 @@ def _common(sources: list[Source]) -> dict[str, Any]:
             for key, value in first
             if all(key in other["metadata"] and other["metadata"][key] == value for other in all_attributes)
         },
-        "n_refused": sum(refused.values()),
-        "refused": refused,
-        "refused_last_step": {},
+        "n_skipped": sum(skipped.values()),
+        "skipped": skipped,
+        "skipped_last_step": {},
     }
 
 
 def _block(source: Source, rows: slice, number: dict[int, int]) -> dict[str, np.ndarray]:
-    block = {name: getattr(source, name)[rows] for name in (*COLUMNS, "psi")}
+    block = {name: getattr(source, name)[rows] for name in (*COLUMNS, "features")}
     block["replica"] = np.array([number[replica] for replica in block["replica"].tolist()], np.int32)
     assert set(block) == set(ARRAYS)
     return block
@@ -130,6 +130,6 @@ def _describe(source: Source, number: dict[int, int]) -> dict[str, Any]:
         "path": str(source.path),
         "n_samples": len(source),
         "replicas": {str(old): new for old, new in number.items()},
-        **{key: known[key] for key in ("engine", "timestep_fs", "metadata", "created", "versions", "n_refused")},
+        **{key: known[key] for key in ("engine", "timestep_fs", "metadata", "created", "versions", "n_skipped")},
         **({"sources": known["sources"]} if "sources" in known else {}),
     }

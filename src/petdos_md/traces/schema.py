@@ -1,6 +1,6 @@
 """The schema of a trace: its arrays, their zarr v3 metadata, and how metadata files are read and replaced.
 
->>> array_metadata("step", n_psi=1026)["data_type"]
+>>> array_metadata("step", n_features=1026)["data_type"]
 'int64'
 """
 
@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 
 from ..base.errors import TraceError
-from ..base.fixes import FULL, remedy
+from ..base.fixes import FULL, fix_for
 
 SCHEMA = "petdos-trace"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 COLUMNS: dict[str, tuple[str, str, str]] = {
     "step": ("int64", "", "molecular dynamics step; (replica, step) is unique"),
@@ -36,16 +36,16 @@ COLUMNS: dict[str, tuple[str, str, str]] = {
 }
 """One-dimensional arrays of a trace: data type, unit, description."""
 
-# The number of samples is the smallest shape. psi is committed last when growing and first when shrinking, so that it
+# The number of samples is the smallest shape. features are committed last when growing and first when shrinking, so that it
 # is the smallest at every moment and its shape alone tells the length.
-ARRAYS = (*COLUMNS, "psi")
+ARRAYS = (*COLUMNS, "features")
 
-PSI_DTYPES = ("float32", "float64")
-"""Data types that psi may have: the precision of the model."""
+FEATURES_DTYPES = ("float32", "float64")
+"""Data types that features may have: the precision of the model."""
 
 COLUMN_CHUNK_ROWS = 1024
-PSI_CHUNK_ROWS = 64
-PSI_CHUNK_BYTES = 1 << 19
+FEATURES_CHUNK_ROWS = 64
+FEATURES_CHUNK_BYTES = 1 << 19
 SYNC_THREADS = 12
 
 _CODECS = [{"name": "bytes", "configuration": {"endian": "little"}}]
@@ -82,16 +82,40 @@ class Array:
         return self.folder.joinpath("c", str(index), *["0"] * len(self.item_shape))
 
 
+def array_folder(name: str, version: int) -> str:
+    """The folder of an array in a trace of some format version."""
+    return "psi" if name == "features" and version == 1 else name
+
+
+def upgraded(attributes: dict[str, Any]) -> dict[str, Any]:
+    """Attributes of a trace of format version 1 by their present names; those of the present version as they are."""
+    if attributes.get("schema_version") != 1:
+        return attributes
+    known = {key.replace("refused", "skipped"): value for key, value in attributes.items()}
+    model = dict(known["model"]) if isinstance(known.get("model"), dict) else {}
+    if "n_psi" in model:
+        model["n_features"] = model.pop("n_psi")
+    if model.get("kind") == "folded":
+        model["kind"] = "separated"
+    return {**known, "model": model}
+
+
 def group_metadata(attributes: dict[str, Any]) -> dict[str, Any]:
     return {"zarr_format": 3, "node_type": "group", "attributes": attributes}
 
 
-def array_metadata(name: str, n_psi: int, psi_dtype: str = "float32") -> dict[str, Any]:
+def array_metadata(name: str, n_features: int, features_dtype: str = "float32") -> dict[str, Any]:
     chunk_rows = COLUMN_CHUNK_ROWS
-    if name == "psi":
-        dtype, unit, description, item, axes = psi_dtype, "", "features that the DOS is linear in", [n_psi], ["feature"]
-        chunk_rows = PSI_CHUNK_ROWS
-        while chunk_rows > 8 and chunk_rows * n_psi * np.dtype(psi_dtype).itemsize > PSI_CHUNK_BYTES:
+    if name == "features":
+        dtype, unit, description, item, axes = (
+            features_dtype,
+            "",
+            "features that the DOS is linear in",
+            [n_features],
+            ["feature"],
+        )
+        chunk_rows = FEATURES_CHUNK_ROWS
+        while chunk_rows > 8 and chunk_rows * n_features * np.dtype(features_dtype).itemsize > FEATURES_CHUNK_BYTES:
             chunk_rows //= 2
     else:
         (dtype, unit, description), item, axes = COLUMNS[name], [], []
@@ -109,9 +133,10 @@ def array_metadata(name: str, n_psi: int, psi_dtype: str = "float32") -> dict[st
     }
 
 
-def read_array(path: Path, name: str) -> Array:
-    data = read_json(path / name / "zarr.json", path)
-    dtypes = PSI_DTYPES if name == "psi" else (COLUMNS[name][0],)
+def read_array(path: Path, name: str, version: int = SCHEMA_VERSION) -> Array:
+    folder = array_folder(name, version)
+    data = read_json(path / folder / "zarr.json", path)
+    dtypes = FEATURES_DTYPES if name == "features" else (COLUMNS[name][0],)
     try:
         shape, chunks = data["shape"], data["chunk_grid"]["configuration"]["chunk_shape"]
         valid = (
@@ -122,7 +147,7 @@ def read_array(path: Path, name: str) -> Array:
             and data["chunk_key_encoding"] == _KEYS
             and data["codecs"] == _CODECS
             and not data.get("storage_transformers")
-            and len(shape) == len(chunks) == (2 if name == "psi" else 1)
+            and len(shape) == len(chunks) == (2 if name == "features" else 1)
             and all(isinstance(size, int) and size >= 0 for size in shape)
             and isinstance(chunks[0], int)
             and chunks[0] > 0
@@ -132,9 +157,9 @@ def read_array(path: Path, name: str) -> Array:
         valid = False
     if not valid:
         raise damaged(
-            path, f"{name}/zarr.json is not that of an uncompressed {' or '.join(dtypes)} array of the trace format"
+            path, f"{folder}/zarr.json is not that of an uncompressed {' or '.join(dtypes)} array of the trace format"
         )
-    return Array(path / name, np.dtype(data["data_type"]).newbyteorder("<"), data)
+    return Array(path / folder, np.dtype(data["data_type"]).newbyteorder("<"), data)
 
 
 def read_json(file: Path, path: Path) -> Any:
@@ -149,7 +174,7 @@ def read_json(file: Path, path: Path) -> Any:
     except ValueError:
         raise damaged(path, f"{file.relative_to(path)} is not valid JSON") from None
     except OSError as error:
-        raise TraceError(f"{path}: cannot read {file.relative_to(path)}: {error.strerror}; {remedy(error)}") from None
+        raise TraceError(f"{path}: cannot read {file.relative_to(path)}: {error.strerror}; {fix_for(error)}") from None
 
 
 def damaged(path: Path, what: str) -> TraceError:

@@ -42,10 +42,11 @@ from .schema import (
     replace_files,
     replace_json,
     sync_files,
+    upgraded,
 )
 
-_LOCK = "psi/writer.lock"  # not at the top of the group, where zarr would warn of an unknown object
-_JOURNAL = "psi/rewind.npz"
+_LOCK = "features/writer.lock"  # not at the top of the group, where zarr would warn of an unknown object
+_JOURNAL = "features/truncate.npz"
 OPEN_FILES = 64
 """At most so many chunks are open at a time."""
 
@@ -56,6 +57,7 @@ class Store:
     :ivar attributes: of the group; change them with :meth:`set_attributes`
     :ivar version: changes when rows that were seen before may have changed
     :ivar n_rows: samples that a reader may see
+    :ivar format: version of the trace format on disk
     :raises TraceError: if the directory is no trace, is damaged, or was written by a newer version
     """
 
@@ -67,7 +69,9 @@ class Store:
         self.reload()
 
     @classmethod
-    def create(cls, path: Path, attributes: dict[str, Any], n_psi: int, psi_dtype: str, fsync: bool = True) -> Store:
+    def create(
+        cls, path: Path, attributes: dict[str, Any], n_features: int, features_dtype: str, fsync: bool = True
+    ) -> Store:
         """Make an empty trace; if another process made one at the same moment, open that.
 
         :raises TraceError: if ``path`` holds something else
@@ -79,7 +83,7 @@ class Store:
         try:
             for name in ARRAYS:
                 (draft / name).mkdir(parents=True)
-                replace_json(draft / name / "zarr.json", array_metadata(name, n_psi, psi_dtype), fsync)
+                replace_json(draft / name / "zarr.json", array_metadata(name, n_features, features_dtype), fsync)
             (draft / _LOCK).touch()
             replace_json(draft / "zarr.json", group_metadata(attributes), fsync)
             draft.rename(path)  # succeeds on nothing or on an empty directory
@@ -103,19 +107,20 @@ class Store:
             raise TraceError(
                 f"{self.path}: trace format version {version!r}, this petdos-md reads up to {SCHEMA_VERSION}; upgrade petdos-md"
             )
-        self.attributes: dict[str, Any] = attributes
-        self._arrays = {name: read_array(self.path, name) for name in ARRAYS}
+        self.format = version
+        self.attributes: dict[str, Any] = upgraded(attributes)
+        self._arrays = {name: read_array(self.path, name, version) for name in ARRAYS}
         self._journal = self._read_journal()
         self._check_chunks()
         self.version += 1
 
     @property
-    def n_psi(self) -> int:
-        return self._arrays["psi"].item_shape[0]
+    def n_features(self) -> int:
+        return self._arrays["features"].item_shape[0]
 
     @property
-    def psi_dtype(self) -> str:
-        return str(self._arrays["psi"].metadata["data_type"])
+    def features_dtype(self) -> str:
+        return str(self._arrays["features"].metadata["data_type"])
 
     @property
     def n_rows(self) -> int:
@@ -159,6 +164,11 @@ class Store:
 
         :raises TraceError: if there is another writer, in this process or elsewhere
         """
+        if self.format < SCHEMA_VERSION:
+            raise TraceError(
+                f"{self.path}: a trace of format {self.format}, which can be read but not written; copy it into a new one with "
+                f"`petdos merge NEW.zarr {self.path}` and go on with that"
+            )
         fd = os.open(self.path / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -220,7 +230,7 @@ class Store:
             kept: dict[str, Any] = {name: self.read(name, tail) for name in ARRAYS}
             np.savez(buffer, start=start, **kept)
             replace_files({self.path / _JOURNAL: buffer.getvalue()}, self.fsync)
-            self._sync(self.path / "psi")
+            self._sync(self.path / "features")
             self._journal = self._read_journal()
             self._repair()
         else:
@@ -263,6 +273,11 @@ class Store:
         return span.reshape(-1, *array.item_shape)[within - first]
 
     def _read_journal(self) -> dict[str, np.ndarray] | None:
+        if self.format == 1 and (self.path / "psi" / "rewind.npz").exists():
+            raise TraceError(
+                f"{self.path}: a trace of format 1 that was being rewound when its writer was killed; open it with the version that "
+                "wrote it, or take a copy from before"
+            )
         try:
             with np.load(self.path / _JOURNAL, allow_pickle=False) as data:
                 return {name: data[name] for name in ("start", *ARRAYS)}
@@ -272,14 +287,14 @@ class Store:
             raise damaged(self.path, f"{_JOURNAL}: {error}") from None
 
     def _repair(self) -> None:
-        """Finish what a killed writer began: an interrupted rewind, a commit that reached only some arrays."""
+        """Finish what a killed writer began: an interrupted truncate, a commit that reached only some arrays."""
         if self._journal is not None:
             start = self._n_plain
             self._commit(start)
             self._write(start, self._journal)
             self._commit(start + len(self._journal["step"]))
             (self.path / _JOURNAL).unlink(missing_ok=True)
-            self._sync(self.path / "psi")  # it must not come back after a power cut, on top of newer rows
+            self._sync(self.path / "features")  # it must not come back after a power cut, on top of newer rows
             self._journal = None
         self._commit(self._n_plain)
 
@@ -334,7 +349,7 @@ class Store:
                 sync_files(opened)
 
     def _commit(self, n: int) -> None:
-        growing = n > self._arrays["psi"].n
+        growing = n > self._arrays["features"].n
         arrays = [self._arrays[name] for name in (ARRAYS if growing else reversed(ARRAYS))]
         changed = {
             array.folder / "zarr.json": {**array.metadata, "shape": [n, *array.item_shape]}

@@ -6,7 +6,7 @@ flushed a few at a time; what was flushed survives a kill at any moment. One pro
 >>> with Trace.open("run.zarr", model=model, engine="ase") as trace:     # doctest: +SKIP
 ...     trace.append(model.evaluate(atoms), step=10, temperature_K=300.0)
 >>> trace = Trace.open("run.zarr", "r")                                  # doctest: +SKIP
->>> trace.temperatures_K, trace[-1].step, trace.psi[:100].mean(axis=0)   # doctest: +SKIP
+>>> trace.temperatures_K, trace[-1].step, trace.features[:100].mean(axis=0)   # doctest: +SKIP
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from .schema import COLUMNS
 from .store import Store
 from .writer import Writer, new_attributes
 
-LABELS = tuple(field.name for field in fields(Sample) if field.name not in ("psi", "model"))
+LABELS = tuple(field.name for field in fields(Sample) if field.name not in ("features", "model"))
 """Fields of a Sample that :meth:`Trace.append` can replace."""
 
 
@@ -87,7 +87,7 @@ class Trace:
     ) -> Trace:
         """Open a trace, or make one.
 
-        The place of the writer is taken at the first append (or rewind, or refused sample), not here: opening with
+        The place of the writer is taken at the first append (or truncate, or skipped sample), not here: opening with
         ``"a"`` in order to read disturbs nobody.
 
         :param path: a directory; if nothing is there and the mode is ``"a"``, it is made at once when ``model`` is
@@ -134,7 +134,7 @@ class Trace:
         :param labels: fields of the sample to replace (``step=10, temperature_K=300.0``); with no step at all, the
             sample gets the next one of its replica
         :returns: False if the trace holds this replica and step already; the new sample is then dropped
-        :raises PredictionError: if psi is not finite; nothing is stored, see :meth:`refuse`
+        :raises PredictionError: if features are not finite; nothing is stored, see :meth:`skip`
         :raises TraceError: if the sample is of another model, lacks a temperature, has a wrong weight or length, or if
             another process is writing: nothing is stored; if the disk is full: all samples, this one too, are kept in
             memory, and the next append or :meth:`flush` tries again
@@ -150,15 +150,15 @@ class Trace:
             self._writer.create(sample.model)
         return self._writer.append(sample)
 
-    def refuse(self, reason: str, step: int | None = None, replica: int = 0) -> bool:
+    def skip(self, reason: str, step: int | None = None, replica: int = 0) -> bool:
         """Count a frame that gave no sample; stored with the next flush.
 
         :param reason: a short phrase without numbers; counts are kept by reason
-        :param step: if given, frames up to the last refused one of that replica do not count again (after a restart)
+        :param step: if given, frames up to the last skipped one of that replica do not count again (after a restart)
         :returns: whether it was counted
         """
         self._check_writable()
-        return self._writer.refuse(reason, step, replica)
+        return self._writer.skip(reason, step, replica)
 
     def flush(self) -> None:
         """Write what is in memory.
@@ -182,7 +182,7 @@ class Trace:
     def __exit__(self, *exc: object) -> None:
         self.close()
 
-    def rewind(self, step: int, replica: int | None = None) -> int:
+    def truncate(self, step: int, replica: int | None = None) -> int:
         """Drop the samples after a step, for resuming from an older checkpoint; all of them or, if killed, none.
 
         :param replica: of this replica only
@@ -192,7 +192,7 @@ class Trace:
         self._check_writable()
         if self._writer.store is None:
             return 0
-        return self._writer.rewind(step, replica)
+        return self._writer.truncate(step, replica)
 
     @classmethod
     def merge(
@@ -232,9 +232,9 @@ class Trace:
             yield from self[start : start + 256]
 
     @property
-    def psi(self) -> PsiRows:
-        """All psi, shape ``(n, n_psi)`` in the model's precision, read from disk where indexed."""
-        return PsiRows(self._writer, len(self), self.model)
+    def features(self) -> FeatureRows:
+        """All features, shape ``(n, n_features)`` in the model's precision, read from disk where indexed."""
+        return FeatureRows(self._writer, len(self), self.model)
 
     @property
     def temperatures_K(self) -> np.ndarray:
@@ -268,14 +268,14 @@ class Trace:
         return math.nan if value is None else float(value)
 
     @property
-    def n_refused(self) -> int:
+    def n_skipped(self) -> int:
         """Frames that gave no sample."""
-        return sum(self.refused.values())
+        return sum(self.skipped.values())
 
     @property
-    def refused(self) -> dict[str, int]:
+    def skipped(self) -> dict[str, int]:
         """Frames that gave no sample, by reason."""
-        return dict(self.attributes["refused"])
+        return dict(self.attributes["skipped"])
 
     def last_step(self, replica: int = 0) -> int | None:
         """The largest step of a replica, None if it has no samples."""
@@ -298,8 +298,8 @@ class Trace:
             said = f"{len(ladder)} temperatures from {ladder[0]:g} to {ladder[-1]:g} K"
         else:
             said = (", ".join(f"{value:g}" for value in ladder) or "no") + " K"
-        refused = f", {self.n_refused} refused" if self.n_refused else ""
-        return f"<Trace {self.path}: {len(self)} samples of {self.model.name} ({self.model.kind}), {said}{refused}>"
+        skipped = f", {self.n_skipped} skipped" if self.n_skipped else ""
+        return f"<Trace {self.path}: {len(self)} samples of {self.model.name} ({self.model.kind}), {said}{skipped}>"
 
     # -- helpers --------------------------------------------------------------------------------------------------
 
@@ -316,10 +316,10 @@ class Trace:
     def _samples(self, rows: np.ndarray) -> list[Sample]:
         if not len(rows):
             return []
-        psi, model = self._writer.read_psi(rows), self.model
+        features, model = self._writer.read_features(rows), self.model
         columns = {name: self._read_column(name)[rows].tolist() for name in COLUMNS}
         return [
-            Sample(psi=psi[i], model=model, **{name: values[i] for name, values in columns.items()})
+            Sample(features=features[i], model=model, **{name: values[i] for name, values in columns.items()})
             for i in range(len(rows))
         ]
 
@@ -329,8 +329,8 @@ class Trace:
         self._writer.check_usable()
 
 
-class PsiRows:
-    """The psi of a trace as a two-dimensional array that is read where it is indexed; ``np.asarray`` reads all.
+class FeatureRows:
+    """The features of a trace as a two-dimensional array that is read where it is indexed; ``np.asarray`` reads all.
 
     The length is that of the trace at the time when the object was made.
     """
@@ -339,7 +339,7 @@ class PsiRows:
 
     def __init__(self, writer: Writer, n: int, model: ModelInfo) -> None:
         self._writer = writer
-        self.shape = (n, model.n_psi)
+        self.shape = (n, model.n_features)
         self.dtype = np.dtype(model.dtype)
 
     def __len__(self) -> int:
@@ -348,7 +348,7 @@ class PsiRows:
     def __getitem__(self, index: Any) -> np.ndarray:
         rows, rest = (index[0], index[1:]) if isinstance(index, tuple) else (index, ())
         chosen = np.arange(len(self))[rows]  # NumPy's own rules for integers, slices, masks and lists
-        values = self._writer.read_psi(chosen.reshape(-1)).reshape(*chosen.shape, self.shape[1])
+        values = self._writer.read_features(chosen.reshape(-1)).reshape(*chosen.shape, self.shape[1])
         return values[(slice(None),) * chosen.ndim + rest] if rest else values
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:

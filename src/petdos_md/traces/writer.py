@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from ..base.errors import TraceError
-from ..base.fixes import remedy
+from ..base.fixes import fix_for
 from ..base.sample import ModelInfo, Sample
 from .keys import Keys
 from .schema import ARRAYS, SCHEMA, SCHEMA_VERSION
@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 
 LOOK_UP_ROWS = 1 << 16
 MAX_REASONS = 32
-"""Refused frames are counted under at most so many reasons, further ones under "other"."""
+"""Skipped frames are counted under at most so many reasons, further ones under "other"."""
 
 
 def new_attributes(engine: str, timestep_fs: float, metadata: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -72,8 +72,8 @@ class Writer:
         self._unwritten: list[Sample] = []
         self._start = 0  # the row that the first of them will be
         self._flushed_s = 0.0
-        self._refused: dict[str, int] = {}
-        self._refused_last_step: dict[str, int] = {}
+        self._skipped: dict[str, int] = {}
+        self._skipped_last_step: dict[str, int] = {}
         self._keys: Keys | None = None
         self._model: ModelInfo | None = None
         self._load()
@@ -106,17 +106,17 @@ class Writer:
         pending = [getattr(sample, name) for sample in self._pending()]
         return np.concatenate([written, np.array(pending, written.dtype)])
 
-    def read_psi(self, rows: np.ndarray) -> np.ndarray:
+    def read_features(self, rows: np.ndarray) -> np.ndarray:
         assert self.store is not None
         n = self.store.n_rows
         written = rows < n
         if written.all():
-            return self.store.read("psi", rows)
-        out = np.empty((len(rows), self.store.n_psi), self.store.psi_dtype)
-        out[written] = self.store.read("psi", rows[written])
+            return self.store.read("features", rows)
+        out = np.empty((len(rows), self.store.n_features), self.store.features_dtype)
+        out[written] = self.store.read("features", rows[written])
         pending = self._pending()
         for i in np.flatnonzero(~written):
-            out[i] = pending[int(rows[i]) - n].psi
+            out[i] = pending[int(rows[i]) - n].features
         return out
 
     def refresh(self) -> None:
@@ -126,7 +126,7 @@ class Writer:
 
     def current_attributes(self) -> dict[str, Any]:
         """The attributes on disk with what is to be written over them."""
-        known = dict(self.store.attributes) if self.store is not None else {"refused": {}, "refused_last_step": {}}
+        known = dict(self.store.attributes) if self.store is not None else {"skipped": {}, "skipped_last_step": {}}
         for key in ("engine", "timestep_fs"):
             known.setdefault(key, self.attributes.get(key))
             if known[key] in (None, ""):
@@ -135,9 +135,9 @@ class Writer:
         if engine and engine not in str(known["engine"]).split(", "):
             known["engine"] = f"{known['engine']}, {engine}"
         known["metadata"] = {**known.get("metadata", {}), **self.attributes.get("metadata", {})}
-        known["refused"] = dict(self._refused)
-        known["refused_last_step"] = dict(self._refused_last_step)
-        known["n_refused"] = sum(self._refused.values())
+        known["skipped"] = dict(self._skipped)
+        known["skipped_last_step"] = dict(self._skipped_last_step)
+        known["n_skipped"] = sum(self._skipped.values())
         return known
 
     def check_attributes(self) -> None:
@@ -164,9 +164,9 @@ class Writer:
     def create(self, model: ModelInfo) -> None:
         attributes = full_attributes(model, self.current_attributes())
         try:
-            self.store = Store.create(self.path, attributes, model.n_psi, model.dtype, self._fsync)
+            self.store = Store.create(self.path, attributes, model.n_features, model.dtype, self._fsync)
         except OSError as error:
-            raise TraceError(f"{self.path}: cannot make the trace: {error.strerror}; {remedy(error)}") from None
+            raise TraceError(f"{self.path}: cannot make the trace: {error.strerror}; {fix_for(error)}") from None
         self._load()
         if self.model.fingerprint != model.fingerprint:
             raise TraceError(f"{self.path}: trace of another model, made just now; write to another path")
@@ -186,16 +186,16 @@ class Writer:
             self.flush()
         return True
 
-    def refuse(self, reason: str, step: int | None, replica: int) -> bool:
+    def skip(self, reason: str, step: int | None, replica: int) -> bool:
         if self.store is not None:
             self._lock()
         if step is not None:
-            if step <= self._refused_last_step.get(str(replica), step - 1):
+            if step <= self._skipped_last_step.get(str(replica), step - 1):
                 return False
-            self._refused_last_step[str(replica)] = int(step)
-        if reason not in self._refused and len(self._refused) >= MAX_REASONS:
+            self._skipped_last_step[str(replica)] = int(step)
+        if reason not in self._skipped and len(self._skipped) >= MAX_REASONS:
             reason = "other"
-        self._refused[reason] = self._refused.get(reason, 0) + 1
+        self._skipped[reason] = self._skipped.get(reason, 0) + 1
         return True
 
     def flush(self) -> None:
@@ -213,9 +213,9 @@ class Writer:
             kept = (
                 f"; {len(self._pending())} samples are kept in memory for the next flush, and taken again on resuming"
             )
-            raise TraceError(f"{self.path}: cannot write: {error.strerror}; {remedy(error)}{kept}") from None
+            raise TraceError(f"{self.path}: cannot write: {error.strerror}; {fix_for(error)}{kept}") from None
 
-    def rewind(self, step: int, replica: int | None) -> int:
+    def truncate(self, step: int, replica: int | None) -> int:
         self._lock()
         self.flush()
         assert self.store is not None
@@ -225,7 +225,9 @@ class Writer:
         try:
             self.store.keep(~drop)
         except OSError as error:
-            raise TraceError(f"{self.path}: cannot rewind: {error.strerror}; {remedy(error)} and try again") from None
+            raise TraceError(
+                f"{self.path}: cannot truncate: {error.strerror}; {fix_for(error)} and try again"
+            ) from None
         finally:
             self._start, self._keys = self.store.n_rows, None
         return int(drop.sum())
@@ -281,7 +283,7 @@ class Writer:
             self.store.lock()
             self._flushed_s = time.monotonic()
         except OSError as error:
-            raise TraceError(f"{self.path}: cannot be written: {error.strerror}; {remedy(error)}") from None
+            raise TraceError(f"{self.path}: cannot be written: {error.strerror}; {fix_for(error)}") from None
         try:
             fingerprint = self.model.fingerprint
             self._load()
@@ -301,8 +303,8 @@ class Writer:
         attributes = self.store.attributes
         try:
             self._model = ModelInfo.from_dict(attributes["model"])
-            self._refused = {str(reason): int(count) for reason, count in attributes["refused"].items()}
-            self._refused_last_step = dict(attributes.get("refused_last_step", {}))
+            self._skipped = {str(reason): int(count) for reason, count in attributes["skipped"].items()}
+            self._skipped_last_step = dict(attributes.get("skipped_last_step", {}))
             for key, kind in (("engine", str), ("timestep_fs", (int, float, type(None))), ("metadata", dict)):
                 if not isinstance(attributes[key], kind):
                     raise TypeError(key)
@@ -311,10 +313,10 @@ class Writer:
                 f"{self.path}: damaged or foreign trace: attributes are incomplete ({error}); restore it from a copy"
             ) from None
         model, store = self._model, self.store
-        if (model.n_psi, model.dtype) != (store.n_psi, store.psi_dtype):
+        if (model.n_features, model.dtype) != (store.n_features, store.features_dtype):
             raise TraceError(
-                f"{self.path}: damaged or foreign trace: rows of {store.n_psi} {store.psi_dtype} numbers for a model "
-                f"of {model.n_psi} {model.dtype}; restore it from a copy"
+                f"{self.path}: damaged or foreign trace: rows of {store.n_features} {store.features_dtype} numbers for a model "
+                f"of {model.n_features} {model.dtype}; restore it from a copy"
             )
         self._start = self.store.n_rows
 

@@ -1,9 +1,9 @@
-"""An ensemble whose channels err together, fitted on a calibration split, for any folded model.
+"""An ensemble whose channels err together, fitted on a calibration split, for any model with separate readout.
 
 Members drawn for each energy on its own are right in every channel and wrong in every integral: over the hundreds of channels of a
 band their errors cancel, which those of a model do not. Here members differ from the model by
 
-    D_k = diag(s) R^(1/2) X_k M^(1/2),   M = (F^T F + lambda)^-1,   X_k standard normal (n_channels, n_features),
+    D_k = diag(s) R^(1/2) X_k M^(1/2),   M = (F^T F + lambda)^-1,   X_k standard normal (n_channels, n_last_layer),
 
 so that the covariance of two channels E, E' for a structure with last-layer features phi is s(E) s(E') R(E - E') phi^T M phi: the last
 factor is the variance of last-layer prediction rigidity (Bigi et al., Mach. Learn.: Sci. Technol. 5 (2024) 045018), R the
@@ -37,9 +37,9 @@ from ..models.model import METADATA_KEY, DOSModel
 from ..models.readout import Readout
 from ..physics.networks import TARGETS, network_path
 from ..physics.targets import SMEARING_EV
-from .evaluation import MAX_SHIFT, evaluate_model
 from .metrics import align, shifted_target
 from .references import Reference
+from .validate import MAX_SHIFT, validate_model
 
 FEWEST = 4
 """Calibration structures needed: fewer do not tell the size of an error."""
@@ -53,7 +53,7 @@ class CalibrationReport:
     :param before, after: root mean square z-scores on the calibration split, by name; None if there was no ensemble before
     """
 
-    trunk: Path
+    backbone: Path
     n_structures: int
     n_members: int
     regularizer: float
@@ -63,8 +63,8 @@ class CalibrationReport:
     def text(self) -> str:
         """For people."""
         lines = [
-            f"{self.trunk}: {self.n_members} members from {self.n_structures} structures, lambda {self.regularizer:.1e}",
-            "root mean square z-scores on the calibration split itself; judge by `petdos evaluate` on another one",
+            f"{self.backbone}: {self.n_members} members from {self.n_structures} structures, lambda {self.regularizer:.1e}",
+            "root mean square z-scores on the calibration split itself; judge by `petdos validate` on another one",
         ]
         for name, after in self.after.items():
             before = "-" if self.before is None else f"{self.before[name]:.2f}"
@@ -86,21 +86,21 @@ def calibrate_model(
 ) -> CalibrationReport:
     """Write a model with the same mean prediction and a new ensemble.
 
-    :param model: a folded model
+    :param model: a model with separate readout
     :param references: the calibration split, which the model was not trained on
-    :param output: the trunk to write (``.pt``); readout and networks go beside it
+    :param output: the backbone to write (``.pt``); readout and networks go beside it
     :param features_of: training structures; what resembles them has small errors. Without them, only the calibration
         structures tell what the model has seen
     :param n_members: of the new ensemble, at least 4
     :param progress: called after each structure
-    :raises ModelError: if the model is not folded, or the output does not end in ``.pt``
+    :raises ModelError: if the model has no separate readout, or the output does not end in ``.pt``
     :raises SettingError: if there are fewer than 4 references or members, the seed is negative, or output is the model itself
     """
     source, output = find_model(os.fspath(model)), Path(output)
     loaded = DOSModel.load(source, "cpu", electrons=electrons)
-    if loaded.info.kind != "folded":
+    if loaded.info.kind != "separated":
         raise ModelError(
-            f"{source}: is not folded, so its members cannot be replaced; run `petdos export` on its checkpoint"
+            f"{source}: has no separate readout, so its members cannot be replaced; run `petdos export` on its checkpoint"
         )
     if output.suffix != ".pt":
         raise ModelError(f"{output}: the name of a model must end in .pt")
@@ -112,18 +112,18 @@ def calibrate_model(
         )
     if seed < 0:
         raise SettingError(f"got the seed {seed}, expected a number >= 0")
-    n_features = loaded.readout.n_psi - 2
-    features, residuals = np.empty((len(references), n_features)), np.empty((len(references), loaded.grid.n))
+    n_last_layer = loaded.readout.n_features - 2
+    features, residuals = np.empty((len(references), n_last_layer)), np.empty((len(references), loaded.grid.n))
     for i, reference in enumerate(references):
         sample = loaded.evaluate(reference.atoms)
-        features[i], dos = sample.psi[:n_features], loaded.dos(sample)
+        features[i], dos = sample.features[:n_last_layer], loaded.dos(sample)
         best = align(reference.target, dos, loaded.grid.step, max_shift)
         residuals[i] = shifted_target(reference.target, best.shift) - dos
         if progress is not None:
             progress()
     seen = []
     for atoms in features_of:
-        seen.append(loaded.evaluate(atoms).psi[:n_features] / len(atoms))
+        seen.append(loaded.evaluate(atoms).features[:n_last_layer] / len(atoms))
         if progress is not None:
             progress()
     sizes = np.array([len(r.atoms) for r in references])
@@ -143,7 +143,7 @@ class Covariance:
 
     :param scale: s, ``(n_channels,)``
     :param correlation_root: ``(n_channels, rank)``, R = root root^T
-    :param feature_root: ``(n_features, n_features)``, M = root root^T
+    :param feature_root: ``(n_last_layer, n_last_layer)``, M = root root^T
     :param regularizer: lambda, relative to the mean diagonal of F^T F
     """
 
@@ -158,11 +158,11 @@ def fit_covariance(
 ) -> Covariance:
     """Fit the errors of a calibration split.
 
-    :param features: ``(n, n_features)`` of whole structures
+    :param features: ``(n, n_last_layer)`` of whole structures
     :param residuals: ``(n, n_channels)`` reference minus prediction, states/eV, NaN where undefined
     :param n_atoms: ``(n,)``
     :param step: of the energies, eV
-    :param seen: ``(m, n_features)`` per atom, of training structures
+    :param seen: ``(m, n_last_layer)`` per atom, of training structures
     """
     per_atom = features / n_atoms[:, None]
     known = per_atom if seen is None else seen
@@ -193,7 +193,7 @@ def fit_covariance(
 
 
 def draw_members(fit: Covariance, n_members: int, seed: int = 0) -> torch.Tensor:
-    """Deviations of members from their mean, ``(n_members, n_channels, n_features)`` float32, their mean exactly zero."""
+    """Deviations of members from their mean, ``(n_members, n_channels, n_last_layer)`` float32, their mean exactly zero."""
     rng = np.random.default_rng(seed)
     shape = fit.correlation_root.shape[1], fit.feature_root.shape[0]
     result = torch.empty(n_members, len(fit.scale), shape[1])
@@ -238,7 +238,7 @@ def _scale(residuals: np.ndarray, deviation: np.ndarray, step: float) -> np.ndar
 
 
 def _write(source: Path, output: Path, model: DOSModel, deviations: torch.Tensor) -> None:
-    """Trunk, readout and networks of the calibrated model."""
+    """Backbone, readout and networks of the calibrated model."""
     from ..models.export import beside
 
     old = model.readout
@@ -283,6 +283,6 @@ def _write(source: Path, output: Path, model: DOSModel, deviations: torch.Tensor
 
 
 def _spreads(model: DOSModel, references: Sequence[Reference], max_shift: int) -> dict[str, float]:
-    result = evaluate_model(model, references, max_shift=max_shift, symmetry=False).summary()
+    result = validate_model(model, references, max_shift=max_shift, symmetry=False).summary()
     spreads = {"channels_(median)": result["channel_z_spread"]}
     return spreads | {name: integral["z_spread"] for name, integral in result["integrals"].items()}

@@ -70,7 +70,7 @@ def test_petdos_eval_of_ipis_trajectory_agrees(tmp_path: Path, metal, metal_path
             atoms.info = {"step": step, "temperature_K": temperature, "replica": LADDER.index(temperature)}
             frames.append(atoms)
     ase.io.write("sorted.extxyz", frames)
-    assert main(["eval", str(metal_path), "sorted.extxyz", "-o", "again.zarr"]) == 0
+    assert main(["rerun", str(metal_path), "sorted.extxyz", "-o", "again.zarr"]) == 0
     ours, again = analyze("run.zarr", metal), analyze("again.zarr", metal)
     assert ours["n_samples"].values.tolist() == again["n_samples"].values.tolist() == [10, 10, 10]
     for name in ("dos", "heat_capacity", "heat_capacity_model_std", "chemical_potential"):
@@ -85,7 +85,7 @@ def test_beads_are_averaged(tmp_path: Path, metal) -> None:
     assert_complete(trace, (300.0, 400.0), 4, 12)
     found = truth(tmp_path, 2, beads=4)
     assert_true(trace, metal, found)
-    spread = [np.ptp([metal.evaluate(a).psi for a in there["beads"]], axis=0).max() for there in found.values()]
+    spread = [np.ptp([metal.evaluate(a).features for a in there["beads"]], axis=0).max() for there in found.values()]
     assert max(spread) > 1e-3  # the beads do differ
     assert trace.attributes["metadata"]["beads"] == 4
 
@@ -135,8 +135,8 @@ def test_resumed_equals_uninterrupted(tmp_path: Path, metal, whole: Trace, safe_
     assert_complete(parts, LADDER, 4, 40)
     assert_true(parts, metal, truth(tmp_path))
     order = [np.lexsort((t.replica, t.step)) for t in (whole, parts)]
-    size = np.abs(whole.psi[:]).max()
-    np.testing.assert_allclose(parts.psi[:][order[1]], whole.psi[:][order[0]], rtol=0, atol=2e-5 * size)
+    size = np.abs(whole.features[:]).max()
+    np.testing.assert_allclose(parts.features[:][order[1]], whole.features[:][order[0]], rtol=0, atol=2e-5 * size)
 
 
 def test_older_checkpoint(tmp_path: Path, metal) -> None:
@@ -144,7 +144,7 @@ def test_older_checkpoint(tmp_path: Path, metal) -> None:
     path = write_input(tmp_path, checkpoint=10, threading=True)
     run(path, metal)
     ended = Trace.open("run.zarr", "r")
-    late = ended.psi[:][ended.step > 20]
+    late = ended.features[:][ended.step > 20]
     run(Path("run.chk_1"), metal)
     trace = Trace.open("run.zarr", "r")
     assert_complete(trace, LADDER, 4, 40)
@@ -206,7 +206,7 @@ def test_trace_behind_the_checkpoint_is_told(tmp_path: Path, metal, capsys) -> N
     """Samples that are gone (a copy that is too old, a full disk) are missed in silence by nobody."""
     run(write_input(tmp_path, safe_stride=10), metal, stop_at=26)
     with Trace.open("run.zarr", "a") as trace:
-        trace.rewind(12)
+        trace.truncate(12)
     run(Path("RESTART"), metal)
     assert "resumes at step 20, but samples of 3 replicas end at step 12" in capsys.readouterr().out
 
@@ -255,14 +255,14 @@ def test_failures_are_counted_and_end_the_run(tmp_path: Path, metal, monkeypatch
     assert "step 16: 1 of 3 replicas gave no sample: prediction is not finite (failure 1 of 5 in a row)" in out
     assert "5 failures in a row; see above" in out
     trace = Trace.open("run.zarr", "r")
-    assert trace.refused == {"prediction is not finite": 5} and observer.n_refused == 5
+    assert trace.skipped == {"prediction is not finite": 5} and observer.n_skipped == 5
     assert len(trace) == 3 * 3 + 5 * 2
     monkeypatch.setattr("petdos_md.ipi.DOSModel", type(metal))
     # RESTART holds the step of the last failure: the run can go on, with another model say.
     assert "<step>32</step>" in Path("RESTART").read_text().replace(" ", "")
     run(Path("RESTART"), metal, stop_at=40)
     trace = Trace.open("run.zarr", "r")
-    assert trace.n_refused == 5 and trace.step.max() == 40
+    assert trace.n_skipped == 5 and trace.step.max() == 40
 
 
 def test_one_failure_does_not_end_the_run(tmp_path: Path, metal, monkeypatch) -> None:
@@ -271,7 +271,7 @@ def test_one_failure_does_not_end_the_run(tmp_path: Path, metal, monkeypatch) ->
     run(write_input(tmp_path), model, max_failed=2)
     trace = Trace.open("run.zarr", "r")
     # The whole batch failed; of the three that were then evaluated one by one none was the third call.
-    assert trace.step.max() == 40 and trace.n_refused + len(trace) == 30 and len(trace) > 20
+    assert trace.step.max() == 40 and trace.n_skipped + len(trace) == 30 and len(trace) > 20
 
 
 @pytest.fixture
@@ -390,7 +390,7 @@ def test_temperature_that_changes_all_the_same(tmp_path: Path, metal, capsys) ->
         At(simulation, 10, lambda: setattr(simulation.syslist[0].ensemble, "temp", 0.004))
         simulation.run()
     trace = Trace.open("run.zarr", "r")
-    assert trace.refused == {"the temperature of the ensemble has changed": 3}
+    assert trace.skipped == {"the temperature of the ensemble has changed": 3}
     assert set(trace.temperature_K.tolist()) == set(LADDER)
     assert "the temperature of the ensemble has changed from" in capsys.readouterr().out
 

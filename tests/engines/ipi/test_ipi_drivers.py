@@ -1,4 +1,4 @@
-"""Force fields for i-PI against ASE and i-PI's own metatomic driver; psi as extras and the reducer against the observer."""
+"""Force fields for i-PI against ASE and i-PI's own metatomic driver; features as extras and the reducer against the observer."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ipi.utils.units import unit_to_internal
 from petdos_md.ase import DOSCalculator
 from petdos_md.base.errors import ModelError, SettingError, StructureError
 from petdos_md.cli.main import main
-from petdos_md.engines.ipi.drivers import PotentialDriver, PsiDriver
+from petdos_md.engines.ipi.drivers import FeaturesDriver, PotentialDriver
 from petdos_md.engines.ipi.hook import DRIVERS
 from petdos_md.ipi import attach
 from petdos_md.traces.trace import Trace
@@ -43,15 +43,15 @@ def sent(atoms):
 def test_potential_is_that_of_ase(metal, metal_path: Path) -> None:
     atoms = sheared()
     ase.io.write("init.xyz", aluminium())
-    driver = PotentialDriver(str(metal_path), "init.xyz", psi=True, verbosity=False)
+    driver = PotentialDriver(str(metal_path), "init.xyz", features=True, verbosity=False)
     energy, forces, virial, extras = driver(*sent(atoms))
     atoms.calc = DOSCalculator(metal)
     assert abs(energy - unit_to_internal("energy", "electronvolt", atoms.get_potential_energy())) < 1e-6 * abs(energy)
     np.testing.assert_allclose(forces, unit_to_internal("force", "ev/ang", atoms.get_forces()), atol=1e-6)
     expected = unit_to_internal("energy", "electronvolt", -atoms.get_volume() * atoms.get_stress(voigt=False))
     np.testing.assert_allclose(virial, expected, atol=2e-6)
-    psi = metal.evaluate(atoms).psi
-    np.testing.assert_allclose(json.loads(extras)["petdos"], psi, rtol=0, atol=1e-5 * np.abs(psi).max())
+    features = metal.evaluate(atoms).features
+    np.testing.assert_allclose(json.loads(extras)["petdos"], features, rtol=0, atol=1e-5 * np.abs(features).max())
     both = driver([sent(atoms)[0]] * 2, [sent(atoms)[1]] * 2)
     assert len(both) == 2 and abs(both[1][0] - energy) < 1e-9 + 1e-6 * abs(energy)
 
@@ -74,17 +74,17 @@ def test_wrong_driver_settings(metal_path: Path, tmp_path: Path, model_path: Pat
     atoms = aluminium()
     ase.io.write("init.xyz", atoms)
     with pytest.raises(ModelError, match="nowhere"):
-        PsiDriver("nowhere", "init.xyz")
+        FeaturesDriver("nowhere", "init.xyz")
     with pytest.raises(SettingError, match="i-PI sends 3 atoms, the template has 8"):
-        PsiDriver(str(metal_path), "init.xyz")(*sent(atoms[:3]))
+        FeaturesDriver(str(metal_path), "init.xyz")(*sent(atoms[:3]))
     atoms.symbols[0] = "Cu"
     ase.io.write("copper.xyz", atoms)
     with pytest.raises(StructureError, match="element Cu is unknown"):
-        PsiDriver(str(metal_path), "copper.xyz")
+        FeaturesDriver(str(metal_path), "copper.xyz")
 
 
-PSI = """<ffdirect name='psi'><pes> custom </pes><pes_path> {path} </pes_path><parameters> {{model: {model}, template: init.xyz}} </parameters></ffdirect>"""
-OUTPUT = """<trajectory stride='4' filename='psi' extra_type='petdos'> {what} </trajectory>
+PSI = """<ffdirect name='features'><pes> custom </pes><pes_path> {path} </pes_path><parameters> {{model: {model}, template: init.xyz}} </parameters></ffdirect>"""
+OUTPUT = """<trajectory stride='4' filename='features' extra_type='petdos'> {what} </trajectory>
 <properties stride='2' filename='label'> [stress_md{{gigapascal}}, step, time{{femtosecond}}, ensemble_temperature{{kelvin}}, potential{{electronvolt}}, volume{{angstrom3}}, temperature{{kelvin}}] </properties>"""
 
 
@@ -95,16 +95,16 @@ OUTPUT = """<trajectory stride='4' filename='psi' extra_type='petdos'> {what} </
 def test_collected_extras_are_what_the_observer_samples(
     tmp_path: Path, metal, metal_path: Path, beads: int, what: str, capsys
 ) -> None:
-    """psi through i-PI's files, interrupted and resumed from an older checkpoint, against the observer of the same run."""
+    """features through i-PI's files, interrupted and resumed from an older checkpoint, against the observer of the same run."""
     settings = {
-        "forcefields": PSI.format(path=DRIVERS / "petdos_psi.py", model=metal_path),
-        "forces": "<force forcefield='emt'/><force forcefield='psi' weight='0'/>",
+        "forcefields": PSI.format(path=DRIVERS / "petdos_features.py", model=metal_path),
+        "forces": "<force forcefield='emt'/><force forcefield='features' weight='0'/>",
         "more_output": OUTPUT.format(what=what),
     }
     if what == "extras":  # of the potential itself: those of a component with weight 0 are not among them
-        settings["forces"] = "<force forcefield='psi'/>"
+        settings["forces"] = "<force forcefield='features'/>"
         settings["forcefields"] = re.sub(
-            "petdos_psi(.*)init.xyz", r"petdos_potential\1init.xyz, psi: True", settings["forcefields"]
+            "petdos_features(.*)init.xyz", r"petdos_potential\1init.xyz, features: True", settings["forcefields"]
         )
     path = write_input(tmp_path, steps=16, checkpoint=10, beads=beads, temperatures=LADDER[:2], **settings)
     with loaded(path) as simulation:
@@ -126,7 +126,7 @@ def test_collected_extras_are_what_the_observer_samples(
     assert_complete(observed, LADDER[:2], 4, 12)
     assert collected.attributes["metadata"]["beads"] == beads
     order = [np.lexsort((t.replica, t.step)) for t in (observed, collected)]
-    for name, tolerance in (("psi", 1e-5), ("potential_energy_eV", 1e-7), ("volume_A3", 1e-7), ("time_fs", 1e-7)):
+    for name, tolerance in (("features", 1e-5), ("potential_energy_eV", 1e-7), ("volume_A3", 1e-7), ("time_fs", 1e-7)):
         a, b = (np.asarray(getattr(t, name))[o] for t, o in zip((observed, collected), order, strict=True))
         np.testing.assert_allclose(b, a, rtol=0, atol=tolerance * np.abs(a).max())
     assert main(["ipi", "input.xml", "--collect", "init.xyz", "--dos", str(metal_path), "-o", "collected.zarr"]) == 2
@@ -136,14 +136,14 @@ def test_collected_extras_are_what_the_observer_samples(
 def test_files_cut_short_by_a_kill(tmp_path: Path, metal_path: Path, capsys) -> None:
     """The last frame and the last row may be half written; the rest counts."""
     settings = {
-        "forcefields": PSI.format(path=DRIVERS / "petdos_psi.py", model=metal_path),
-        "forces": "<force forcefield='emt'/><force forcefield='psi' weight='0'/>",
+        "forcefields": PSI.format(path=DRIVERS / "petdos_features.py", model=metal_path),
+        "forces": "<force forcefield='emt'/><force forcefield='features' weight='0'/>",
         "more_output": OUTPUT.format(what="extras_component_raw(1)"),
     }
     path = write_input(tmp_path, steps=12, temperatures=LADDER[:2], **settings)
     with loaded(path) as simulation:
         simulation.run()
-    file = Path("1_run.psi")
+    file = Path("1_run.features")
     file.write_bytes(file.read_bytes()[:-300])
     label = Path("0_run.label")
     label.write_bytes(label.read_bytes()[:-20])
@@ -154,13 +154,13 @@ def test_files_cut_short_by_a_kill(tmp_path: Path, metal_path: Path, capsys) -> 
 def test_collect_leaves_no_half_trace(tmp_path: Path, metal_path: Path, capsys) -> None:
     """A damaged line in the middle: the same command works once the file is mended."""
     settings = {
-        "forcefields": PSI.format(path=DRIVERS / "petdos_psi.py", model=metal_path),
-        "forces": "<force forcefield='emt'/><force forcefield='psi' weight='0'/>",
+        "forcefields": PSI.format(path=DRIVERS / "petdos_features.py", model=metal_path),
+        "forces": "<force forcefield='emt'/><force forcefield='features' weight='0'/>",
         "more_output": OUTPUT.format(what="extras_component_raw(1)"),
     }
     with loaded(write_input(tmp_path, steps=12, temperatures=LADDER[:2], **settings)) as simulation:
         simulation.run()
-    file = Path("1_run.psi")
+    file = Path("1_run.features")
     whole = file.read_text()
     lines = whole.splitlines(keepends=True)
     headers = [i for i, line in enumerate(lines) if "#EXTRAS" in line]
@@ -168,7 +168,7 @@ def test_collect_leaves_no_half_trace(tmp_path: Path, metal_path: Path, capsys) 
     file.write_text("".join(lines))
     command = ["ipi", "input.xml", "--collect", "init.xyz", "--dos", str(metal_path), "-o", "c.zarr"]
     assert main(command) == 2
-    assert "psi of step 8 is damaged" in capsys.readouterr().err and not Path("c.zarr").exists()
+    assert "features of step 8 is damaged" in capsys.readouterr().err and not Path("c.zarr").exists()
     file.write_text(whole)
     assert main(command) == 0
     assert_complete(Trace.open("c.zarr", "r"), LADDER[:2], 4, 12)
@@ -178,7 +178,7 @@ def test_collect_refuses(tmp_path: Path, metal_path: Path, capsys) -> None:
     command = ["ipi", "input.xml", "--collect", "init.xyz", "--dos", str(metal_path), "-o", "c.zarr"]
     path = write_input(tmp_path)
     assert main(command) == 2
-    assert "writes no psi; add <trajectory ... extra_type='petdos'>" in capsys.readouterr().err
+    assert "writes no features; add <trajectory ... extra_type='petdos'>" in capsys.readouterr().err
     path = write_input(tmp_path, more_output=OUTPUT.format(what="extras").replace("ensemble_temperature{kelvin}, ", ""))
     text = path.read_text().replace("ensemble_temperature{kelvin}, ", "")
     path.write_text(text)

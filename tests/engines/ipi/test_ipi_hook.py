@@ -22,7 +22,7 @@ from ipi.utils.softexit import Softexit
 from petdos_md.analysis.analyze import analyze
 from petdos_md.base.errors import ModelError, SettingError, TraceError
 from petdos_md.cli.main import main
-from petdos_md.engines.ipi import hook as _ipi_hook
+from petdos_md.engines.ipi import hook
 from petdos_md.traces.trace import Trace
 
 LADDER = (400.0, 520.0, 676.0)
@@ -73,9 +73,9 @@ def step_of(path: str | Path) -> int:
 def test_killed_in_every_way(tmp_path: Path, metal, metal_path: Path, monkeypatch) -> None:
     """SIGKILL and a checkpoint, SIGTERM, EXIT, the wall clock, a new folder: in the end every sample once, and the right one."""
     old, new = tmp_path / "old", tmp_path / "new"
-    hook = _ipi_hook.snippet(str(metal_path), 4, "run.zarr")
+    element = hook.snippet(str(metal_path), 4, "run.zarr")
     steps = 2000
-    path = write_input(old, hook=hook, steps=steps, checkpoint=50, safe_stride=7, threading=True)
+    path = write_input(old, hook=element, steps=steps, checkpoint=50, safe_stride=7, threading=True)
     monkeypatch.chdir(old)
 
     killed = Run(IPI, path)
@@ -128,8 +128,8 @@ def test_killed_in_every_way(tmp_path: Path, metal, metal_path: Path, monkeypatc
     data = analyze(trace, metal)
     for i, temperature in enumerate(LADDER):
         frames = [v["beads"][0] for (step, t), v in found.items() if t == temperature and step and step % 4 == 0]
-        psi = [sample.psi for sample in metal.evaluate(frames)]
-        reference = metal.readout.dos(np.mean(psi, axis=0, dtype=np.float64))
+        features = [sample.features for sample in metal.evaluate(frames)]
+        reference = metal.readout.dos(np.mean(features, axis=0, dtype=np.float64))
         np.testing.assert_allclose(data["dos"].values[i], reference, rtol=0, atol=1e-5 * reference.max())
 
 
@@ -187,7 +187,7 @@ def test_launcher_on_a_full_disk(tmp_path: Path, metal_path: Path, disk: Path) -
     ],
 )
 def test_launcher_refuses(tmp_path: Path, metal_path: Path, arguments: list[str], message: str, capsys) -> None:
-    path = write_input(tmp_path, hook=_ipi_hook.snippet(str(metal_path), 4, "x.zarr"))
+    path = write_input(tmp_path, hook=hook.snippet(str(metal_path), 4, "x.zarr"))
     path.rename("hooked.xml")
     path = write_input(tmp_path)
     Path("broken.xml").write_text(path.read_text().replace("<total_steps>", "<total_stepps>"))
@@ -201,7 +201,7 @@ def test_what_the_command_prints_works(metal_path: Path, tmp_path: Path, capsys)
     """The folder of drivers, and an element that i-PI understands."""
     assert main(["ipi", "--drivers"]) == 0
     folder = Path(capsys.readouterr().out.strip())
-    assert {p.name for p in folder.glob("*.py")} == {"petdos_observer.py", "petdos_potential.py", "petdos_psi.py"}
+    assert {p.name for p in folder.glob("*.py")} == {"petdos_observer.py", "petdos_potential.py", "petdos_features.py"}
     assert main(["ipi", "--snippet", "--dos", str(metal_path), "--every", "4", "-o", "my.zarr", "--burn-in", "8"]) == 0
     path = write_input(tmp_path, hook=capsys.readouterr().out, steps=12)
     with loaded(path) as simulation:
@@ -228,16 +228,14 @@ def test_wrong_parameters_in_the_input(
 ) -> None:
     with Trace.open("full.zarr", model=metal) as trace:
         trace.append(metal.evaluate(aluminium), temperature_K=300.0)
-    hook = _ipi_hook.snippet("D", 4, "x.zarr")
-    hook = re.sub(r"\{.*\}", "{" + settings.replace("METAL", str(metal_path)) + "}", hook)
-    with pytest.raises(error, match=message), loaded(write_input(tmp_path, hook=hook)):
+    element = hook.snippet("D", 4, "x.zarr")
+    element = re.sub(r"\{.*\}", "{" + settings.replace("METAL", str(metal_path)) + "}", element)
+    with pytest.raises(error, match=message), loaded(write_input(tmp_path, hook=element)):
         pass
 
 
 def test_the_observer_is_no_potential(tmp_path: Path, metal_path: Path) -> None:
-    path = write_input(
-        tmp_path, hook=_ipi_hook.snippet(str(metal_path), 4, "x.zarr"), forces="<force forcefield='petdos'/>"
-    )
+    path = write_input(tmp_path, hook=hook.snippet(str(metal_path), 4, "x.zarr"), forces="<force forcefield='petdos'/>")
     with pytest.raises(SettingError, match=r"petdos_observer.py is no potential"), loaded(path):
         pass
 
@@ -245,7 +243,7 @@ def test_the_observer_is_no_potential(tmp_path: Path, metal_path: Path) -> None:
 def test_unsupported_version(metal_path: Path, monkeypatch) -> None:
     monkeypatch.setattr("ipi.__version__", "4.0.0")
     with pytest.raises(SettingError, match=r"got i-PI 4\.0\.0"):
-        _ipi_hook.ObserverDriver(dos=str(metal_path), every=4, output="x.zarr")
+        hook.ObserverDriver(dos=str(metal_path), every=4, output="x.zarr")
 
 
 def test_the_door_is_where_it_was() -> None:
@@ -282,7 +280,7 @@ def test_the_door_is_where_it_was() -> None:
 
 def test_stock_program_reports_a_wrong_model(tmp_path: Path) -> None:
     """`i-pi input.xml` ends at once, with the reason in its last line."""
-    path = write_input(tmp_path, hook=_ipi_hook.snippet("nowhere.pt", 4, "x.zarr"))
+    path = write_input(tmp_path, hook=hook.snippet("nowhere.pt", 4, "x.zarr"))
     done = subprocess.run([IPI, path], capture_output=True, text=True, timeout=600)
     assert done.returncode != 0 and "nowhere.pt" in done.stderr.strip().splitlines()[-1]
     assert not os.path.exists("x.zarr")

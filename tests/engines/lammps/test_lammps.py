@@ -42,14 +42,14 @@ def test_equals_python(box: str, shipped: DOSModel, lammps_model: DOSModel, lamm
 
     commands = f"""
     compute dos all petdos almgsi-lda Al Mg
-    compute psi all petdos {lammps_model_path} Al Mg output features
+    compute feat all petdos {lammps_model_path} Al Mg output features
     run 0
     """
     with instance(BOXES[box] + commands) as lmp:
         atoms = atoms_of(lmp, ["Al", "Mg"])
         dos = shipped.dos(atoms)
         assert np.abs(vector(lmp) - dos).max() < 1e-5 * np.abs(dos).max()
-        assert deviation(vector(lmp, "psi"), lammps_model.evaluate(atoms).psi) < 1e-10
+        assert deviation(vector(lmp, "features"), lammps_model.evaluate(atoms).features) < 1e-10
         if len(atoms) > 2:
             level = thermo.fermi_level(shipped.grid.energies, dos, shipped.n_electrons(atoms))
             assert scalar(lmp) == pytest.approx(float(level), abs=2e-5)
@@ -145,19 +145,19 @@ def test_npt_swap_and_minimize(shipped: DOSModel) -> None:
 def test_evaluated_once_in_a_step(tmp_path: Path) -> None:
     write_counting_model(tmp_path / "counting.pt")
     commands = f"""
-    compute psi all petdos {tmp_path}/counting.pt Al Mg output features
+    compute feat all petdos {tmp_path}/counting.pt Al Mg output features
     fix md all nve
-    fix a all ave/time 2 1 2 c_psi mode vector file {tmp_path}/a.txt
-    fix b all ave/time 2 1 2 c_psi mode vector file {tmp_path}/b.txt
-    fix obs all petdos 2 psi {tmp_path}/run.zarr temp 300
-    variable first equal c_psi[1]
-    thermo_style custom step c_psi[1] c_psi[2] v_first
+    fix a all ave/time 2 1 2 c_feat mode vector file {tmp_path}/a.txt
+    fix b all ave/time 2 1 2 c_feat mode vector file {tmp_path}/b.txt
+    fix obs all petdos 2 features {tmp_path}/run.zarr temp 300
+    variable first equal c_feat[1]
+    thermo_style custom step c_feat[1] c_feat[2] v_first
     thermo 2
     run 4
     """
     with instance(ALLOY + commands):
         pass
-    counts = Trace.open(tmp_path / "run.zarr", "r").psi[:, 0]
+    counts = Trace.open(tmp_path / "run.zarr", "r").features[:, 0]
     # One evaluation finds the widths of the outputs; steps 1 and 3 need none.
     assert counts.tolist() == [2.0, 3.0, 4.0]
 
@@ -167,8 +167,8 @@ def test_ranks_and_chunks(lammps_model: DOSModel, lammps_model_path: Path, tmp_p
     deck = (
         LONG
         + f"""
-    compute psi all petdos {lammps_model_path} Al Mg output features chunk ${{chunk}}
-    fix obs all petdos 1 psi ${{out}}.zarr temp 300
+    compute feat all petdos {lammps_model_path} Al Mg output features chunk ${{chunk}}
+    fix obs all petdos 1 features ${{out}}.zarr temp 300
     dump d all custom 1 ${{out}}.dump id type x y z
     dump_modify d format float %.17g
     run 0
@@ -176,25 +176,25 @@ def test_ranks_and_chunks(lammps_model: DOSModel, lammps_model_path: Path, tmp_p
     )
     import ase.io
 
-    def psi(out: str, ranks: int, chunk: int, z: str, filled: int) -> np.ndarray:
+    def features(out: str, ranks: int, chunk: int, z: str, filled: int) -> np.ndarray:
         given = {"out": out, "chunk": str(chunk), "z": z, "low": str(z.count("f")), "filled": str(filled)}
         done = run_lmp(deck, tmp_path, ranks, *(word for k, v in given.items() for word in ("-var", k, v)))
         assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
-        return np.array(Trace.open(tmp_path / f"{out}.zarr", "r").psi[0])
+        return np.array(Trace.open(tmp_path / f"{out}.zarr", "r").features[0])
 
-    serial = psi("serial", 0, 10000, "p", 24)
+    serial = features("serial", 0, 10000, "p", 24)
     atoms = ase.io.read(tmp_path / "serial.dump")
     atoms.symbols[:] = np.array(["", "Al", "Mg"])[atoms.numbers]
-    assert deviation(serial, lammps_model.evaluate(atoms).psi) < 1e-10
-    assert deviation(psi("two", 2, 10000, "p", 24), serial) < 1e-10
-    assert deviation(psi("two_chunks", 2, 250, "p", 24), serial) < 1e-10
-    half = psi("half", 0, 10000, "f", 10)
-    assert deviation(psi("empty_rank", 3, 10000, "f", 10), half) < 1e-10
+    assert deviation(serial, lammps_model.evaluate(atoms).features) < 1e-10
+    assert deviation(features("two", 2, 10000, "p", 24), serial) < 1e-10
+    assert deviation(features("two_chunks", 2, 250, "p", 24), serial) < 1e-10
+    half = features("half", 0, 10000, "f", 10)
+    assert deviation(features("empty_rank", 3, 10000, "f", 10), half) < 1e-10
 
 
 def test_rerun_equals_the_run(tmp_path: Path) -> None:
-    """A trajectory dumped by LAMMPS, evaluated again by LAMMPS and by `petdos eval`: the same samples."""
-    from petdos_md.engines.rerun import evaluate_trajectory
+    """A trajectory dumped by LAMMPS, evaluated again by LAMMPS and by `petdos rerun`: the same samples."""
+    from petdos_md.engines.rerun import rerun_trajectory
 
     commands = f"""
     compute dos all petdos almgsi-lda Al Mg
@@ -213,12 +213,12 @@ def test_rerun_equals_the_run(tmp_path: Path) -> None:
     """
     with instance(ALLOY + again):
         pass
-    evaluate_trajectory(
+    rerun_trajectory(
         DOSModel.load("almgsi-lda"), tmp_path / "run.dump", tmp_path / "eval.zarr", temperature_K=600.0,
         file_format="lammps-dump-text",
     )  # fmt: skip
-    run, rerun, evaluated = (Trace.open(tmp_path / f"{n}.zarr", "r") for n in ("run", "again", "eval"))
+    run, rerun, evaluated = (Trace.open(tmp_path / f"{n}.zarr", "r") for n in ("run", "again", "rerun"))
     assert run.step.tolist() == rerun.step.tolist() == [0, 2, 4, 6]
     assert np.allclose(run.potential_energy_eV, rerun.potential_energy_eV, rtol=1e-9)
     for a, b, c in zip(run, rerun, evaluated, strict=True):
-        assert deviation(b.psi, a.psi) < 1e-5 and deviation(c.psi, a.psi) < 1e-5
+        assert deviation(b.features, a.features) < 1e-5 and deviation(c.features, a.features) < 1e-5

@@ -21,7 +21,7 @@ from petdos_md.cli.lammps import state
 from petdos_md.cli.main import main
 from petdos_md.engines.lammps import build as _lammps_build
 from petdos_md.engines.lammps import plugin as _lammps_plugin
-from petdos_md.physics.occupation import Filling
+from petdos_md.physics.occupation import Occupation
 
 DECK = (
     "units metal\nregion b block 0 9 0 9 0 9\ncreate_box 1 b\ncreate_atoms 1 single 1 1 1\nmass 1 27\npair_style zero 2.0\n"
@@ -166,15 +166,15 @@ def test_what_is_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Non
 
 @pytest.fixture(scope="module")
 def fermi_program(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """filling.cpp on its own: reads energies, DOS and electrons, writes the level."""
-    folder = tmp_path_factory.mktemp("filling")
+    """occupation.cpp on its own: reads energies, DOS and electrons, writes the level."""
+    folder = tmp_path_factory.mktemp("occupation")
     (folder / "main.cpp").write_text(
-        '#include "filling.h"\n#include <cstdio>\n#include <vector>\n'
+        '#include "occupation.h"\n#include <cstdio>\n#include <vector>\n'
         'int main() { double ne, start, step; int n; while (std::scanf("%d %lf %lf %lf", &n, &ne, &start, &step) == 4) {\n'
         'std::vector<double> e(n), g(n); for (int i = 0; i < n; ++i) { e[i] = start + step * i; if (std::scanf("%lf", &g[i]) != 1) '
         'return 1; }\nstd::printf("%.17g\\n", petdos::fermi_level(e, g, ne)); } }\n'
     )
-    source = next(path for path in _lammps_plugin.sources() if path.name == "filling.cpp")
+    source = next(path for path in _lammps_plugin.sources() if path.name == "occupation.cpp")
     command = [
         _lammps_build.compiler(),
         "-std=c++17",
@@ -220,7 +220,7 @@ def test_fermi_level_is_that_of_python(fermi_program: Path) -> None:
     text = "".join(f"240 {n!r} -5.0 0.05 " + " ".join(repr(float(x)) for x in g) + "\n" for g, n in cases)
     done = subprocess.run([str(fermi_program)], input=text, capture_output=True, text=True, check=True)
     levels = np.array([float(line) for line in done.stdout.split()])
-    expected = Filling(energies, np.array([g for g, _ in cases]), np.array([n for _, n in cases])).fermi_level
+    expected = Occupation(energies, np.array([g for g, _ in cases]), np.array([n for _, n in cases])).fermi_level
     assert np.array_equal(np.isnan(levels), np.isnan(expected))
     assert 10 < np.isnan(levels).sum() < 1000
     assert np.nanmax(np.abs(levels - expected)) < 1e-9
@@ -234,7 +234,7 @@ def test_what_stands_twice() -> None:
 
     from petdos_md.base import fixes as _remedies
     from petdos_md.models import chunks, model, readout
-    from petdos_md.physics import occupation as filling
+    from petdos_md.physics import occupation as occupation
     from petdos_md.traces import schema as _trace_schema
     from petdos_md.traces.trace import Trace
 
@@ -245,8 +245,11 @@ def test_what_stands_twice() -> None:
         return text
 
     for constant in ("NEUTRAL", "OVERFULL"):
-        assert float(found("filling.cpp", rf"double {constant} = ([^;]+);")) == getattr(filling, constant)
-    for constant, value in (("TRUNK_FEATURES", model.TRUNK_FEATURES), ("TRUNK_OUTPUT", model.TRUNK_OUTPUT)):
+        assert float(found("occupation.cpp", rf"double {constant} = ([^;]+);")) == getattr(occupation, constant)
+    for constant, value in (
+        ("LAST_LAYER_OUTPUT", model.LAST_LAYER_OUTPUT),
+        ("CUTOFF_SUM_OUTPUT", model.CUTOFF_SUM_OUTPUT),
+    ):
         assert found("model.cpp", rf'{constant} = "([^"]+)"') == value
     assert found("model.cpp", r'READOUT_FORMAT = "([^"]+)"') == readout.FORMAT
     assert re.findall(r'"(\w+)"', found("model.cpp", r"SYMBOLS\[\] = {(.*?)};")) == chemical_symbols
@@ -255,11 +258,11 @@ def test_what_stands_twice() -> None:
     defaults = {name: p.default for name, p in signature(Trace.open).parameters.items()}
     assert int(found("trace.cpp", r"FLUSH_EVERY = (\d+);")) == defaults["flush_every"]
     assert float(found("trace.cpp", r"FLUSH_INTERVAL_S = ([^;]+);")) == defaults["flush_interval_s"]
-    for constant in ("COLUMN_CHUNK_ROWS", " PSI_CHUNK_ROWS"):
+    for constant in ("COLUMN_CHUNK_ROWS", " FEATURES_CHUNK_ROWS"):
         assert int(found("trace_store.cpp", rf"{constant} = (\d+)")) == getattr(_trace_schema, constant.strip())
     assert (
-        int(found("trace_store.cpp", r"PSI_CHUNK_BYTES = 1 << (\d+);"))
-        == _trace_schema.PSI_CHUNK_BYTES.bit_length() - 1
+        int(found("trace_store.cpp", r"FEATURES_CHUNK_BYTES = 1 << (\d+);"))
+        == _trace_schema.FEATURES_CHUNK_BYTES.bit_length() - 1
     )
     columns = re.findall(
         r'{"([^"]*)", "([^"]*)", "([^"]*)", "([^"]*)"}', found("trace_store.cpp", r"COLUMNS\[\] = {(.*?)};")
@@ -270,5 +273,5 @@ def test_what_stands_twice() -> None:
     )
     for cases, text in words:
         for name in re.findall(r"case (\w+)", cases) or ["EIO"]:
-            assert _remedies.remedy(OSError(getattr(errno, name), "")) == text
+            assert _remedies.fix_for(OSError(getattr(errno, name), "")) == text
     assert len(words) == 4

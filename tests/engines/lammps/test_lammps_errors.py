@@ -46,7 +46,7 @@ COMPUTES = {
     "all petdos almgsi-lda Al Mg window 3 -3": "got window 3 -3, expected the lower energy first",
     "all petdos almgsi-lda Al Mg window 1.01 1.02": "in which the model has no energy",
     "all petdos almgsi-lda Al Mg output features window 0 1": "is of the DOS; leave it out with output features",
-    "all petdos almgsi-lda Al Mg output psi": "got output psi, expected dos or features",
+    "all petdos almgsi-lda Al Mg output features": "got output features, expected dos or features",
     "all petdos almgsi-lda Al Mg device gpu": "got device gpu, expected cpu or cuda",
     "all petdos almgsi-lda Al Mg threads 0": "got threads 0, expected a number >= 1",
     "all petdos almgsi-lda Al Mg output": "unknown or incomplete keyword output",
@@ -73,7 +73,7 @@ def test_device_that_is_not_there() -> None:
         ("text", "truncated or not a model file"),
         ("script", "not a metatomic model"),
         ("energy only", "expected a model with a DOS, its outputs are: energy"),
-        ("not folded", "is not folded; run `petdos export`"),
+        ("not separated", "has no separate readout; run `petdos export`"),
         ("no readout", "no such readout"),
         ("other readout", "belongs to another model"),
         ("truncated readout", "not a readable readout"),
@@ -97,7 +97,7 @@ def test_model_files(
         from models.test_model import energy_only_model
 
         energy_only_model(path)
-    elif content == "not folded":
+    elif content == "not separated":
         from metatrain.utils.io import load_model
 
         load_model(checkpoints[0]).export().save(str(path))
@@ -183,10 +183,10 @@ def test_traces(model, tmp_path: Path) -> None:
     assert "timestep_fs = 1.0, got 2.0" in error_of(
         "timestep 0.002\n".join(deck.format("append yes").split("run 0")) + "run 0"
     )
-    chunk = path / "psi" / "c" / "0" / "0"
+    chunk = path / "features" / "c" / "0" / "0"
     content = chunk.read_bytes()
     chunk.write_bytes(content[:100])
-    assert "damaged or foreign trace: psi/c/0/0" in error_of(deck.format("append yes"))
+    assert "damaged or foreign trace: features/c/0/0" in error_of(deck.format("append yes"))
     chunk.write_bytes(content)
     with instance(deck.format("append yes")):
         pass
@@ -251,19 +251,19 @@ def test_disk_full(ranks: int, disk: Path, tmp_path: Path) -> None:
     free = [os.statvfs(disk).f_bavail]
     assert run_lmp(ALLOY + rest, tmp_path, ranks).returncode == 0
     free.append(os.statvfs(disk).f_bavail)
-    expected = psi_of(disk / "o.zarr")
+    expected = features_of(disk / "o.zarr")
     assert sorted(expected) == list(range(131))
     shutil.rmtree(disk / "o.zarr")
     for path in tmp_path.glob("at.*"):
         path.unlink()
-    # Room for all but some chunks of psi.
+    # Room for all but some chunks of features.
     (disk / "ballast").write_bytes(bytes((free[1] + 8) * os.statvfs(disk).f_frsize))
     done = run_lmp(ALLOY + rest, tmp_path, ranks)
     said = [line for line in (done.stdout + done.stderr).splitlines() if "No space left on device" in line]
     assert done.returncode != 0 and len(said) == 1, said
     told = "No space left on device; free space on that disk; 10 samples are kept in memory for the next flush, and taken again on"
     assert said[0].startswith(f"ERROR: fix petdos: {disk}/o.zarr: cannot write: {told} resuming")
-    kept = psi_of(disk / "o.zarr")
+    kept = features_of(disk / "o.zarr")
     assert 10 < len(kept) < 131 and all(np.array_equal(kept[step], expected[step]) for step in kept)
     (disk / "ballast").unlink()
     files = sorted(tmp_path.glob("at.*"), key=lambda p: int(p.suffix[1:]))
@@ -275,18 +275,18 @@ def test_disk_full(ranks: int, disk: Path, tmp_path: Path) -> None:
     )
     done = run_lmp(start + rest, tmp_path, ranks)
     assert done.returncode == 0, done.stdout
-    found = psi_of(disk / "o.zarr")
+    found = features_of(disk / "o.zarr")
     assert found.keys() == expected.keys()
-    for step, psi in found.items():
-        np.testing.assert_allclose(psi, expected[step], rtol=0, atol=1e-5 * np.abs(psi).max())
+    for step, features in found.items():
+        np.testing.assert_allclose(features, expected[step], rtol=0, atol=1e-5 * np.abs(features).max())
 
 
-def psi_of(path: Path) -> dict[int, np.ndarray]:
-    """psi of every step; fails if a step is there twice."""
+def features_of(path: Path) -> dict[int, np.ndarray]:
+    """features of every step; fails if a step is there twice."""
     trace = Trace.open(path, "r")
     steps = trace.step.tolist()
     assert len(set(steps)) == len(steps)
-    return dict(zip(steps, np.asarray(trace.psi[:]), strict=True))
+    return dict(zip(steps, np.asarray(trace.features[:]), strict=True))
 
 
 def test_built_for_other_versions(tmp_path: Path) -> None:

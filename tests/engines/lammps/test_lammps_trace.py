@@ -44,7 +44,7 @@ def test_same_trace_as_python(shipped: DOSModel, tmp_path: Path) -> None:
         observer = LAMMPSObserver(lmp, shipped, tmp_path / "py.zarr", ["Al", "Mg"], 600.0, every=3)
         observer.run(7)
         observer.run(5)
-        assert observer.trace is not None and observer.n_samples == 5 and observer.n_refused == 0
+        assert observer.trace is not None and observer.n_samples == 5 and observer.n_skipped == 0
         observer.trace.close()
     with instance(ALLOY + NVT) as lmp:
         attach(lmp, "almgsi-lda", tmp_path / "cpp.zarr", ["Al", "Mg"], every=3)
@@ -66,22 +66,22 @@ def test_same_trace_as_python(shipped: DOSModel, tmp_path: Path) -> None:
     for name in ("n_atoms", "n_electrons", "weight"):
         assert np.array_equal(getattr(cpp, name), getattr(py, name))
     for a, b in zip(cpp, py, strict=True):
-        assert deviation(a.psi, b.psi) < 1e-5
+        assert deviation(a.features, b.features) < 1e-5
     assert cpp.model == py.model and cpp.engine == py.engine == "lammps" and cpp.timestep_fs == py.timestep_fs == 1.0
     same = {**cpp.attributes, "created": "", "versions": {}}
     assert same == {**py.attributes, "created": "", "versions": {}}
     for name in (*[f.name for f in (tmp_path / "cpp.zarr").iterdir() if f.is_dir()],):
         ours, theirs = (json.loads((tmp_path / t / name / "zarr.json").read_text()) for t in ("cpp.zarr", "py.zarr"))
         assert ours == theirs
-    assert np.array_equal(zarr.open_group(tmp_path / "cpp.zarr", mode="r")["psi"][:], np.asarray(cpp.psi))
+    assert np.array_equal(zarr.open_group(tmp_path / "cpp.zarr", mode="r")["features"][:], np.asarray(cpp.features))
 
 
 def test_many_samples_in_chunks_of_rows(tmp_path: Path) -> None:
     """More rows than a chunk of any array has, over several flushes; Python goes on with the trace."""
     write_counting_model(tmp_path / "counting.pt")
     deck = f"""
-    compute psi all petdos {tmp_path}/counting.pt Al Mg output features
-    fix obs all petdos 1 psi {tmp_path}/run.zarr temp 300
+    compute feat all petdos {tmp_path}/counting.pt Al Mg output features
+    fix obs all petdos 1 features {tmp_path}/run.zarr temp 300
     run 1100
     """
     small = ALLOY.replace("0 2 0 2 0 2", "0 1 0 1 0 1").replace("pair_style meam", "pair_style zero 2.0")
@@ -91,7 +91,7 @@ def test_many_samples_in_chunks_of_rows(tmp_path: Path) -> None:
         pass
     trace = read(tmp_path / "run.zarr")
     assert trace.step.tolist() == list(range(1101))
-    assert trace.psi[:, 0].tolist() == list(range(2, 1103))
+    assert trace.features[:, 0].tolist() == list(range(2, 1103))
     with Trace.open(tmp_path / "run.zarr", "a") as again:
         assert not again.append(again[5])
         assert again.append(again[5], step=2000)
@@ -157,7 +157,7 @@ def test_restart(shipped: DOSModel, tmp_path: Path) -> None:
     deck = ALLOY + NVT + COMPUTE + f"fix obs all petdos 2 dos {tmp_path}/run.zarr\nrestart 4 {tmp_path}/at.*\nrun 7\n"
     with instance(deck):
         pass
-    before = np.array(read(tmp_path / "run.zarr").psi)
+    before = np.array(read(tmp_path / "run.zarr").features)
     again = f"""
     read_restart {tmp_path}/at.4
     pair_style meam
@@ -171,7 +171,7 @@ def test_restart(shipped: DOSModel, tmp_path: Path) -> None:
     assert "holds step 6 of replica 0 and later ones already" in done.stdout
     trace = read(tmp_path / "run.zarr")
     assert trace.step.tolist() == [0, 2, 4, 6, 8, 10]
-    assert np.array_equal(trace.psi[:4], before)
+    assert np.array_equal(trace.features[:4], before)
     # Other engines may go on with it, and it with theirs.
     with Trace.open(tmp_path / "run.zarr", "a", model=shipped) as python:
         python.append(python[-1], step=12)
@@ -194,8 +194,8 @@ def test_kill_at_any_moment(tmp_path: Path) -> None:
     """SIGKILL: what was flushed is there, the trace is whole, and the next run goes on with it."""
     write_counting_model(tmp_path / "counting.pt")
     deck = ALLOY + (
-        "compute psi all petdos counting.pt Al Mg output features\nfix md all nve/limit 0.01\nthermo 1\n"
-        "fix obs all petdos 1 psi run.zarr temp 300 append yes\nrestart 64 at.a at.b\nrun 100000\n"
+        "compute feat all petdos counting.pt Al Mg output features\nfix md all nve/limit 0.01\nthermo 1\n"
+        "fix obs all petdos 1 features run.zarr temp 300 append yes\nrestart 64 at.a at.b\nrun 100000\n"
     )
     (tmp_path / "in.deck").write_text(deck)
     kept = 0
@@ -214,7 +214,7 @@ def test_kill_at_any_moment(tmp_path: Path) -> None:
         trace = read(tmp_path / "run.zarr")
         assert len(trace) > kept
         assert trace.step.tolist() == list(range(len(trace)))
-        assert (trace.psi[:, 2] == 32.0).all() and trace.n_refused == 0
+        assert (trace.features[:, 2] == 32.0).all() and trace.n_skipped == 0
         kept = len(trace)
     with Trace.open(tmp_path / "run.zarr", "a") as python:
         assert python.append(python[0], step=10**6)
@@ -240,46 +240,47 @@ def interrupted_rewinds(path: Path, folder: Path, monkeypatch: pytest.MonkeyPatc
         for name in ("replace", "pwrite"):
             patch.setattr(os, name, noting(getattr(os, name)))
         with Trace.open(path, "a") as trace:
-            assert trace.rewind(20, replica=1) == 59
+            assert trace.truncate(20, replica=1) == 59
     return states
 
 
 def test_an_unfinished_rewind_is_finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever a writer has left that was killed while it dropped samples: the plugin goes on with what Python reads there."""
     write_counting_model(tmp_path / "counting.pt")
-    deck = ALLOY + f"compute psi all petdos {tmp_path}/counting.pt Al Mg output features\n"
-    fix = "fix obs all petdos 1 psi {path} temp 300 replica {replica} append yes\nrun 0\n"
+    deck = ALLOY + f"compute feat all petdos {tmp_path}/counting.pt Al Mg output features\n"
+    fix = "fix obs all petdos 1 features {path} temp 300 replica {replica} append yes\nrun 0\n"
     with instance(deck + fix.format(path=tmp_path / "run.zarr", replica=0)):
         pass
     lengths, journals = [], []
     for state in interrupted_rewinds(tmp_path / "run.zarr", tmp_path, monkeypatch):
-        if (state / "psi/rewind.npz").exists():
+        if (state / "features/truncate.npz").exists():
             journals.append(state)
         before = read(state)
-        columns = {name: np.array(getattr(before, name)) for name in ("step", "replica", "temperature_K", "psi")}
+        columns = {name: np.array(getattr(before, name)) for name in ("step", "replica", "temperature_K", "features")}
         lengths.append(len(before))
         if state in journals[:1]:
             continue
         with instance(deck + fix.format(path=state, replica=7)) as lmp:
             assert lmp.extract_fix("obs", 0, 0) == len(before) + 1
         after = read(state)
-        assert after.replica[-1] == 7 and not (state / "psi/rewind.npz").exists()
+        assert after.replica[-1] == 7 and not (state / "features/truncate.npz").exists()
         for name, values in columns.items():
             assert np.array_equal(getattr(after, name)[:-1], values), name
         stock = zarr.open_group(state, mode="r")
         assert {array.shape[0] for _, array in stock.arrays()} == {len(before) + 1}
     assert set(lengths) - {160} == {101} and len(journals) > 20  # the campaign did interrupt it
-    whole = (journals[0] / "psi/rewind.npz").read_bytes()
+    whole = (journals[0] / "features/truncate.npz").read_bytes()
     middle = len(whole) // 2
     broken = {
         "it is cut off|it is no archive": whole[:middle],
         "wrong checksum": whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :],
     }
     for message, content in broken.items():
-        (journals[0] / "psi/rewind.npz").write_bytes(content)
+        (journals[0] / "features/truncate.npz").write_bytes(content)
         with (
             pytest.raises(
-                Exception, match=f"damaged or foreign trace: psi/rewind.npz: .*({message}).*restore it from a copy"
+                Exception,
+                match=f"damaged or foreign trace: features/truncate.npz: .*({message}).*restore it from a copy",
             ),
             instance(deck + fix.format(path=journals[0], replica=7)),
         ):
@@ -295,17 +296,17 @@ def test_error_elsewhere_keeps_samples(tmp_path: Path) -> None:
 
 
 def test_predictions_that_are_not_finite(tmp_path: Path) -> None:
-    """Refused and counted by the fix, an error for who asks the compute."""
+    """Skipped and counted by the fix, an error for who asks the compute."""
     write_counting_model(tmp_path / "counting.pt", infinite_from=4.0)
-    deck = ALLOY + NVT + f"compute psi all petdos {tmp_path}/counting.pt Al Mg output features\n"
+    deck = ALLOY + NVT + f"compute feat all petdos {tmp_path}/counting.pt Al Mg output features\n"
     with (
-        instance(deck + f"fix obs all petdos 1 psi {tmp_path}/run.zarr\nrun 4\n") as lmp,
+        instance(deck + f"fix obs all petdos 1 features {tmp_path}/run.zarr\nrun 4\n") as lmp,
         pytest.raises(Exception, match="compute petdos: the DOS model returned NaN or infinity"),
     ):
-        lmp.numpy.extract_compute("psi", 0, 1)
+        lmp.numpy.extract_compute("features", 0, 1)
     trace = read(tmp_path / "run.zarr")
     assert trace.step.tolist() == [0, 1]
-    assert trace.refused == {"prediction is not finite": 3} and trace.attributes["refused_last_step"] == {"0": 4}
+    assert trace.skipped == {"prediction is not finite": 3} and trace.attributes["skipped_last_step"] == {"0": 4}
 
 
 def test_units_of_labels(tmp_path: Path) -> None:
@@ -336,7 +337,7 @@ def test_units_of_labels(tmp_path: Path) -> None:
     assert real.time_fs.tolist() == pytest.approx([0.0, 4.0, 8.0])
     assert np.allclose(real.potential_energy_eV, metal.potential_energy_eV, rtol=1e-5)
     assert np.abs(metal.potential_energy_eV).min() > 0.1
-    assert np.allclose(real.volume_A3, 729.0) and np.allclose(real.psi, metal.psi, rtol=1e-4, atol=1e-4)
+    assert np.allclose(real.volume_A3, 729.0) and np.allclose(real.features, metal.features, rtol=1e-4, atol=1e-4)
 
 
 def test_python_observer_refuses(shipped: DOSModel, tmp_path: Path) -> None:
@@ -378,7 +379,7 @@ observer.run(3)
     one, two = read(tmp_path / "one.zarr"), read(tmp_path / "two.zarr")
     assert two.step.tolist() == one.step.tolist() == [0, 2, 4, 6]
     for a, b in zip(two, one, strict=True):
-        assert deviation(a.psi, b.psi) < 1e-4
+        assert deviation(a.features, b.features) < 1e-4
     assert np.allclose(two.potential_energy_eV, one.potential_energy_eV, rtol=1e-6)
 
 

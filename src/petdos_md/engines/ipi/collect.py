@@ -1,7 +1,7 @@
-"""A trace from what i-PI has written: psi among the extras, sorted by ``ensemble_temperature``.
+"""A trace from what i-PI has written: features among the extras, sorted by ``ensemble_temperature``.
 
-For simulations whose server cannot hold the model: a driver (``petdos_psi.py``, or ``petdos_potential.py`` with ``psi=True``) sends
-psi as extras, i-PI writes them, and this sorts them into ensembles afterwards.
+For simulations whose server cannot hold the model: a driver (``petdos_features.py``, or ``petdos_potential.py`` with ``features=True``) sends
+features as extras, i-PI writes them, and this sorts them into ensembles afterwards.
 
 >>> collect("input.xml", model, "init.xyz", "run.zarr")          # doctest: +SKIP
 
@@ -70,14 +70,14 @@ def collect(
     folder = Path(path).parent
     prefix, trajectory, properties, columns = _outputs(Path(path))
     systems = [
-        _System(folder, name, prefix, trajectory, properties, columns, model.info.n_psi)
+        _System(folder, name, prefix, trajectory, properties, columns, model.info.n_features)
         for name in _system_names(folder, prefix, properties)
     ]
     steps = sorted(set.intersection(*(set(system.rows) & set(system.places) for system in systems)))
     steps = [step for step in steps if step >= max(burn_in, 1)]
     if not steps:
         raise SettingError(
-            f"{path}: no step has both psi and properties in all systems; give both outputs the same stride"
+            f"{path}: no step has both features and properties in all systems; give both outputs the same stride"
         )
     ladder = [sorted(system.rows[step]["ensemble_temperature"] for system in systems) for step in steps]
     distinct = all(high > low * (1 + 1e-6) for low, high in zip(ladder[0], ladder[0][1:], strict=False))
@@ -96,7 +96,7 @@ def collect(
                     slot = int(np.searchsorted(ladder[0], temperature * (1 - 1e-6))) if distinct else index
                     trace.append(
                         Sample(
-                            psi=system.psi(step),
+                            features=system.features(step),
                             model=model.info,
                             n_atoms=len(structure),
                             n_electrons=n_electrons,
@@ -121,7 +121,7 @@ def collect(
 class _System:
     """The files of one system.
 
-    ``rows``: properties by step; ``places``: where psi of a step is; ``n_beads``.
+    ``rows``: properties by step; ``places``: where features of a step is; ``n_beads``.
     """
 
     def __init__(
@@ -132,7 +132,7 @@ class _System:
         trajectory: str,
         properties: str,
         columns: dict[str, int],
-        n_psi: int,
+        n_features: int,
     ) -> None:
         lead = f"{name}_" if name else ""
         self.rows = _read_properties(folder / f"{lead}{prefix}{properties}", columns)
@@ -141,7 +141,7 @@ class _System:
         self._files = [whole] if whole.exists() else beads
         if not self._files:
             raise SettingError(f"{whole}: no such file, nor one for each bead; keep the outputs beside the input")
-        self._n_psi = n_psi
+        self._n_features = n_features
         self._by_file = [_index(file) for file in self._files]
         self.places = set.intersection(*(set(found) for found in self._by_file))
         last = max(self.places, default=None)
@@ -151,7 +151,7 @@ class _System:
             last = max(self.places, default=None)
         self.n_beads = len(self._lines(last) or []) if last is not None else 0
 
-    def psi(self, step: int) -> np.ndarray:
+    def features(self, step: int) -> np.ndarray:
         """Mean over the beads.
 
         :raises SettingError: if a line is damaged
@@ -159,7 +159,7 @@ class _System:
         lines = self._lines(step)
         if lines is None:
             raise SettingError(
-                f"{self._files[0]}: psi of step {step} is damaged or not of this model ({self._n_psi} numbers expected)"
+                f"{self._files[0]}: features of step {step} is damaged or not of this model ({self._n_features} numbers expected)"
             )
         return np.mean(lines, axis=0)
 
@@ -177,7 +177,7 @@ class _System:
                     numbers = np.array(line.split(), dtype=np.float64)
                 except ValueError:
                     return None
-                if len(numbers) != self._n_psi:
+                if len(numbers) != self._n_features:
                     return None
                 found.append(numbers)
         return found or None
@@ -227,7 +227,7 @@ def _read_properties(file: Path, columns: dict[str, int]) -> dict[int, dict[str,
 
 
 def _outputs(path: Path) -> tuple[str, str, str, dict[str, int]]:
-    """Prefix with its dot, file names of psi and of properties, and the columns of these."""
+    """Prefix with its dot, file names of features and of properties, and the columns of these."""
     from ipi.engine.outputs import PropertyOutput, TrajectoryOutput
     from ipi.engine.properties import getkey
     from ipi.inputs.outputs import InputOutputs
@@ -247,7 +247,7 @@ def _outputs(path: Path) -> tuple[str, str, str, dict[str, int]]:
     trajectory = next((o.filename for o in outputs if isinstance(o, TrajectoryOutput) and o.extra_type == EXTRA), None)
     if trajectory is None:
         raise SettingError(
-            f"{path}: writes no psi; add <trajectory ... extra_type='{EXTRA}'> extras </trajectory> to <output>"
+            f"{path}: writes no features; add <trajectory ... extra_type='{EXTRA}'> extras </trajectory> to <output>"
         )
     candidates = []
     for output in outputs:
@@ -256,7 +256,7 @@ def _outputs(path: Path) -> tuple[str, str, str, dict[str, int]]:
             candidates.append((output.filename, _positions(path, listed, [getkey(what) for what in listed])))
     if not candidates:
         raise SettingError(
-            f"{path}: no <properties> with step and ensemble_temperature{{kelvin}}; add them, at the stride of psi"
+            f"{path}: no <properties> with step and ensemble_temperature{{kelvin}}; add them, at the stride of features"
         )
     return prefix, trajectory, *max(candidates, key=lambda candidate: len(candidate[1]))
 

@@ -1,11 +1,11 @@
-"""Force fields for i-PI: the energy head of a two-head model, psi for servers that cannot hold the model, or both at once.
+"""Force fields for i-PI: the energy head of a two-head model, features for servers that cannot hold the model, or both at once.
 
 Named through the files in ``ipi_drivers`` (``petdos ipi --drivers`` prints where they are), in an ``<ffdirect>`` or by
 socket clients:
 
     i-pi-driver-py -u -a almg -m custom -P .../petdos_potential.py -o model=almgsi-lda,template=init.xyz
 
-psi goes into the extras of i-PI as the array ``petdos``; :mod:`petdos_md.engines.ipi.collect` makes a trace of what i-PI writes.
+features goes into the extras of i-PI as the array ``petdos``; :mod:`petdos_md.engines.ipi.collect` makes a trace of what i-PI writes.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from ...base.sample import Sample
 from ...models.model import DOSModel
 
 EXTRA = "petdos"
-"""Name of psi among the extras."""
+"""Name of features among the extras."""
 
 
 class ModelDriver(Dummy_driver):
@@ -76,16 +76,18 @@ class ModelDriver(Dummy_driver):
 class PotentialDriver(ModelDriver):
     """Energy, forces and virial of the model's energy head.
 
-    :param psi: send psi along; it costs nothing more, as both come from one pass of the network
+    :param features: send features along; it costs nothing more, as both come from one pass of the network
     """
 
-    def __init__(self, model: str, template: str, device: str | None = None, psi: bool = False, **others: Any) -> None:
+    def __init__(
+        self, model: str, template: str, device: str | None = None, features: bool = False, **others: Any
+    ) -> None:
         super().__init__(model, template, device, **others)
         if not self.model.has_energy:
             raise ModelError(
                 f"{self.model.info.name} has no energy output, so it cannot drive dynamics; give another model="
             )
-        self._with_psi = psi
+        self._with_features = features
 
     def compute_batch(self, structures: list[ase.Atoms]) -> list[tuple[float, np.ndarray, np.ndarray, str]]:
         return [self._one(atoms) for atoms in structures]
@@ -97,12 +99,12 @@ class PotentialDriver(ModelDriver):
             unit_to_internal("energy", "electronvolt", energy),
             unit_to_internal("force", "ev/ang", forces),
             unit_to_internal("energy", "electronvolt", virial),
-            _extras(sample) if self._with_psi else "",
+            _extras(sample) if self._with_features else "",
         )
 
 
-class PsiDriver(ModelDriver):
-    """psi alone, with no energy and no forces: for a force component of ``weight='0'`` beside any potential."""
+class FeaturesDriver(ModelDriver):
+    """features alone, with no energy and no forces: for a force component of ``weight='0'`` beside any potential."""
 
     def compute_batch(self, structures: list[ase.Atoms]) -> list[tuple[float, np.ndarray, np.ndarray, str]]:
         samples = self.model.evaluate(structures)
@@ -114,5 +116,5 @@ class PsiDriver(ModelDriver):
 
 def _extras(sample: Sample) -> str:
     # Nine digits give a float32 back exactly, seventeen a float64.
-    digits = 9 if sample.psi.dtype == np.float32 else 17
-    return json.dumps({EXTRA: [float(f"{value:.{digits}g}") for value in sample.psi.tolist()]})
+    digits = 9 if sample.features.dtype == np.float32 else 17
+    return json.dumps({EXTRA: [float(f"{value:.{digits}g}") for value in sample.features.tolist()]})

@@ -2,7 +2,7 @@
 
 i-PI has no plug-in point for outputs, but it loads the Python file that an ``<ffdirect>`` names, and keeps the element in every
 checkpoint. The file that :func:`snippet` names loads this module, which wraps ``Simulation.bind`` once: after it, each simulation
-with such an element gets an observer. ``tests/test_ipi_hook.py`` fails when i-PI moves that door.
+with such an element gets an observer. ``tests/engines/ipi/test_ipi_hook.py`` fails when i-PI moves that door.
 
 >>> print(snippet("almgsi-lda", every=50, output="run.zarr"))      # doctest: +SKIP
 """

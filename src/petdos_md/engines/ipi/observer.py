@@ -11,7 +11,7 @@ see ``petdos ipi --snippet`` and ``docs/ipi.md``.
 Only the server knows which ensemble a structure belongs to: replica exchange swaps temperatures and pressures between systems. A
 sample is labelled by the ensemble at the moment of output, and its ``replica`` is the *ensemble slot*, so that the samples of one
 replica have one temperature and one pressure throughout. Beads of a path integral are averaged into one sample (the DOS is linear
-in psi). Before i-PI writes any checkpoint, the samples up to that step are on disk; when a simulation resumes, those after its
+in features). Before i-PI writes any checkpoint, the samples up to that step are on disk; when a simulation resumes, those after its
 checkpoint are dropped. So no interruption loses a sample or counts one twice.
 """
 
@@ -37,7 +37,7 @@ from ...traces.trace import Trace
 from .setup import Setup, check_version, labels, slots, structures, temperature_K
 
 SAME_FRAME = 2e-4
-"""Two psi that differ by less, relative to the largest number, are of one frame: rounding of a RESTART file, another device."""
+"""Two feature vectors that differ by less, relative to the largest number, are of one frame: rounding of a RESTART file, another device."""
 
 FLUSH_EVERY, FLUSH_INTERVAL_S = 1024, 60.0
 """Waiting for the disk is what sampling costs most beside the model, and only what is there before a checkpoint can be resumed."""
@@ -114,7 +114,7 @@ def check_start(output: str | os.PathLike[str], step: int) -> None:
 class Observer:
     """An output of an i-PI simulation; made by :func:`attach`.
 
-    Attributes: ``trace``, ``model``, ``setup``, ``every``, ``burn_in``; ``n_samples`` and ``n_refused`` of this process;
+    Attributes: ``trace``, ``model``, ``setup``, ``every``, ``burn_in``; ``n_samples`` and ``n_skipped`` of this process;
     ``elapsed_s``, the time spent in it.
     """
 
@@ -130,7 +130,7 @@ class Observer:
         periodic: bool,
     ) -> None:
         self.model, self.trace, self.setup, self.every, self.burn_in = model, trace, setup, every, burn_in
-        self.n_samples = self.n_refused = 0
+        self.n_samples = self.n_skipped = 0
         self.elapsed_s = 0.0
         self._simulation, self._periodic, self._max_failed = simulation, periodic, max_failed
         self._checkpoints: list[Any] = []
@@ -188,8 +188,8 @@ class Observer:
         atexit.unregister(self._at_exit)
 
     def __repr__(self) -> str:
-        refused = f", {self.n_refused} refused" if self.n_refused else ""
-        return f"<petdos_md.ipi.Observer of {self.setup.formula}: {self.n_samples} samples{refused}>"
+        skipped = f", {self.n_skipped} skipped" if self.n_skipped else ""
+        return f"<petdos_md.ipi.Observer of {self.setup.formula}: {self.n_samples} samples{skipped}>"
 
     # -- helpers --------------------------------------------------------------------------------------------------
 
@@ -224,7 +224,7 @@ class Observer:
                 reasons[index] = "the temperature of the ensemble has changed"
                 problems.add(f"{reasons[index]} from {expected:g} to {temperature_K(system):g} K")
             if index in reasons:
-                self.n_refused += self.trace.refuse(reasons[index], step=step, replica=slot)
+                self.n_skipped += self.trace.skip(reasons[index], step=step, replica=slot)
                 continue
             known = {"step": step, "replica": slot, "temperature_K": expected}
             try:
@@ -282,18 +282,18 @@ class Observer:
         :raises TraceError: if the trace is of another simulation or being written
         """
         step = int(self._simulation.step)
-        dropped = self.trace.rewind(step)
+        dropped = self.trace.truncate(step)
         if dropped:
             _say(f"resuming at step {step}: {dropped} samples of later steps are dropped, to be taken again")
         self._check_same_structures(step)
         last_due = step - step % self.every
         if not self._is_due(last_due):
             return
-        refused = self.trace.attributes["refused_last_step"]
+        skipped = self.trace.attributes["skipped_last_step"]
         late = [
             slot
             for slot in range(len(self.setup.temperatures_K))
-            if max(self.trace.last_step(slot) or 0, int(refused.get(str(slot), 0))) < last_due
+            if max(self.trace.last_step(slot) or 0, int(skipped.get(str(slot), 0))) < last_due
         ]
         if late and len(self.trace):
             at = min(self.trace.last_step(slot) or 0 for slot in late)
@@ -310,11 +310,11 @@ class Observer:
         if not known:
             return
         rows = np.flatnonzero(self.trace.step == step)
-        stored = {int(self.trace.replica[row]): self.trace.psi[int(row)] for row in rows}
+        stored = {int(self.trace.replica[row]): self.trace.features[int(row)] for row in rows}
         now, _ = self._evaluate([structures(system, self._periodic) for system in self._simulation.syslist])
         for slot, index in known.items():
             there = stored[slot].astype(np.float64)
-            if index in now and np.abs(now[index].psi - there).max() > SAME_FRAME * np.abs(there).max():
+            if index in now and np.abs(now[index].features - there).max() > SAME_FRAME * np.abs(there).max():
                 raise TraceError(
                     f"{self.trace.path}: trace of another simulation: replica {slot} at step {step} has another structure; write "
                     "to another path"
@@ -369,8 +369,8 @@ def _mean(samples: Sequence[Sample]) -> Sample:
     """The average over the beads of one system."""
     if len(samples) == 1:
         return samples[0]
-    psi = np.mean([sample.psi.astype(np.float64) for sample in samples], axis=0)
-    return replace(samples[0], psi=psi.astype(samples[0].psi.dtype))
+    features = np.mean([sample.features.astype(np.float64) for sample in samples], axis=0)
+    return replace(samples[0], features=features.astype(samples[0].features.dtype))
 
 
 def _say(message: str) -> None:

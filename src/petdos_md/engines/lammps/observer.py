@@ -44,7 +44,7 @@ class LAMMPSObserver:
     """Takes samples of the electronic structure while a LAMMPS instance runs.
 
     Safe across restarts: steps that the trace holds already are not sampled again. A frame that cannot be sampled (NaN) is
-    refused and counted. Under MPI all ranks must call the same functions; the first one evaluates and writes.
+    skipped and counted. Under MPI all ranks must call the same functions; the first one evaluates and writes.
 
     :param lmp: the instance, with a box
     :param model: the model; its name or path, too
@@ -55,7 +55,7 @@ class LAMMPSObserver:
     :param replica: which simulation of the trace this is
     :param max_atoms_per_chunk: see :meth:`DOSModel.evaluate`
 
-    Attributes: ``trace`` (None on ranks other than the first); ``n_samples`` and ``n_refused`` of this object.
+    Attributes: ``trace`` (None on ranks other than the first); ``n_samples`` and ``n_skipped`` of this object.
 
     :raises SettingError: if the temperature is not positive, the symbols do not fit the atom types, or the units are lj
     :raises StructureError: if the model does not know an element
@@ -84,7 +84,7 @@ class LAMMPSObserver:
         self.model.check(atoms_of(lmp, self.symbols))
         self.trace: Trace | None = None
         self._is_set_up = False
-        self.n_samples = self.n_refused = 0
+        self.n_samples = self.n_skipped = 0
         if lmp.extract_setting("world_rank") == 0:
             if not isinstance(trace, Trace):
                 timestep_fs = float(f"{self._timestep_fs():.12g}")  # the same in all units, and from the plugin
@@ -163,9 +163,7 @@ class LAMMPSObserver:
             return
         sample = self._evaluate(atoms, labels)
         if sample is None:
-            self.n_refused += self.trace.refuse(
-                "positions or prediction are not finite", step=step, replica=self.replica
-            )
+            self.n_skipped += self.trace.skip("positions or prediction are not finite", step=step, replica=self.replica)
         else:
             self.n_samples += self.trace.append(sample)
 

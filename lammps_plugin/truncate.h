@@ -24,7 +24,7 @@ struct Rewind {
   std::vector<std::string> data;    // of each array, rows one after the other
 };
 
-// Reads psi/rewind.npz; throws std::runtime_error with what is wrong with it.
+// Reads features/truncate.npz; throws std::runtime_error with what is wrong with it.
 Rewind read_rewind(const std::filesystem::path &file, const std::vector<RewindArray> &arrays);
 
 }    // namespace petdos

@@ -1,7 +1,7 @@
 """How good a DOS model is, and whether its errors tell the truth: against reference structures, per subset.
 
->>> result = evaluate_model(model, read_references("test.xyz.xz", model))     # doctest: +SKIP
->>> print(format_evaluation(result))                                          # doctest: +SKIP
+>>> result = validate_model(model, read_references("test.xyz.xz", model))     # doctest: +SKIP
+>>> print(format_validation(result))                                          # doctest: +SKIP
 
 - DOS: error after the best rigid shift (Eqs. 8 and 9 of the PET-MAD-DOS article, DOI 10.1039/D5DD00557D);
 - symmetry: scatter over 38 rotations (Eq. 10), PET being invariant only by training;
@@ -60,7 +60,7 @@ class Comparison:
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class Validation:
     """All structures of a data set.
 
     :param units: of the integrals
@@ -162,7 +162,7 @@ class Evaluation:
         }
 
 
-def evaluate_model(
+def validate_model(
     model: DOSModel,
     references: Sequence[Reference],
     *,
@@ -170,7 +170,7 @@ def evaluate_model(
     max_shift: int = MAX_SHIFT,
     symmetry: bool = True,
     progress: Callable[[], None] | None = None,
-) -> Evaluation:
+) -> Validation:
     """Compare a model with references.
 
     :param temperatures_K: of mu and C_el
@@ -194,7 +194,7 @@ def evaluate_model(
     for t in temperatures_K:
         units[f"chemical_potential_{t:g}K"] = "eV"
         units[f"heat_capacity_{t:g}K"] = "k_B/atom"
-    return Evaluation(model.info.name, model.info.fingerprint, model.n_members, model.grid.energies, comparisons, units)
+    return Validation(model.info.name, model.info.fingerprint, model.n_members, model.grid.energies, comparisons, units)
 
 
 def compare(
@@ -204,7 +204,7 @@ def compare(
     max_shift: int = MAX_SHIFT,
     symmetry: bool = True,
 ) -> Comparison:
-    """Compare a model with one reference, see :func:`evaluate_model`."""
+    """Compare a model with one reference, see :func:`validate_model`."""
     grid, atoms, n_electrons = model.grid, reference.atoms, reference.n_electrons
     sample = model.evaluate(atoms)
     dos = model.dos(sample)
@@ -233,7 +233,7 @@ def compare(
     )
 
 
-def format_evaluation(result: Evaluation) -> str:
+def format_validation(result: Validation) -> str:
     """Tables in Markdown: the data set, its subsets, and the calibration of integrals."""
     total = result.summary()
     low, high = Z_WANTED

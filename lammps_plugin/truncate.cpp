@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-#include "rewind.h"
+#include "truncate.h"
 
 #include <array>
 #include <cstdint>

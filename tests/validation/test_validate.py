@@ -1,4 +1,4 @@
-"""Evaluation against explicit loops; calibration against errors drawn from a known distribution."""
+"""Validation against explicit loops; calibration against errors drawn from a known distribution."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ from petdos_md.validation.calibrate import (
     draw_members,
     fit_covariance,
 )
-from petdos_md.validation.evaluation import compare, evaluate_model, format_evaluation
 from petdos_md.validation.metrics import align, chance_interval, rotated, rotations, symmetry_error
 from petdos_md.validation.references import read_references
+from petdos_md.validation.validate import compare, format_validation, validate_model
 
 SHIFT = 7
 LIMIT = 330
@@ -146,7 +146,7 @@ def test_rotations_cover_the_sphere() -> None:
 def test_summary_of_subsets(metal: DOSModel, dataset: Path) -> None:
     references = read_references(dataset, metal)
     assert sorted({r.subset for r in references}) == ["cold-Al", "hot-Al"]
-    result = evaluate_model(metal, references, temperatures_K=(500.0,), symmetry=False)
+    result = validate_model(metal, references, temperatures_K=(500.0,), symmetry=False)
     for subset in (None, "cold-Al"):
         chosen = [c for c in result.comparisons if subset in (None, c.subset)]
         s = result.summary(subset)
@@ -168,13 +168,13 @@ def test_summary_of_subsets(metal: DOSModel, dataset: Path) -> None:
             low, high = chance_interval(int(np.isfinite(zs[:, channel]).sum()), result.n_members)
             inside.append(low <= spread[channel] <= high)
         assert s["channels_within_chance"] == np.mean(inside)
-    text = format_evaluation(result)
+    text = format_validation(result)
     single = copy.copy(metal)
     single.n_members = 0  # a model without an ensemble has errors, but no z-scores
-    without = evaluate_model(single, references, temperatures_K=(500.0,), symmetry=False)
+    without = validate_model(single, references, temperatures_K=(500.0,), symmetry=False)
     assert without.summary()["dos_rmse"] == pytest.approx(result.summary()["dos_rmse"], rel=1e-12)
     assert np.isnan(without.summary()["channel_z_spread"]) and np.isnan(without.integral("fermi_level")["z_spread"])
-    assert "| - |" in format_evaluation(without)
+    assert "| - |" in format_validation(without)
     assert f"{result.summary()['dos_rmse']:.4f}" in text and "heat capacity 500K" in text and "| hot-Al | 5 |" in text
 
 
@@ -242,7 +242,7 @@ def test_calibrated_model_keeps_the_mean(
     assert new.n_members == 12 and new.info.fingerprint != metal.info.fingerprint
     assert (new.readout.mean_weights == metal.readout.mean_weights).all()
     for atoms in structures(3):
-        np.testing.assert_array_equal(new.evaluate(atoms).psi, metal.evaluate(atoms).psi)
+        np.testing.assert_array_equal(new.evaluate(atoms).features, metal.evaluate(atoms).features)
         np.testing.assert_allclose(new.dos(atoms), metal.dos(atoms), rtol=1e-12, atol=1e-15)
         np.testing.assert_allclose(new.dos_members(atoms).mean(axis=0), new.dos(atoms), rtol=1e-5, atol=1e-6)
     # a trace of the old model is analyzed with the new one: same averages, other errors
@@ -253,7 +253,7 @@ def test_calibrated_model_keeps_the_mean(
     np.testing.assert_allclose(new_result["dos"], old_result["dos"], rtol=1e-12)
     assert float(new_result["heat_capacity_model_std"][0]) != float(old_result["heat_capacity_model_std"][0])
     # z-scores of the calibration split come out near one (there were 5 random members before)
-    result = evaluate_model(new, read_references(dataset, new, where="index%2=0"), symmetry=False).summary()
+    result = validate_model(new, read_references(dataset, new, where="index%2=0"), symmetry=False).summary()
     assert 0.5 < result["channel_z_spread"] < 1.5
     # its networks came along and a second calibration knows both ancestors
     assert network_path(output, "gap").is_file()
@@ -266,11 +266,11 @@ def test_calibrated_model_keeps_the_mean(
 def test_command_writes_what_it_prints(metal_path: Path, dataset: Path, tmp_path: Path, capsys) -> None:
     out = tmp_path / "out"
     assert (
-        main(["evaluate", str(metal_path), str(dataset), "-o", str(out), "--no-symmetry", "--temperature", "800"]) == 0
+        main(["validate", str(metal_path), str(dataset), "-o", str(out), "--no-symmetry", "--temperature", "800"]) == 0
     )
     told = capsys.readouterr().out
-    assert (out / "evaluation.md").read_text().strip() in told
-    whole = json.loads((out / "evaluation.json").read_text())
+    assert (out / "validation.md").read_text().strip() in told
+    whole = json.loads((out / "validation.json").read_text())
     assert whole["all"]["symmetry_error"] is None and set(whole["subsets"]) == {"cold-Al", "hot-Al"}
     rows = (out / "structures.csv").read_text().splitlines()
     assert len(rows) == 11 and "heat_capacity_800K_model_std (k_B/atom)" in rows[0]
@@ -298,7 +298,7 @@ def test_bad_input(metal: DOSModel, metal_path: Path, dataset: Path, tmp_path: P
     with pytest.raises(SettingError, match=r"DOS of shape \(3,\), the model has 400 energies"):
         read_references(written(dos=np.zeros(3)), metal)
     with pytest.raises(SettingError, match="there are no references"):
-        evaluate_model(metal, [])
+        validate_model(metal, [])
     with pytest.raises(SettingError, match="got 1 references and 8 members, expected at least 4"):
         calibrate_model(metal_path, read_references(dataset, metal, where="index=1"), tmp_path / "a.pt", n_members=8)
     with pytest.raises(ModelError, match=r"must end in \.pt"):

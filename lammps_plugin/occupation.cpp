@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 // Where several levels hold the electrons, because a predicted DOS dips below zero, the one is taken that charge relaxation reaches
-// from the middle between the lowest and the highest; src/petdos_md/filling.py explains it, and the tests compare with it.
+// from the middle between the lowest and the highest; src/petdos_md/occupation.py explains it, and the tests compare with it.
 
-#include "filling.h"
+#include "occupation.h"
 
 #include <algorithm>
 #include <cmath>
@@ -14,9 +14,9 @@ namespace {
 constexpr double NEUTRAL = 1e-10;     // relative error of the electron number that counts as rounding in a gap
 constexpr double OVERFULL = 1e-3;     // relative excess of electrons at which the search for further roots ends
 
-class Filling {
+class Occupation {
  public:
-  Filling(const std::vector<double> &energies, const std::vector<double> &dos, double n_electrons)
+  Occupation(const std::vector<double> &energies, const std::vector<double> &dos, double n_electrons)
       : e_(energies), g_(dos), n_electrons_(n_electrons), n_(energies.size()), excess_(n_), neutral_(n_)
   {
     count();
@@ -158,7 +158,7 @@ class Filling {
 
 double fermi_level(const std::vector<double> &energies, const std::vector<double> &dos, double n_electrons)
 {
-  return Filling(energies, dos, n_electrons).fermi_level();
+  return Occupation(energies, dos, n_electrons).fermi_level();
 }
 
 }    // namespace petdos
