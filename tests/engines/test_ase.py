@@ -266,7 +266,7 @@ class TestCalculator:
         assert evaluations == []
         atoms.calc.get_property("fermi_level", atoms)
         atoms.calc.get_property("dos", atoms)
-        assert evaluations == ["validate"]
+        assert evaluations == ["evaluate"]
 
     def test_one_pass_serves_both(self, atoms: Atoms, metal: DOSModel, tmp_path: Path, monkeypatch) -> None:
         evaluations = count_evaluations(metal, monkeypatch)
@@ -322,7 +322,7 @@ class TestCalculator:
 def count_evaluations(model: DOSModel, monkeypatch) -> list[str]:
     """Names of the model's methods as they are called."""
     called: list[str] = []
-    for name in ("validate", "evaluate_with_forces"):
+    for name in ("evaluate", "evaluate_with_forces"):
         function = getattr(model, name)
 
         def wrapper(*args, _name=name, _function=function, **kwargs):

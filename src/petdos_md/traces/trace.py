@@ -180,12 +180,13 @@ class Trace:
             self._check_writable()
             self._writer.flush()
 
-    def close(self) -> None:
+    def close(self, reason: str = "") -> None:
         """Flush and give up writing; reading goes on. Happens at exit and when the object is forgotten, too.
 
+        :param reason: told to whom writes nevertheless
         :raises TraceError: if the flush fails; the trace then stays open and the call may be repeated
         """
-        self._writer.close()
+        self._writer.close(reason)
 
     def __enter__(self) -> Trace:
         return self

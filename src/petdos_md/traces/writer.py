@@ -98,7 +98,7 @@ class Writer:
         self.attributes: dict[str, Any] = {}
         self._flushing = flushing
         self._process = os.getpid()
-        self._closed = False
+        self._closed, self._reason = False, ""
         self._unwritten: list[Sample] = []
         self._start = 0  # the row that the first of them will be
         self._flushed_s = 0.0
@@ -192,7 +192,8 @@ class Writer:
 
     def check_usable(self) -> None:
         if self._closed:
-            raise TraceError(f"{self.path}: the trace was closed; open it again to write")
+            because = f" ({self._reason})" if self._reason else ""
+            raise TraceError(f"{self.path}: the trace was closed; open it again to write{because}")
         if os.getpid() != self._process:
             raise TraceError(f"{self.path}: opened before this process was forked; open it here to write")
 
@@ -268,13 +269,13 @@ class Writer:
         self.n_truncations += bool(drop.any())
         return int(drop.sum())
 
-    def close(self) -> None:
+    def close(self, reason: str = "") -> None:
         if self._closed or os.getpid() != self._process:
             return
         self.flush()
         if self.store is not None:
             self.store.unlock()
-        self._closed = True
+        self._closed, self._reason = True, reason
 
     def finish_at_exit(self, owner: object) -> None:
         """Close when ``owner`` is forgotten or the interpreter ends."""
