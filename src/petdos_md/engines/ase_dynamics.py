@@ -88,7 +88,7 @@ def describe(
     return {key: value for key, value in known.items() if value is not None}
 
 
-def ensemble_of(dynamics: MolecularDynamics) -> str | None:
+def ensemble_of(dynamics: Any) -> str | None:
     """``nve``, ``nvt``, ``npt``, ``nph``, the latter with ``-anisotropic`` if the shape of the cell changes; None if unknown."""
     if type(dynamics) is LangevinBAOAB:
         barostat, shape = dynamics.externalstress is not None, not dynamics.hydrostatic
@@ -98,7 +98,7 @@ def ensemble_of(dynamics: MolecularDynamics) -> str | None:
     return _ENSEMBLES.get(type(dynamics))
 
 
-def thermostat_K(dynamics: MolecularDynamics) -> float | None:
+def thermostat_K(dynamics: Any) -> float | None:
     """The target of the thermostat, None if there is none or it is not known; digits of conversions are rounded away."""
     if type(dynamics) in (Langevin, Andersen, Bussi):
         return _rounded(dynamics.temp / units.kB)
@@ -113,12 +113,12 @@ def thermostat_K(dynamics: MolecularDynamics) -> float | None:
     return None
 
 
-def pressure_GPa(dynamics: MolecularDynamics | None) -> float | None:
+def pressure_GPa(dynamics: Any) -> float | None:
     """The target of the barostat, None if it is not known or a stress without a single pressure."""
     if type(dynamics) in (NPTBerendsen, Inhomogeneous_NPTBerendsen):
         return _rounded(dynamics.pressure / units.GPa)
     if type(dynamics) in (LangevinBAOAB, NPT, MelchionnaNPT):
-        stress = np.asarray(dynamics.externalstress, dtype=float)
+        stress = np.asarray(dynamics.externalstress, dtype=np.float64)
         full = stress if stress.ndim == 2 else np.diag(stress[:3]) if stress.size == 6 else np.eye(3) * stress
         if stress.size == 6 and np.abs(stress[3:]).max() > 0:
             return None

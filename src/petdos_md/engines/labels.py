@@ -28,7 +28,7 @@ def checked_temperature_K(value: Any) -> float:
 
     :raises SettingError: if it is missing, no number or not positive
     """
-    if not isinstance(value, numbers.Real) or isinstance(value, bool) or not 0 < value < math.inf:
+    if not isinstance(value, numbers.Real) or isinstance(value, bool) or not 0 < float(value) < math.inf:
         shown = repr(value) if isinstance(value, str) else value
         raise SettingError(f"got temperature_K={shown}, expected the temperature of the ensemble, positive, in K")
     return float(value)
