@@ -76,7 +76,9 @@ def describe(
     target = temperature_K
     if temperature_K is not None and dynamics is not None:
         own = thermostat_K(dynamics)
-        target = None if ensemble is not None and ensemble[:3] in ("nve", "nph") else temperature_K if own is None else own
+        target = (
+            None if ensemble is not None and ensemble[:3] in ("nve", "nph") else temperature_K if own is None else own
+        )
     pressure = pressure_GPa(dynamics) if ensemble is not None and ensemble[:3] in ("npt", "nph") else None
     known = {
         "formula": atoms.get_chemical_formula(),

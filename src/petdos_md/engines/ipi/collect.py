@@ -136,8 +136,10 @@ class _Replicas:
             )
 
     def metadata(self) -> dict[str, Any]:
-        """Temperatures and pressures by replica; pressures if i-PI wrote them and they belong to the temperatures."""
+        """Temperatures and pressures by replica, where they stay with it; pressures if i-PI wrote them."""
         rows = [system.rows[self._first_step] for system in self._systems]
+        if not self._distinct and not np.allclose(self._ladder, self._ladder[0], rtol=1e-6):
+            return {}  # exchanges may have moved temperatures from system to system
         if self._distinct:
             rows.sort(key=lambda row: row["ensemble_temperature"])
         temperatures = [float(f"{row['ensemble_temperature']:.7g}") for row in rows]
