@@ -33,7 +33,8 @@ from scipy.ndimage import gaussian_filter1d
 
 from ..base.errors import ModelError, SettingError
 from ..models.files import find_model, load_file, readout_path
-from ..models.model import METADATA_KEY, DOSModel
+from ..models.loading import METADATA_KEY
+from ..models.model import DOSModel
 from ..models.readout import Readout
 from ..physics.networks import TARGETS, network_path
 from ..physics.targets import SMEARING_EV
