@@ -8,7 +8,7 @@ Frames n of all ensembles k, with reduced potentials u_k = (U + P V) / k_B T_k, 
     W_n(T) ~ exp(-u(T)_n) / sum_k N_k exp(f_k - u_kn)
 
 in the ensemble of temperature T, with the free energies f_k of M. R. Shirts, J. D. Chodera, J. Chem. Phys. 129 (2008) 124105, as
-solved by pymbar. Features are averaged with these weights, and everything else follows from its average as in
+solved by pymbar. Features are averaged with these weights, and everything else follows from their average as in
 :func:`petdos_md.analyze`. Each temperature thus learns from its neighbours: the error is smaller than from its own frames alone,
 and temperatures between those sampled come for free.
 

@@ -4,8 +4,12 @@ Members stay whole: each member's quantity comes from that member's own thermal-
 taken at the end (paper, Figs. 6 and 7; DOI 10.1039/D5DD00557D). The sampling error comes from the linear response of a
 quantity to the DOS (delta method): with kernel h, the series ``h . g_t`` over frames has the fluctuation of the quantity.
 
->>> values = derive(energies, dos, 24.0, 300.0, n_atoms=8)  # doctest: +SKIP
->>> values["heat_capacity"]                                # doctest: +SKIP
+>>> energies = np.linspace(-10.0, 10.0, 401)
+>>> values = derive(energies, np.full(401, 2.0), 20.0, 300.0, ["heat_capacity", "sommerfeld_gamma"])
+>>> bool(np.isclose(values["heat_capacity"], 300.0 * values["sommerfeld_gamma"], rtol=1e-12))
+True
+>>> QUANTITIES["heat_capacity"].unit, QUANTITIES["gap"].kernel is None
+('eV/K', True)
 """
 
 from __future__ import annotations

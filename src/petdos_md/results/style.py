@@ -78,7 +78,7 @@ class Panels:
         own = first.get_legend()
         if own is not None:
             first.add_artist(own)
-        first.legend(handles, labels, loc="upper right")
+        first.legend(handles, labels, loc="upper right", frameon=True, framealpha=0.85, edgecolor="none")
 
     def label_y(self, label: str) -> None:
         """One label for all panels of a new figure, else one for each of the axes."""
