@@ -35,7 +35,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from scipy.ndimage import gaussian_filter1d
 
 from petdos_md.base.grid import EnergyGrid
-from petdos_md.physics.targets import SMEARING_EV, defined_below, dos_target
+from petdos_md.physics.dft import SMEARING_EV, defined_below, dos_target
 
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE / "dft")]

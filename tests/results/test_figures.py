@@ -17,7 +17,7 @@ from petdos_md.analysis.analyze import analyze
 from petdos_md.analysis.levels import frame_levels
 from petdos_md.cli.main import main
 from petdos_md.models.model import DOSModel
-from petdos_md.results.figures import plot_levels, plot_side_by_side
+from petdos_md.results.plot import plot_levels, plot_side_by_side
 from petdos_md.traces.trace import Trace
 
 

@@ -123,7 +123,7 @@ def analyze(args: argparse.Namespace) -> int:
     print(format_table(result))
     if args.reweight is not None:
         from ..analysis.mbar import reweighted_estimate
-        from ..results.reweighted_report import format_reweighted, write_reweighted
+        from ..results.reweighted import format_reweighted, write_reweighted
 
         reweighted = reweighted_estimate(args.traces, args.reweight, args.model, burn_in=args.burn_in)
         paths += write_reweighted(reweighted, result, args.output, plots=not args.no_plots)

@@ -11,8 +11,7 @@ import xarray as xr
 
 from ..analysis.levels import METHODS, frame_levels
 from ..base.errors import SettingError
-from ..results.figures import plot_levels
-from ..results.plot import save
+from ..results.plot import plot_levels, save
 from ..results.report import format_levels
 from .progress import share_bar
 

@@ -11,8 +11,7 @@ from typing import Any
 
 from ..base.electrons import parse_electrons
 from ..models.model import DOSModel
-from ..results.figures import plot_calibration, plot_errors
-from ..results.plot import save
+from ..results.plot import plot_calibration, plot_errors, save
 from ..validation.calibrate import calibrate_model
 from ..validation.references import read_references, read_structures
 from ..validation.validate import Validation, format_validation, validate_model
