@@ -8,7 +8,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from ..base.errors import SettingError
+from ..base.errors import ModelError
 from .arguments import Commands, add_path, new_command
 
 
@@ -47,7 +47,7 @@ def _describe(name: str) -> dict[str, Any]:
         return _model_info(name)
     found = "a folder without zarr.json" if path.is_dir() else "no such file or folder"
     shipped = ", ".join(shipped_models()) or "none"
-    raise SettingError(
+    raise ModelError(
         f"{name}: neither a model nor a trace ({found}); give a trace, a .pt file, or a model that is shipped: {shipped}"
     )
 
