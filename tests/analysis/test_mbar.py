@@ -215,8 +215,8 @@ def test_command(tmp_path: Path, metal, metal_path: Path, aluminium, capsys) -> 
                 trace.append(
                     metal.evaluate(atoms), replica=replica, step=step, temperature_K=temperature, potential_energy_eV=energy
                 )  # fmt: skip
-    command = ["analyze", str(tmp_path / "run.zarr"), "-o", str(tmp_path / "out"), "--reweight"]
-    assert main([*command, "400", "450"]) == 0
+    command = ["analyze", str(tmp_path / "run.zarr"), "-o", str(tmp_path / "out"), "--reweight=400,450"]
+    assert main(command) == 0
     out = capsys.readouterr().out
     with (tmp_path / "out" / "reweighted.csv").open() as file:
         rows = list(csv.DictReader(file))
