@@ -331,7 +331,7 @@ class TestObserver:
             atoms.rattle(0.01)
             observer()
             other = DOSObserver(atoms, metal, tmp_path / "t.zarr", 600, replica=1)
-            with pytest.raises(TraceError, match="being written by another Trace object of this process; close it"):
+            with pytest.raises(TraceError, match="by another Trace object of this process; close it"):
                 other()
         assert other() is None and other.trace.replica.tolist() == [0, 0, 1]
 

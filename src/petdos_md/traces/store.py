@@ -189,12 +189,10 @@ class Store:
                 gc.collect()  # a forgotten writer that is part of a circle lives until then
                 self._lock.acquire()
         except LockTaken as taken:
-            holder = (
-                "another Trace object of this process; close it"
-                if taken.is_own
-                else f"{taken.holder}; close that writer"
-            )
-            raise TraceError(f"{self.path}: being written by {holder}, or write to another path and merge") from None
+            fix = ", by another Trace object of this process; close it" if taken.is_own else "; close that writer"
+            raise TraceError(
+                f"{self.path}: being written by {taken.holder}{fix}, or write to another path and merge"
+            ) from None
         try:
             self.reload()
         except BaseException:
