@@ -38,13 +38,11 @@ std::string hill_formula(const std::map<std::string, int64_t> &counts)
   const auto add = [&](const std::string &symbol, int64_t count) {
     if (count > 0) formula += symbol + (count > 1 ? std::to_string(count) : "");
   };
-  const bool organic = counts.count("C") && counts.at("C") > 0;
-  if (organic) {
-    add("C", counts.at("C"));
-    if (counts.count("H")) add("H", counts.at("H"));
-  }
+  const std::string first[] = {"C", "H"};
+  for (const std::string &symbol : first)
+    if (counts.count(symbol)) add(symbol, counts.at(symbol));
   for (const auto &[symbol, count] : counts)
-    if (!organic || (symbol != "C" && symbol != "H")) add(symbol, count);
+    if (symbol != first[0] && symbol != first[1]) add(symbol, count);
   return formula;
 }
 

@@ -14,8 +14,7 @@ namespace petdos {
 int atomic_number(const std::string &symbol);
 const char *chemical_symbol(int number);
 
-// In the order of Hill (https://doi.org/10.1021/ja02046a005): C, H, then the alphabet; all by the alphabet without C. From counts by
-// symbol.
+// From counts by symbol, in the order of Hill (https://doi.org/10.1021/ja02046a005) as ASE has it: C, H, then the alphabet.
 std::string hill_formula(const std::map<std::string, int64_t> &counts);
 
 // "Al=3,Mg=2": valence electrons by symbol; throws std::runtime_error.
