@@ -34,8 +34,10 @@ std::string expand_user(const std::string &path)
 
 std::string absolute_path(const std::string &path)
 {
-  fs::path full = fs::absolute(expand_user(path)).lexically_normal();
-  if (!full.has_filename()) full = full.parent_path();    // run.zarr/
+  fs::path full;
+  // As pathlib.Path.absolute: `..` stays, since it may follow a symbolic link.
+  for (const fs::path &part : fs::absolute(expand_user(path)))
+    if (!part.empty() && part != ".") full /= part;
   return full.string();
 }
 

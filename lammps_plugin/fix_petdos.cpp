@@ -311,7 +311,7 @@ void FixPetdos::on_first_rank(const std::function<void()> &work)
   if (comm->me == 0) {
     try {
       work();
-    } catch (const std::runtime_error &error) {
+    } catch (const std::exception &error) {
       std::strncpy(text, error.what(), sizeof(text) - 1);
     }
   }

@@ -92,15 +92,24 @@ void check_format(const std::string &path, const json &attributes)
   if (version != SCHEMA_VERSION)
     fail(path + ": trace format version " + version.dump() + ", this petdos-md reads up to " + std::to_string(SCHEMA_VERSION) +
          "; upgrade petdos-md");
+  const json kinds = {{"model", json::object()},   {"versions", json::object()},          {"engine", ""},
+                      {"metadata", json::object()}, {"skipped", json::object()}};
+  for (const auto &kind : kinds.items())
+    if (attributes.value(kind.key(), json()).type() != kind.value().type())
+      fail(path + ": damaged or foreign trace: attributes are incomplete (" + kind.key() + "); restore it from a copy");
 }
 
 void check_model(const std::string &path, const json &attributes, const ModelInfo &model)
 {
   const json ours = json::parse(model.to_json()), theirs = attributes.value("model", json::object());
   const auto other = [&](const char *key) { return theirs.value(key, json()) != ours.at(key); };
+  const auto shown = [&](const char *key) {
+    const json value = theirs.value(key, json());
+    return value.is_string() ? value.get<std::string>() : std::string("?");
+  };
   if (other("fingerprint"))
-    fail(path + ": trace of another model: it holds samples of '" + theirs.value("name", "?") + "' (" +
-         theirs.value("fingerprint", "?").substr(0, 12) + "), got '" + model.name + "' (" + model.fingerprint.substr(0, 12) +
+    fail(path + ": trace of another model: it holds samples of '" + shown("name") + "' (" +
+         shown("fingerprint").substr(0, 12) + "), got '" + model.name + "' (" + model.fingerprint.substr(0, 12) +
          "); use that model or write to another path");
   if (other("grid") || other("kind") || other("n_features") || other("dtype"))
     fail(path + ": trace of another energy grid or precision than that of '" + model.name + "'; write to another path");

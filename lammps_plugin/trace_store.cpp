@@ -27,6 +27,13 @@ json group_metadata(const json &attributes)
   return {{"zarr_format", 3}, {"node_type", "group"}, {"attributes", attributes}};
 }
 
+json read_attributes(const fs::path &path)
+{
+  const json group = read_json(path, "zarr.json");
+  const auto found = group.find("attributes");
+  return found != group.end() && found->is_object() ? *found : json::object();
+}
+
 std::string holder_of(int lock_fd)
 {
   char text[200] = {};
@@ -82,7 +89,7 @@ void TraceStore::create(const Description &description) const
 
 std::string TraceStore::open(const Description &description)
 {
-  check_format(path_.string(), read_json(path_, "zarr.json").value("attributes", json::object()));
+  check_format(path_.string(), read_attributes(path_));
   const std::string warning = lock();
   load(description);
   return warning;
@@ -111,7 +118,7 @@ std::string TraceStore::lock()
 
 void TraceStore::load(const Description &description)
 {
-  saved_ = read_json(path_, "zarr.json").value("attributes", json::object());
+  saved_ = read_attributes(path_);
   check_format(path_.string(), saved_);
   check_model(path_.string(), saved_, model_);
   check_simulation(path_.string(), saved_, description);

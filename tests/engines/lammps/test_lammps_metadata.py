@@ -120,10 +120,32 @@ def test_potentials(tmp_path: Path) -> None:
         "hybrid/overlay lj/cut meam": "pair_style hybrid/overlay meam lj/cut 5\n"
         + f"pair_coeff * * meam {library}\n" + lj.format(""),
         "hybrid/overlay lj/cut lj/cut": "pair_style hybrid/overlay lj/cut 5 lj/cut 4\n" + lj.format(" 1") + lj.format(" 2"),
-        "lj/cut": "package omp 1\npair_style lj/cut/omp 5\n" + lj.replace(" lj/cut{0}", ""),
+        "lj/cut": "pair_style lj/cut/omp 5\n" + lj.replace(" lj/cut{0}", ""),
     }  # fmt: skip
+    bare = "package omp 1\n" + bare
     for i, (expected, pair) in enumerate(pairs.items()):
         assert recorded(tmp_path / f"{i}.zarr", NVT, deck=bare + pair)["potential"] == expected
+
+
+THERMOSTATS = {
+    "nvt": NVT,
+    "npt": "fix md all npt temp 600 600 0.1 iso 0 0 1\n",
+    "langevin": NVE + "fix t all langevin 600 600 0.1 93\n",
+    "csvr": NVE + "fix t all temp/csvr 600 600 0.1 93\n",
+    "berendsen": NVE + "fix t all temp/berendsen 600 600 0.1\n",
+    "rescale": NVE + "fix t all temp/rescale 1 600 600 0.1 1\n",
+}
+
+
+@pytest.mark.parametrize("name", THERMOSTATS)
+def test_thermostat_that_is_defined_later(name: str, tmp_path: Path) -> None:
+    """The order of the fixes does not matter for the temperature."""
+    observed = f"fix obs all petdos 1 dos {tmp_path}/run.zarr\n"
+    with instance(ALLOY + COMPUTE + observed + THERMOSTATS[name] + "run 2\n"):
+        pass
+    trace = Trace.open(tmp_path / "run.zarr", "r")
+    assert trace.temperature_K.tolist() == [600.0] * 3
+    assert metadata(tmp_path / "run.zarr")["temperatures_K"] == [600.0]
 
 
 def test_what_is_known_besides(tmp_path: Path) -> None:

@@ -163,6 +163,17 @@ def test_old_formats(begun: Path) -> None:
         assert (path / "psi").exists() and not (path / "features").exists()
 
 
+@pytest.mark.parametrize("key", ["model", "versions", "engine", "metadata", "skipped"])
+def test_attributes_of_another_kind(key: str, begun: Path) -> None:
+    """One line, on two ranks as well, for attributes that no version of petdos-md has written."""
+    group = json.loads((begun / "run.zarr/zarr.json").read_text())
+    group["attributes"][key] = [1]
+    (begun / "run.zarr/zarr.json").write_text(json.dumps(group))
+    said = said_by(f"read_restart at.8\n{PAIR}{observed('run.zarr', 'append yes')}run 2\n", begun, 2, ok=False)
+    assert said.count("ERROR: ") == 1
+    assert f"run.zarr: damaged or foreign trace: attributes are incomplete ({key}); restore it from a copy" in said
+
+
 def test_a_rerun_drops_nothing(begun: Path) -> None:
     """Its steps are those of a file, in any order; a trace of its own gives no warning, one that has them says so once."""
     deck = (
