@@ -188,10 +188,16 @@ void FixPetdos::describe_run()
 void FixPetdos::go_on()
 {
   on_first_rank([&] {
+    const int64_t last = trace_->last_step(replica_);
+    if (update->ntimestep == 0 && last > 0)
+      petdos::fail(file_ + ": holds samples of replica " + std::to_string(replica_) + " up to step " + std::to_string(last) +
+                   ", but the simulation starts at step 0; go on from a restart file, or write to another path");
     const size_t dropped = trace_->drop_after(replica_, update->ntimestep);
     if (dropped > 0)
-      utils::logmesg(lmp, "fix petdos: {}: dropped {} samples of replica {} after step {}, from which the run goes on\n", file_,
-                     dropped, replica_, update->ntimestep);
+      utils::logmesg(lmp,
+                     "fix petdos: {}: the simulation goes on from step {}; {} samples of replica {} after it are dropped, to be taken "
+                     "again\n",
+                     file_, update->ntimestep, dropped, replica_);
     double time = update->ntimestep == defined_step_ ? defined_time_fs_ : lammps_time_fs();
     int64_t step = 0;
     double last_time = 0.0;

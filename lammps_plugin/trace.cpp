@@ -10,6 +10,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
+#include <iterator>
 #include <stdexcept>
 #include <system_error>
 
@@ -69,6 +70,13 @@ TraceWriter::~TraceWriter()
 size_t TraceWriter::size() const
 {
   return store_->length() + rows_.size();
+}
+
+int64_t TraceWriter::last_step(int32_t replica) const
+{
+  const auto next = keys_.upper_bound({replica, INT64_MAX});
+  if (next == keys_.begin() || std::prev(next)->first != replica) return -1;
+  return std::prev(next)->second;
 }
 
 void TraceWriter::describe(const Description &description)

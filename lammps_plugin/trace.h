@@ -32,6 +32,7 @@ class TraceWriter {
   const std::string &warning() const { return warning_; }    // for the user, may be empty
   bool has(int32_t replica, int64_t step) const { return keys_.count({replica, step}) > 0; }
   size_t size() const;
+  int64_t last_step(int32_t replica) const;    // the largest; -1 if there is none
 
   // The next run: throws if it is of another simulation.
   void describe(const Description &description);

@@ -225,7 +225,8 @@ def test_temperatures_of_replicas(tmp_path: Path) -> None:
     assert recorded(path, nvt, more="append yes replica 1")["temperatures_K"] == [600.0, 900.0, 900.0]
     again = "unfix md\nfix md all nvt temp 700 700 0.1\nrun 1"
     assert recorded(path, NVT, more="append yes", run=f"run 1\n{again}")["temperatures_K"] == [None, 900.0, 900.0]
-    assert recorded(path, NVT, more="append yes")["temperatures_K"] == [None, 900.0, 900.0]
+    later = ALLOY + "reset_timestep 2\n"
+    assert recorded(path, NVT, deck=later, more="append yes")["temperatures_K"] == [None, 900.0, 900.0]
 
 
 def test_each_run_is_of_the_same_simulation(tmp_path: Path) -> None:

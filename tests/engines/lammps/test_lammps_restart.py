@@ -20,6 +20,7 @@ from petdos_md.traces.trace import Trace
 pytestmark = pytest.mark.usefixtures("lammps_plugin")
 COMPUTE = "compute dos all petdos almgsi-lda Al Mg\n"
 NVT = "fix md all nvt temp 600 600 0.1\n"
+DECK = ALLOY.replace("type/ratio", "type/fraction")  # the same on any number of ranks
 PAIR = ALLOY[ALLOY.index("pair_style") : ALLOY.index("velocity")]
 
 
@@ -43,7 +44,7 @@ def first_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the trace of a run and its restart files."""
     folder = tmp_path_factory.mktemp("first")
     # Decimals of positions in restart files are whole: the run that goes on is the same.
-    said_by(ALLOY + observed("run.zarr") + "restart 4 at.*\nrun 12\n", folder)
+    said_by(DECK + observed("run.zarr") + "restart 4 at.*\nrun 12\n", folder)
     return folder
 
 
@@ -61,8 +62,8 @@ def test_a_restart_takes_the_samples_after_it_again(ranks: int, begun: Path) -> 
     features = np.array(before.features)
     deck = f"read_restart at.4\n{PAIR}{observed('run.zarr', 'append yes')}restart 5 more.*\nrun 14 upto\n"
     said = [line for line in said_by(deck, begun, ranks).splitlines() if "fix petdos" in line]
-    dropped = f"fix petdos: {begun}/run.zarr: dropped 4 samples of replica 0 after step 4, from which the run goes on"
-    assert said == [dropped]
+    told = "the simulation goes on from step 4; 4 samples of replica 0 after it are dropped, to be taken again"
+    assert said == [f"fix petdos: {begun}/run.zarr: {told}"]
     trace = read(begun / "run.zarr")
     assert trace.step.tolist() == list(range(0, 15, 2))
     assert trace.time_fs.tolist() == pytest.approx(trace.step.tolist(), rel=1e-12)
@@ -74,10 +75,23 @@ def test_a_restart_takes_the_samples_after_it_again(ranks: int, begun: Path) -> 
     said_by(deck, begun)
     assert read(begun / "fresh.zarr").time_fs.tolist() == pytest.approx([10.0, 12.0, 14.0, 16.0], rel=1e-12)
     said = said_by(f"read_restart more.10\n{PAIR}{observed('run.zarr', 'append yes', every=7)}run 21 upto\n", begun)
-    assert "dropped 2 samples" in said
+    assert "; 2 samples of replica 0 after it are dropped" in said
     trace = read(begun / "run.zarr")
     assert trace.step.tolist() == [0, 2, 4, 6, 8, 10, 14, 21]
     assert trace.time_fs.tolist() == pytest.approx(trace.step.tolist(), rel=1e-12)
+
+
+@pytest.mark.parametrize("ranks", [0, 2])
+def test_a_trace_with_samples_is_never_begun_again(ranks: int, begun: Path) -> None:
+    """A deck that starts anew must not drop what an earlier run of it has taken."""
+    before = (begun / "run.zarr" / "step" / "zarr.json").read_bytes()
+    said = said_by(DECK + observed("run.zarr", "append yes") + "run 4\n", begun, ranks, ok=False)
+    (line,) = (line for line in said.splitlines() if "ERROR" in line)
+    told = (
+        "holds samples of replica 0 up to step 12, but the simulation starts at step 0; go on from a restart file, or"
+    )
+    assert line.startswith(f"ERROR: fix petdos: {begun}/run.zarr: {told} write to another path")
+    assert before == (begun / "run.zarr" / "step" / "zarr.json").read_bytes()
 
 
 def test_time_goes_on_where_lammps_has_forgotten_it(begun: Path) -> None:
@@ -89,7 +103,7 @@ def test_time_goes_on_where_lammps_has_forgotten_it(begun: Path) -> None:
 @pytest.mark.parametrize("ranks", [0, 2])
 def test_rows_that_would_have_to_move(ranks: int, begun: Path) -> None:
     """Samples of another replica lie between: refused in one line; after `truncate` the run goes on."""
-    deck = ALLOY + observed("run.zarr", "append yes replica 1") + "run 2\n"
+    deck = DECK + observed("run.zarr", "append yes replica 1") + "run 2\n"
     said_by(deck, begun)
     said_by(f"read_restart at.12\n{PAIR}{observed('run.zarr', 'append yes')}run 2\n", begun)
     before = [(s.replica, s.step) for s in read(begun / "run.zarr")]
@@ -176,12 +190,10 @@ def test_attributes_of_another_kind(key: str, begun: Path) -> None:
 
 def test_a_rerun_drops_nothing(begun: Path) -> None:
     """Its steps are those of a file, in any order; a trace of its own gives no warning, one that has them says so once."""
-    deck = (
-        ALLOY + NVT + "dump d all custom 2 run.dump id type x y z\ndump_modify d format float %.17g sort id\nrun 12\n"
-    )
+    deck = DECK + NVT + "dump d all custom 2 run.dump id type x y z\ndump_modify d format float %.17g sort id\nrun 12\n"
     said_by(deck, begun)
     again = (
-        ALLOY
+        DECK
         + "compute dos all petdos almgsi-lda Al Mg\nfix obs all petdos 2 dos {} temp 600 {}\nrerun run.dump {} dump x y z\n"
     )
     said = said_by(again.format("new.zarr", "", "first 6"), begun)
@@ -203,13 +215,13 @@ def test_paths_are_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     """`shell cd` between runs, and a home folder."""
     (tmp_path / "sub").mkdir()
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    deck = ALLOY + observed("run.zarr") + "run 4\nshell cd sub\nrun 4\n"
+    deck = DECK + observed("run.zarr") + "run 4\nshell cd sub\nrun 4\n"
     deck += "unfix obs\nfix obs all petdos 2 dos ~/a/home.zarr/ append yes\nrun 2\n"
     said_by(deck, tmp_path)
     assert read(tmp_path / "run.zarr").step.tolist() == [0, 2, 4, 6, 8]
     assert read(tmp_path / "home" / "a" / "home.zarr").step.tolist() == [8, 10]
     assert list((tmp_path / "sub").iterdir()) == []
-    said = said_by(ALLOY + observed("~no-such-user/run.zarr"), tmp_path, 2, ok=False)
+    said = said_by(DECK + observed("~no-such-user/run.zarr"), tmp_path, 2, ok=False)
     assert "there is no home folder ~no-such-user; give the path in full" in said and said.count("ERROR: ") == 1
 
 
@@ -221,7 +233,7 @@ def test_where_there_are_no_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     subprocess.run([compiler(), "-shared", "-fPIC", "-x", "c", "flock.c", "-o", "flock.so"], cwd=tmp_path, check=True)
     import errno
 
-    deck = ALLOY + observed("run.zarr", "append yes") + "run 2\n"
+    deck = DECK + observed("run.zarr", "append yes") + "run 2\n"
     with monkeypatch.context() as patch:
         patch.setenv("LD_PRELOAD", str(tmp_path / "flock.so"))
         patch.setenv("FLOCK_ERRNO", str(errno.ENOLCK))
@@ -238,11 +250,11 @@ def test_box_that_is_deformed(tmp_path: Path) -> None:
     """The order of the fixes tells which box a sample has: that of the dump if fix petdos comes last; else it is said."""
     deform = "fix shear all deform 1 x erate 5.0\n"
     volume = 'variable v equal vol\nfix v all print 2 "${v}" file v.txt screen no title none\n'
-    said = said_by(ALLOY + deform + observed("after.zarr") + volume + "run 4\n", tmp_path)
+    said = said_by(DECK + deform + observed("after.zarr") + volume + "run 4\n", tmp_path)
     assert "fix petdos" not in said
     after = read(tmp_path / "after.zarr").volume_A3
     assert after[1:].tolist() == pytest.approx(np.loadtxt(tmp_path / "v.txt", comments=["#", "none"])[-2:], rel=1e-5)
-    said = said_by(ALLOY + observed("before.zarr") + deform + "run 4\n", tmp_path)
+    said = said_by(DECK + observed("before.zarr") + deform + "run 4\n", tmp_path)
     assert said.count("fix shear changes the box after a sample is taken") == 1
     assert "define fix obs after fix shear" in said
     before = read(tmp_path / "before.zarr").volume_A3
