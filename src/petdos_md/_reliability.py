@@ -6,10 +6,11 @@ reliable whose estimate is small picks the underestimates. Three things keep tha
 - The test asks for the number of samples that an *upper* bound of the correlation time needs, and the time comes from an
   autoregressive fit, which scatters less than a sum of autocorrelations (G. Schwarz, Ann. Stat. 6 (1978) 461,
   10.1214/aos/1176344136, for the order of the fit).
-- What is slow and small hides behind fast noise. Lag-one correlations of block means at all lengths look for it.
+- What is slow and small hides behind fast noise. Lag-one correlations of long block means look for it.
 - A series that passes by a hair is likelier an underestimate than one that passes by far. Errors near the threshold are
   raised, as estimates that were selected for being significant are corrected (S. Zöllner, J. K. Pritchard, Am. J. Hum.
-  Genet. 80 (2007) 605, 10.1086/512821). The raise, fitted to series of first order, vanishes exponentially beyond it.
+  Genet. 80 (2007) 605, 10.1086/512821). The raise, fitted to series of first order, vanishes exponentially with the
+  distance from the threshold; below it, where nothing is called reliable, nothing is raised.
 """
 
 from __future__ import annotations
@@ -32,10 +33,11 @@ MIN_EFFECTIVE = 20.0
 _BOUND = 1.0  # standard deviations from the estimate to its upper bound
 _RAISE = 4.0  # standard deviations that the correlation is raised by at the threshold
 _DECAY = 2.0  # of the raise, for each standard deviation from the threshold
-_MOST_RAISED = 1.5  # of an error
+_MOST_RAISED = 1.35  # of an error
 _ORDER = 6
 _PENALTY = 2.0  # times Schwarz's: a higher order by accident hides correlation, and real oscillations are plain to see
 _MIN_BLOCKS = 32
+_MANY_BLOCKS = 256  # shorter blocks may be smooth, so that neighbors say nothing of what is slow
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,7 @@ def trust(x: np.ndarray, weights: np.ndarray, bounds: np.ndarray) -> Trust:
         correlation = np.maximum(correlation, _effective_correlation(x, bounds))
     spread = np.sqrt((1.0 - correlation**2) / n_weighted)
     margin = (_allowed(n_weighted) - correlation) / spread - _BOUND
-    near = np.exp(np.where(margin >= 0, -_DECAY, 3 * _DECAY) * margin)
+    near = np.where(margin >= 0, np.exp(-_DECAY * np.maximum(margin, 0.0)), 0.0)
     higher = np.minimum(correlation + _RAISE * near * spread, 1.0 - 1e-9)
     # The variance of innovations is well known, so that the error goes as 1 / (1 - correlation).
     raised = np.minimum((1.0 - correlation) / (1.0 - higher), _MOST_RAISED)
@@ -150,17 +152,18 @@ def _autoregressive_inefficiency(rho: np.ndarray, n: int) -> np.ndarray:
 
 
 def _slow_inefficiency(x: np.ndarray, bounds: np.ndarray) -> np.ndarray:
-    """Largest inefficiency that block means of any length point to, their own correlations included."""
+    """Largest inefficiency that long block means point to, their own correlations included."""
     n = len(x)
     naive = np.maximum(np.einsum("ij,ij->j", x, x) / n, np.finfo(np.float64).tiny)
     largest, length = np.ones(x.shape[1]), 1
     while len(x) >= _MIN_BLOCKS:
-        square = np.maximum(np.einsum("ij,ij->j", x, x) / len(x), np.finfo(np.float64).tiny)
         pairs = np.maximum(np.diff(bounds) - 1, 0).sum()
         if pairs < _MIN_BLOCKS // 2:
             break
-        next_one = np.clip(_lagged(x, bounds, 1) / pairs / square, 0.0, 0.999)
-        largest = np.maximum(largest, length * square / naive * (1.0 + next_one) / (1.0 - next_one))
+        if len(x) < _MANY_BLOCKS:
+            square = np.maximum(np.einsum("ij,ij->j", x, x) / len(x), np.finfo(np.float64).tiny)
+            next_one = np.clip(_lagged(x, bounds, 1) / pairs / square, 0.0, 0.999)
+            largest = np.maximum(largest, length * square / naive * (1.0 + next_one) / (1.0 - next_one))
         parts = [joined(x[a:b]) for a, b in itertools.pairwise(bounds)]
         x, bounds = np.concatenate(parts), np.cumsum([0, *map(len, parts)])
         length *= 2

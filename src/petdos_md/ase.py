@@ -30,6 +30,7 @@ from .averages import RunningAverage, RunningResult
 from .errors import ChemicalPotentialError, ModelError, PredictionError, SettingError, TraceError
 from .model import DOSModel
 from .sample import Sample
+from .stopping import FixedWidthStop
 from .trace import Trace
 
 DOS_PROPERTIES = ("dos", "fermi_level", "chemical_potential", "electronic_heat_capacity")
@@ -114,6 +115,7 @@ class DOSObserver:
                 self._before = sample
         self.n_samples = self.n_refused = 0
         self.elapsed_s = 0.0
+        self._stop = None if target_error is None else FixedWidthStop(target_error, min_samples)
         self.converged = self._is_converged()
         self._offset = first_step
         self._start = burn_in
@@ -246,14 +248,14 @@ class DOSObserver:
 
     def _is_converged(self) -> bool:
         n = self.running.n_samples(self.temperature_K())
-        # An estimate costs about as much as a sample, and errors fall slowly: every eighth sample is often enough.
-        if self.target_error is None or n < self.min_samples or n % 8:
+        if self._stop is None or not self._stop.due(n):
             return False
         try:
             result = self.result(members=False)
         except ChemicalPotentialError:
             return False
-        return result.reliable and result.heat_capacity.sampling_err <= self.target_error * result.heat_capacity.value
+        heat = result.heat_capacity
+        return self._stop.met(heat.sampling_err, heat.value, result.reliable)
 
 
 class DOSCalculator(Calculator):

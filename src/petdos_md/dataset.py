@@ -87,6 +87,7 @@ def build_dataset(
     leading = [next((c for c in columns if np.isfinite(e.error[c])), columns[0]) for e in errors]
     tau = np.array([e.autocorrelation_time[c] for e, c in zip(errors, leading, strict=True)])
     reliable = np.array([e.reliable[c] for e, c in zip(errors, leading, strict=True)])
+    missing = np.array([e.n_missing[c] for e, c in zip(errors, leading, strict=True)])
     n_eff = np.array([e.n_effective[c] for e, c in zip(errors, leading, strict=True)])
     n_samples = np.array([int((frames.group == g).sum()) for g in which])
     spacing = np.array([frames.spacing_fs(g) for g in which])
@@ -104,6 +105,7 @@ def build_dataset(
     add("autocorrelation_time", tau, "samples", "spacing of independent frames: 1 + 2 sum of autocorrelations")
     add("autocorrelation_time_fs", tau * spacing, "fs", "the same in simulated time")
     add("sampling_reliable", reliable.astype(np.int8), "1", "0 where sampling errors are lower bounds at best")
+    add("n_missing", missing, "1", "frames still needed until sampling errors are reliable; inf: more replicas are")
     means = {"ensemble_temperature": ("K", "temperature of the ensemble", frames.temperature_K)}
     means["kinetic_temperature"] = "K", "mean temperature from the velocities", frames.kinetic_temperature_K
     means["potential_energy"] = "eV", "mean energy of the interatomic potential", frames.potential_energy_eV
@@ -217,10 +219,18 @@ def _notes(data: xr.Dataset, frames: Frames, n_refused: int) -> list[str]:
             notes.append(f"{temperature:g} K: no sampling error, {n} frames are too few or too correlated to tell one")
         elif not int(at["sampling_reliable"]):
             notes.append(
-                f"{temperature:g} K: sampling errors are lower bounds, {n} frames are about {n_eff:.0f} independent ones"
+                f"{temperature:g} K: sampling errors are lower bounds, {n} frames are about {n_eff:.0f} independent ones; "
+                + _still_needed(float(at["n_missing"]))
             )
         elif np.isnan(float(at["heat_capacity_sampling_err"])):
             notes.append(
                 f"{temperature:g} K: no sampling error of the heat capacity, which vanishes in a gap without states"
             )
     return notes
+
+
+def _still_needed(n_missing: float) -> str:
+    if np.isinf(n_missing):
+        return "replicas disagree, so that more of them are needed rather than more frames"
+    size = 10 ** max(int(np.log10(n_missing)) - 1, 0)  # two digits
+    return f"about {int(np.ceil(n_missing / size)) * size} more are needed"

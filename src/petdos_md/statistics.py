@@ -76,7 +76,7 @@ def standard_error(
     own fluctuations explain, in the F test of the analysis of variance, the scatter of their means is the error.
     Weighted means are linearised.
 
-    Errors of series that are just about long enough are raised by up to a half, because those called reliable among them
+    Errors of series that are just about long enough are raised by up to a third, because those called reliable among them
     would be too small on the average (winner's curse).
 
     :param series: ``(n, ...)``, evenly spaced in time within a segment
@@ -93,8 +93,8 @@ def standard_error(
     if series.ndim == 0:
         raise ValueError("a series of samples needs at least one dimension, got a single number")
     n, shape = len(series), series.shape[1:]
-    w = _normalized_weights(weights, n)
-    bounds, order = _segment_bounds(segments, n)
+    w = normalized_weights(weights, n)
+    bounds, order = segment_bounds(segments, n)
     columns = series.reshape(n, int(np.prod(shape, dtype=int)))
     error, tau, n_eff, missing = (np.full(columns.shape[1], np.nan) for _ in range(4))
     reliable = np.zeros(columns.shape[1], dtype=bool)
@@ -105,6 +105,23 @@ def standard_error(
             fields = _of_columns(x, w, bounds, method)
             error[part], tau[part], n_eff[part], reliable[part], missing[part] = fields
     return ErrorEstimate(*(field.reshape(shape) for field in (error, tau, n_eff, reliable, missing)))
+
+
+def mean_and_inefficiency(x: np.ndarray, w: np.ndarray, bounds: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Mean, variance and statistical inefficiency of columns, as they come out of the autocorrelation.
+
+    :param x: ``(n, columns)``, segment after segment
+    :param w: ``(n,)`` weights, of any sum
+    :param bounds: ``(n_segments + 1,)`` where segments begin and end
+    :returns: each ``(columns,)``; NaN where an inefficiency cannot be told
+    """
+    w = w * (len(x) / w.sum())
+    mean = w @ x / len(x)
+    centered = x - mean
+    naive, inefficiency, _ = _by_autocorrelation(w[:, None] * centered, bounds)
+    variance = w @ centered**2 / (len(x) - 1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return mean, variance, np.maximum(naive * inefficiency / variance * len(x), 1.0)
 
 
 def _of_columns(x: np.ndarray, w: np.ndarray, bounds: np.ndarray, method: str) -> tuple[np.ndarray, ...]:
@@ -226,7 +243,7 @@ def _by_blocking(x: np.ndarray, bounds: np.ndarray) -> tuple[np.ndarray, np.ndar
     return naive, found + (found**2 - 1.0) / (2.0 * used), converged
 
 
-def _normalized_weights(weights: np.ndarray | None, n: int) -> np.ndarray:
+def normalized_weights(weights: np.ndarray | None, n: int) -> np.ndarray:
     """Weights with mean one."""
     if weights is None:
         return np.ones(n)
@@ -236,7 +253,7 @@ def _normalized_weights(weights: np.ndarray | None, n: int) -> np.ndarray:
     return w * (n / w.sum()) if n else w
 
 
-def _segment_bounds(segments: np.ndarray | None, n: int) -> tuple[np.ndarray, np.ndarray]:
+def segment_bounds(segments: np.ndarray | None, n: int) -> tuple[np.ndarray, np.ndarray]:
     """Offsets of the segments after a stable sort by label, and that order."""
     if segments is None:
         return np.array([0, n]), np.arange(n)
