@@ -30,14 +30,18 @@ SAMPLES_AT_LEAST = 20.0
 MIN_EFFECTIVE = 20.0
 """Independent samples wanted by the cruder checks, those of the method itself and of block means."""
 
+MUCH_SLOWER = 2.5
+"""How many times that of long blocks may exceed other estimates of the inefficiency; more is seldom chance, and mostly
+what they missed behind fast noise."""
+
 _BOUND = 1.0  # standard deviations from the estimate to its upper bound
 _RAISE = 4.0  # standard deviations that the correlation is raised by at the threshold
 _DECAY = 2.0  # of the raise, for each standard deviation from the threshold
-_MOST_RAISED = 1.35  # of an error
+_MOST_RAISED = 1.3  # of an error
 _ORDER = 6
 _PENALTY = 2.0  # times Schwarz's: a higher order by accident hides correlation, and real oscillations are plain to see
 _MIN_BLOCKS = 32
-_MANY_BLOCKS = 256  # shorter blocks may be smooth, so that neighbors say nothing of what is slow
+_MANY_BLOCKS = 128  # shorter blocks may be smooth, so that neighbors say nothing of what is slow
 
 
 @dataclass(frozen=True)
@@ -47,11 +51,15 @@ class Trust:
     :param enough: whether there are enough samples for the bound of the correlation time
     :param raised: factor by which to raise the error
     :param n_needed: samples with which the series would probably be long enough
+    :param inefficiency: statistical inefficiency of the autoregressive fit
+    :param slow: that which long block means point to, with a scatter of a half
     """
 
     enough: np.ndarray
     raised: np.ndarray
     n_needed: np.ndarray
+    inefficiency: np.ndarray
+    slow: np.ndarray
 
 
 def trust(x: np.ndarray, weights: np.ndarray, bounds: np.ndarray) -> Trust:
@@ -65,19 +73,20 @@ def trust(x: np.ndarray, weights: np.ndarray, bounds: np.ndarray) -> Trust:
     weighted = x * weights[:, None]
     # As many samples of equal weight count as much (Kish).
     n_weighted = n**2 / float((weights**2).sum())
-    correlation = _effective_correlation(weighted, bounds)
+    correlation = effective_correlation(weighted, bounds)
     if n_weighted < 0.99 * n:
         # Weights that fluctuate fast are noise on a slow series, and hide it.
-        correlation = np.maximum(correlation, _effective_correlation(x, bounds))
+        correlation = np.maximum(correlation, effective_correlation(x, bounds))
     spread = np.sqrt((1.0 - correlation**2) / n_weighted)
     margin = (_allowed(n_weighted) - correlation) / spread - _BOUND
     near = np.where(margin >= 0, np.exp(-_DECAY * np.maximum(margin, 0.0)), 0.0)
     higher = np.minimum(correlation + _RAISE * near * spread, 1.0 - 1e-9)
     # The variance of innovations is well known, so that the error goes as 1 / (1 - correlation).
     raised = np.minimum((1.0 - correlation) / (1.0 - higher), _MOST_RAISED)
-    slow = MIN_EFFECTIVE * _slow_inefficiency(weighted, bounds)
-    needed = np.maximum(_needed(correlation), slow) * (n / n_weighted)
-    return Trust((margin >= 0) & (slow <= n_weighted), raised, needed)
+    fitted = (1.0 + correlation) / (1.0 - correlation)
+    slow = _slow_inefficiency(weighted, bounds)
+    needed = np.maximum(_needed(correlation), MIN_EFFECTIVE * slow) * (n / n_weighted)
+    return Trust((margin >= 0) & (MIN_EFFECTIVE * slow <= n_weighted), raised, needed, fitted, slow)
 
 
 def joined(x: np.ndarray) -> np.ndarray:
@@ -111,8 +120,11 @@ def _needed(correlation: np.ndarray) -> np.ndarray:
     return np.exp(np.interp(2 * np.arctanh(correlation), times, samples))
 
 
-def _effective_correlation(x: np.ndarray, bounds: np.ndarray) -> np.ndarray:
-    """Lag-one correlation of the first-order process with the inefficiency of the autoregressive fit, not below zero."""
+def effective_correlation(x: np.ndarray, bounds: np.ndarray, n_means: int = 1) -> np.ndarray:
+    """Lag-one correlation of the first-order process with the inefficiency of the autoregressive fit, not below zero.
+
+    :param n_means: number of means that were subtracted from ``x``: one, or one of each series
+    """
     n = len(x)
     lengths = np.diff(bounds)
     # Lags that half of the samples have a partner at.
@@ -126,7 +138,7 @@ def _effective_correlation(x: np.ndarray, bounds: np.ndarray) -> np.ndarray:
     found = _autoregressive_inefficiency(rho, n)
     correlation = (found - 1.0) / (found + 1.0)
     # M. G. Kendall, Biometrika 41 (1954) 403 (10.1093/biomet/41.3-4.403): the mean is unknown, too.
-    return np.clip(correlation + (1.0 + 3.0 * correlation) / n, 0.0, 1.0 - 1e-6)
+    return np.clip(correlation + (1.0 + 3.0 * correlation) * n_means / n, 0.0, 1.0 - 1e-6)
 
 
 def _autoregressive_inefficiency(rho: np.ndarray, n: int) -> np.ndarray:

@@ -15,6 +15,7 @@ False
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -47,9 +48,7 @@ class BurnIn:
     significant: bool
 
 
-def detect_burn_in(
-    series: np.ndarray, weights: np.ndarray | None = None, segments: np.ndarray | None = None
-) -> BurnIn:
+def detect_burn_in(series: np.ndarray, weights: np.ndarray | None = None, segments: np.ndarray | None = None) -> BurnIn:
     """Find the initial drift of a series.
 
     Several columns share one start, which is best for the one with fewest independent samples. The drift is significant
@@ -68,10 +67,13 @@ def detect_burn_in(
         raise ValueError(f"a series must be of shape (n,) or (n, columns), got {x.shape}")
     w = normalized_weights(weights, len(x))
     bounds, order = segment_bounds(segments, len(x))
+    unknown = BurnIn(0, float("nan"), float("nan"), False)
+    if len(x) < 2 * MIN_SAMPLES:
+        return unknown
     x, w = x.reshape(len(x), -1)[order], w[order]
-    x = x[:, np.ptp(x, axis=0) > 0] if len(x) else x
-    if len(x) < 2 * MIN_SAMPLES or not x.shape[1]:
-        return BurnIn(0, float("nan"), float("nan"), False)
+    x = x[:, np.ptp(x, axis=0) > 0]
+    if not x.shape[1]:
+        return unknown
     starts = _candidates(int(np.diff(bounds).max()))
     counts = np.array([_n_effective(*_without(x, w, bounds, start)) for start in starts])
     best = int(counts.argmax())
@@ -96,7 +98,7 @@ def _without(
 
 
 def _pieces(bounds: np.ndarray, start: int, stop: int | None) -> Iterator[tuple[int, int]]:
-    for first, last in zip(bounds[:-1], bounds[1:], strict=True):
+    for first, last in itertools.pairwise(bounds):
         end = last if stop is None else min(first + stop, last)
         if first + start < end:
             yield int(first + start), int(end)
@@ -143,7 +145,7 @@ def _variance_of_mean(inefficiency: np.ndarray, share: np.ndarray, bounds: np.nd
     """
     rho = np.maximum((inefficiency - 1.0) / (inefficiency + 1.0), 0.0)
     total = np.zeros(len(rho))
-    for first, last in zip(bounds[:-1], bounds[1:], strict=True):
+    for first, last in itertools.pairwise(bounds):
         length = int(last - first)
         equal = (inefficiency - 2 * rho * (1 - rho**length) / (length * (1 - rho) ** 2)) / length
         # Unequal weights count as fewer samples, in proportion.

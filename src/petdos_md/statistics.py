@@ -24,7 +24,7 @@ import scipy.fft
 import scipy.signal
 import scipy.special
 
-from ._reliability import MIN_EFFECTIVE, joined, trust
+from ._reliability import MIN_EFFECTIVE, MUCH_SLOWER, SAMPLES_PER_TIME, effective_correlation, joined, trust
 
 METHODS = ("autocorrelation", "blocking")
 MIN_SAMPLES = 8
@@ -107,7 +107,9 @@ def standard_error(
     return ErrorEstimate(*(field.reshape(shape) for field in (error, tau, n_eff, reliable, missing)))
 
 
-def mean_and_inefficiency(x: np.ndarray, w: np.ndarray, bounds: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def mean_and_inefficiency(
+    x: np.ndarray, w: np.ndarray, bounds: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Mean, variance and statistical inefficiency of columns, as they come out of the autocorrelation.
 
     :param x: ``(n, columns)``, segment after segment
@@ -138,14 +140,19 @@ def _of_columns(x: np.ndarray, w: np.ndarray, bounds: np.ndarray, method: str) -
     naive, inefficiency, converged = estimate(weighted, bounds)
     trusted = trust(centered, w, bounds)
     with np.errstate(invalid="ignore", divide="ignore"):
-        square = naive * inefficiency
-        scatter, limit, replicas = _replica_scatter(weighted, w, bounds, variance / square)
-        disagree = scatter > limit * square
-        square = np.where(disagree, scatter, square * trusted.raised**2)
+        # Behind fast noise the window closes, and the first long blocks are taken, before what is slow and small shows.
+        missed = trusted.slow > MUCH_SLOWER * np.fmin(inefficiency, trusted.inefficiency)
+        square = naive * np.where(missed, np.fmax(trusted.slow, inefficiency), inefficiency)
+        scatter, replicas = _replica_scatter(weighted, w, bounds)
+        disagree = _disagree(weighted, w, bounds, scatter, replicas)
+        # A correlation that does not end within a replica leaves nothing else to go by, either.
+        apart = disagree | (~converged & (replicas > 1.5))
+        square = np.where(apart, scatter, square * trusted.raised**2)
         n_eff = np.minimum(variance / square, n)
-        needed = np.maximum(trusted.n_needed, n * MIN_EFFECTIVE / n_eff)
+        needed = np.fmax(trusted.n_needed, n * MIN_EFFECTIVE / n_eff)
+        needed = np.maximum(needed, np.where(missed, SAMPLES_PER_TIME * trusted.slow, 0.0))
         tau = square / naive
-    few = ~(converged & trusted.enough & (n_eff >= MIN_EFFECTIVE))
+    few = missed | ~(converged & trusted.enough & (n_eff >= MIN_EFFECTIVE))
     few = np.where(disagree, replicas < _MIN_REPLICAS, few)
     missing = np.where(disagree, np.inf, np.maximum(np.ceil(needed - n), 1.0))
     known = moves & np.isfinite(square)
@@ -158,29 +165,35 @@ def _of_columns(x: np.ndarray, w: np.ndarray, bounds: np.ndarray, method: str) -
     )
 
 
-def _replica_scatter(
-    x: np.ndarray, w: np.ndarray, bounds: np.ndarray, n_effective: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, float]:
-    """Squared error of the mean from the means of the replicas alone, how many times the other estimate it must be to be
-    believed, and to how many replicas of equal weight they amount.
+def _replica_scatter(x: np.ndarray, w: np.ndarray, bounds: np.ndarray) -> tuple[np.ndarray, float]:
+    """Squared error of the mean from the means of the replicas alone, and to how many of equal weight they amount.
 
     Without bias for means of equal variance, whatever the weights ``p`` of the replicas: the expectation of
     ``sum p^2 (m - mean)^2`` is ``sum p^2 - 2 sum p^3 + (sum p^2)^2`` times that variance, the square of the error
     ``sum p^2``.
     """
     n = len(x)
-    if len(bounds) < 3:
-        return np.zeros(x.shape[1]), np.full(x.shape[1], np.inf), 1.0
     share = np.add.reduceat(w, bounds[:-1]) / n
     second, third = (share**2).sum(), (share**3).sum()
     unbiased = 1.0 - 2.0 * third / second + second
     square = (np.add.reduceat(x, bounds[:-1], axis=0) ** 2).sum(axis=0) / float(n) ** 2 / max(unbiased, 1e-9)
-    replicas = 1.0 / second
-    if replicas < 1.5:
-        return square, np.full(x.shape[1], np.inf), replicas
-    # An error known from n_effective samples has half as many degrees of freedom.
-    freedom = np.maximum(np.nan_to_num(n_effective, nan=1.0) / 2, 1.0)
-    return square, scipy.special.fdtri(replicas - 1.0, freedom, 1.0 - _DISAGREEMENT), replicas
+    return square, 1.0 / second
+
+
+def _disagree(x: np.ndarray, w: np.ndarray, bounds: np.ndarray, scatter: np.ndarray, replicas: float) -> np.ndarray:
+    """Whether the means of the replicas scatter by more than the fluctuation within them explains."""
+    n, n_replicas = len(x), len(bounds) - 1
+    if replicas < 1.5 or n < 2 * n_replicas:
+        return np.zeros(x.shape[1], dtype=bool)
+    share = np.maximum(np.add.reduceat(w, bounds[:-1]), np.finfo(np.float64).tiny)
+    means = np.add.reduceat(x, bounds[:-1], axis=0) / share[:, None]
+    inside = x - w[:, None] * np.repeat(means, np.diff(bounds), axis=0)
+    correlation = effective_correlation(inside, bounds, n_replicas)
+    inefficiency = (1.0 + correlation) / (1.0 - correlation)
+    square = (inside**2).sum(axis=0) / (n * (n - n_replicas)) * inefficiency
+    # An error known from some independent samples has half as many degrees of freedom.
+    freedom = np.maximum((n / inefficiency - n_replicas) / 2, 1.0)
+    return scatter > square * scipy.special.fdtri(replicas - 1.0, freedom, 1.0 - _DISAGREEMENT)
 
 
 def _by_autocorrelation(x: np.ndarray, bounds: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
