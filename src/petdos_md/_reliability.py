@@ -62,15 +62,15 @@ class Trust:
     slow: np.ndarray
 
 
-def trust(x: np.ndarray, weights: np.ndarray, bounds: np.ndarray) -> Trust:
+def trust(x: np.ndarray, weighted: np.ndarray, weights: np.ndarray, bounds: np.ndarray) -> Trust:
     """Judge centered columns.
 
     :param x: ``(n, columns)``, series after series
+    :param weighted: the same times their weights
     :param weights: ``(n,)``, their mean one
     :param bounds: ``(n_series + 1,)`` where they begin and end
     """
     n = len(x)
-    weighted = x * weights[:, None]
     # As many samples of equal weight count as much (Kish).
     n_weighted = n**2 / float((weights**2).sum())
     correlation = effective_correlation(weighted, bounds)

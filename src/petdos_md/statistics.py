@@ -101,7 +101,7 @@ def standard_error(
     if n >= MIN_SAMPLES:
         w = w[order]
         for part in _column_chunks(columns.shape[1], n):
-            x = np.asarray(columns[order, part], dtype=np.float64)
+            x = np.asarray(columns[:, part] if segments is None else columns[order, part], dtype=np.float64)
             fields = _of_columns(x, w, bounds, method)
             error[part], tau[part], n_eff[part], reliable[part], missing[part] = fields
     return ErrorEstimate(*(field.reshape(shape) for field in (error, tau, n_eff, reliable, missing)))
@@ -135,10 +135,10 @@ def _of_columns(x: np.ndarray, w: np.ndarray, bounds: np.ndarray, method: str) -
     moves = np.abs(centered).max(axis=0) > 64 * np.finfo(np.float64).eps * np.abs(mean)
     variance = w @ centered**2 / (n - 1)
     # Linearisation: the error of sum(w x) / sum(w) is that of the plain mean of w (x - mean) / mean(w).
-    weighted = centered * w[:, None]
+    weighted = centered if (w == 1.0).all() else centered * w[:, None]
     estimate = _by_autocorrelation if method == "autocorrelation" else _by_blocking
     naive, inefficiency, converged = estimate(weighted, bounds)
-    trusted = trust(centered, w, bounds)
+    trusted = trust(centered, weighted, w, bounds)
     with np.errstate(invalid="ignore", divide="ignore"):
         # Behind fast noise the window closes, and the first long blocks are taken, before what is slow and small shows.
         missed = trusted.slow > MUCH_SLOWER * np.fmin(inefficiency, trusted.inefficiency)
