@@ -22,6 +22,7 @@ from ase import Atoms, units
 from ase.md.md import MolecularDynamics
 
 from ..analysis.running import RunningAverage, RunningResult
+from ..analysis.stopping import FixedWidthStop
 from ..base.errors import ChemicalPotentialError, PredictionError, SettingError, TraceError
 from ..base.sample import Sample
 from ..models.model import DOSModel
@@ -322,15 +323,17 @@ class DOSObserver:
             return "prediction is not finite"
 
     def _is_converged(self) -> bool:
-        n = self.running.n_samples(self.temperature_K())
-        # An estimate costs about as much as a sample, and errors fall slowly: every eighth sample is often enough.
-        if self.target_error is None or n < self.min_samples or n % 8:
+        if self.target_error is None:
+            return False
+        rule = FixedWidthStop(self.target_error, self.min_samples)
+        if not rule.due(self.running.n_samples(self.temperature_K())):
             return False
         try:
             result = self.result(members=False)
         except ChemicalPotentialError:
             return False
-        return result.reliable and result.heat_capacity.sampling_err <= self.target_error * result.heat_capacity.value
+        heat = result.heat_capacity
+        return rule.met(heat.sampling_err, heat.value, result.reliable)
 
 
 def _same_frame(one: Sample, other: Sample, tolerance: float) -> bool:
