@@ -184,15 +184,12 @@ OTHERS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("key", OTHERS)
-@pytest.mark.parametrize("ranks", [0, 2])
+@pytest.mark.parametrize(("key", "ranks"), [*((key, 0) for key in OTHERS), ("formula", 2)])
 def test_another_simulation_is_refused(key: str, ranks: int, begun: Path, tmp_path: Path) -> None:
     """In one line, and the trace is as it was."""
     before = {path: path.read_bytes() for path in begun.rglob("*.json")}
     fix, more, expected = OTHERS[key]
     deck = ALLOY.replace("type/ratio", "type/fraction") if ranks else ALLOY
-    if ranks and key != "formula":
-        pytest.skip("one of them tells whether all ranks stop")
     done = run_lmp(
         f"{deck}{more}{COMPUTE}fix md all {fix}fix obs all petdos 1 dos {begun} append yes\nrun 5\n", tmp_path, ranks
     )
