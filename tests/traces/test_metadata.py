@@ -96,12 +96,19 @@ def test_what_is_known_grows(path: Path) -> None:
         "formula": "Al4",
     }
     for key, value, shown in (
-        ("temperatures_K", [300.0, 601.0], r"\[300.0, 600.0, 900.0\], got \[300.0, 601.0\]"),
         ("potential", "eam/alloy", "emt, got eam/alloy"),
         ("formula", "Al8", "Al4, got Al8"),
     ):
         with pytest.raises(TraceError, match=f"it has {key} = {shown}; write to another path"):
             Trace.open(path, metadata={key: value})
+
+
+def test_a_replica_that_goes_on_at_another_temperature_has_a_schedule(path: Path) -> None:
+    """Its entry is null, and stays so when it comes back."""
+    for step, targets in enumerate(([300.0, 600.0], [300.0, 650.0], [300.0, 600.0, 900.0])):
+        with Trace.open(path, model=MODEL, metadata={"temperatures_K": targets}) as trace:
+            trace.append(make_sample(step))
+    assert known(path)["metadata"]["temperatures_K"] == [300.0, None, 900.0]
 
 
 def test_source_of_a_rerun_is_compared(path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What a user can do about an error of the operating system; the LAMMPS plugin says the same (``trace_files.h``).
+"""What a user can do about an error of the operating system; the LAMMPS plugin says the same (``files.cpp``).
 
 >>> fix_for(OSError(28, "No space left on device"))
 'free space on that disk'

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 import numbers
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +22,8 @@ from ..base.errors import TraceError
 
 RELATIVE, ABSOLUTE = 1e-6, 1e-9
 """Numbers that differ by less are one: time steps converted from other units, temperatures from restart files of 9 digits."""
-RECORDED_ONLY = ("seed", "versions")
-"""Two parts of one simulation may differ in these."""
+RECORDED_ONLY = ("seed", "versions", "temperatures_K")
+"""Two parts of one simulation may differ in these. A replica that goes on at another temperature has a schedule, its entry is null."""
 PER_REPLICA = ("temperatures_K", "pressures_GPa")
 """Lists with one entry for each replica number."""
 
@@ -59,23 +59,30 @@ def combined(there: Any, here: Any) -> Any:
         both = [combined(a, b) for a, b in zip(there, here, strict=False)]
         return both + there[len(both) :] + here[len(both) :]
     if isinstance(there, Mapping) and isinstance(here, Mapping):
-        return {**{key: combined(value, here.get(key)) for key, value in there.items()}, **_missing(there, here)}
+        whole: dict[str, Any] = {key: combined(value, here.get(key)) for key, value in there.items()}
+        whole |= _missing(there, here)
+        if "temperatures_K" in there and "temperatures_K" in here:
+            whole["temperatures_K"] = _targets(there["temperatures_K"], here["temperatures_K"])
+        return whole
     return here if there is None else there
 
 
-def check_same(path: Path, there: Mapping[str, Any], here: Mapping[str, Any]) -> None:
+def check_same(
+    path: Path, there: Mapping[str, Any], here: Mapping[str, Any], recorded_only: Sequence[str] = RECORDED_ONLY
+) -> None:
     """Whether a simulation is the one of a trace.
 
     :param path: of the trace
     :param there: ``timestep_fs`` and ``metadata``, as in the attributes of the trace
     :param here: the same of the simulation that is to be written; keys may be missing
+    :param recorded_only: keys that are not compared
     :raises TraceError: if something differs that both know
     """
     pairs = {"timestep_fs": (there.get("timestep_fs"), here.get("timestep_fs"))}
     known = there.get("metadata", {})
     pairs |= {key: (known.get(key), value) for key, value in here.get("metadata", {}).items()}
     for key, (old, new) in pairs.items():
-        if key not in RECORDED_ONLY and not same(old, new):
+        if key not in recorded_only and not same(old, new):
             raise TraceError(
                 f"{path}: trace of another simulation: it has {key} = {old}, got {new}; write to another path"
             )
@@ -107,6 +114,15 @@ def _plain(path: Path, key: str, value: Any) -> Any:
         f"{path}: metadata {key!r} holds a {type(value).__name__} ({str(value)[:40]!r}), which JSON cannot; expected finite numbers, "
         "text, lists and dictionaries with text as keys"
     )
+
+
+def _targets(there: list[Any] | None, here: list[Any] | None) -> list[Any]:
+    """Thermostat targets by replica: one that has changed is null, and stays so."""
+    old, new = there or [], here or []
+    return [a if a is not None and same(a, b) else None for a, b in zip(old, new, strict=False)] + [
+        *old[len(new) :],
+        *new[len(old) :],
+    ]
 
 
 def _is_number(value: Any) -> bool:

@@ -18,9 +18,8 @@ from concurrent.futures import ThreadPoolExecutor
 from importlib import metadata
 from pathlib import Path
 
-from filelock import FileLock
-
 from ...base.errors import SettingError
+from ...base.locks import FileLock
 from ...models.files import MODELS
 from .plugin import (
     BRIDGE,

@@ -13,6 +13,8 @@ The observer evaluates in Python and needs no compiler. :func:`attach` gives the
 
 from __future__ import annotations
 
+from .load_order import LAMMPS_WAS_FIRST  # isort: skip  before anything that imports torch
+
 import os
 import re
 import warnings
@@ -30,7 +32,6 @@ from ...models.model import DOSModel
 from ...traces.trace import Trace
 from ..labels import checked_temperature_K
 from ..opening import drop_later_samples, open_trace
-from .load_order import LAMMPS_WAS_FIRST
 
 if TYPE_CHECKING:
     import lammps
