@@ -41,7 +41,7 @@ def runnable(name: str) -> bool:
     return any(line.lstrip().startswith(">>>") and "+SKIP" not in line for line in lines)
 
 
-@pytest.mark.parametrize("name", filter(runnable, MODULES))
+@pytest.mark.parametrize("name", [m for m in MODULES if runnable(m)])
 def test_examples_in_docstrings(name: str) -> None:
     result = doctest.testmod(importlib.import_module(f"petdos_md.{name}"))
     assert result.attempted > 0 and result.failed == 0

@@ -11,6 +11,7 @@ from ase import Atoms, units
 from ase.calculators.emt import EMT
 from ase.md.langevin import Langevin
 from ase.md.verlet import VelocityVerlet
+from helpers.models import spoil_species
 
 from petdos_md.ase import DOSCalculator, DOSObserver
 from petdos_md.base.errors import ModelError, NoSamplesError, PetdosError, SettingError, StructureError, TraceError
@@ -178,7 +179,9 @@ class TestObserver:
         observer()
         assert len(observer.trace) == 1 and observer.trace.skipped == {"prediction is not finite": 1}
 
-    @pytest.mark.parametrize("temperature", [None, 0, -300.0, float("nan"), lambda: -1.0], ids=str)
+    @pytest.mark.parametrize(
+        "temperature", [None, 0, -300.0, float("nan"), lambda: -1.0], ids=["None", "0", "-300", "nan", "function"]
+    )
     def test_temperature_must_be_positive(self, atoms, metal, tmp_path: Path, temperature) -> None:
         with pytest.raises(SettingError, match="expected the temperature of the ensemble, positive, in K"):
             DOSObserver(atoms, metal, tmp_path / "t.zarr", temperature)
@@ -332,18 +335,6 @@ def count_evaluations(model: DOSModel, monkeypatch) -> list[str]:
 
         monkeypatch.setattr(model, name, wrapper)
     return called
-
-
-def spoil_species(model: DOSModel, symbol: str) -> None:
-    """Give a model NaN weights for one element."""
-    import torch
-    from ase.data import atomic_numbers
-
-    known = model.atomic_types.index(atomic_numbers[symbol])
-    with torch.no_grad():
-        for name, parameter in model._model.named_parameters():
-            if "node_embedder" in name:
-                parameter[known] = torch.nan
 
 
 def test_all_errors_are_of_one_line(atoms, metal, tmp_path: Path) -> None:
