@@ -29,12 +29,12 @@ def test_gallery_has_every_example():
 
 def test_modules_of_the_api():
     documented = re.findall(
-        r"automodule:: (petdos_md\.\w+)", "".join(p.read_text() for p in (DOCS / "api").glob("*.md"))
+        r"automodule:: (petdos_md\.[\w.]+)", "".join(p.read_text() for p in (DOCS / "api").glob("*.md"))
     )
     assert len(documented) == len(set(documented))
     assert not [name for name in documented if importlib.util.find_spec(name) is None]
     table = (DOCS / "api.md").read_text()
     listed = {
-        f"petdos_md.{name}" for row in re.findall(r"^\| \[.*$", table, re.M) for name in re.findall(r"`(\w+)`", row)
+        f"petdos_md.{name}" for row in re.findall(r"^\| \[.*$", table, re.M) for name in re.findall(r"`([\w.]+)`", row)
     }
     assert listed == set(documented)
