@@ -247,7 +247,7 @@ def md_overhead(folder: Path, repeats: int, steps: int) -> None:
 
     model = DOSModel.load(folder / "separated.pt", device="cpu", electrons={"Ga": 13, "As": 5})
     potentials: dict[str, Calculator] = {
-        "separate potential": MetatomicCalculator(str(folder / "stock-pet.pt"), device="cpu"),
+        "another potential": MetatomicCalculator(str(folder / "stock-pet.pt"), device="cpu"),
         "shared backbone": DOSCalculator(model),
     }
     print(
@@ -273,7 +273,7 @@ def md_overhead(folder: Path, repeats: int, steps: int) -> None:
             trace.close()
         # Step 0 is sampled too: the share is that of one sample in ten steps.
         share = 100 * statistics.median(spent) / (10 * (total - sum(spent)) / steps)
-        limit = "<= 6" if name == "separate potential" else "<= 2"
+        limit = "<= 6" if name == "another potential" else "<= 2"
         print(
             f"{name:<20} {steps:>6} {len(spent):>8} {total - sum(spent):8.2f} {sum(spent):11.3f} {share:11.2f} {limit:>9}"
         )

@@ -18,7 +18,7 @@ import torch
 from analysis_speed import N_ATOMS, measured, write_readout, write_trace
 
 from petdos_md.analysis.analyze import analyze
-from petdos_md.physics.carriers import thermodynamics
+from petdos_md.physics.curves import thermodynamics
 from petdos_md.physics.networks import DOSNetwork, Network
 
 

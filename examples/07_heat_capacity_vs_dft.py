@@ -15,7 +15,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 import petdos_md as pm
-from petdos_md.physics.carriers import sommerfeld_gamma
+from petdos_md.physics.curves import sommerfeld_gamma
 from petdos_md.results.normalization import convert
 from petdos_md.validation.metrics import align
 from petdos_md.validation.references import read_references

@@ -22,8 +22,7 @@ import petdos_md as pm
 from petdos_md.ase import DOSCalculator
 from petdos_md.engines.md import MDSettings, run_md
 from petdos_md.engines.potentials import Potential
-from petdos_md.results.figures import plot_side_by_side
-from petdos_md.results.plot import save
+from petdos_md.results.plot import plot_side_by_side, save
 from petdos_md.results.report import format_table
 
 parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])

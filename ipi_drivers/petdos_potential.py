@@ -1,4 +1,4 @@
-"""For i-pi-driver-py or <ffdirect>: the energy head of a model as the potential, and features as extras if asked (features=True).
+"""For i-pi-driver-py or <ffdirect>: the energy head of a model as the potential, with its features as extras if asked (features=True).
 
 i-pi-driver-py -u -a ADDRESS -m custom -P petdos_potential.py -o model=almgsi-lda,template=init.xyz
 """

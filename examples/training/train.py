@@ -11,7 +11,7 @@ be given again at any time::
         --adapt lora --start checkpoints/almgsi-lda.ckpt                                        # the general one, adapted
 
 Stages: ``prepare`` (targets and split), ``start`` (forces above all), ``mse`` (DOS on the absolute axis, energies), ``shift``
-(shift-agnostic loss of the article), ``smooth`` (noise of the last layer), ``llpr`` (ensemble), ``export`` (backbone and readout), ``evaluate`` (table, figures). Networks are trained by `mtt train`
+(shift-agnostic loss of the article), ``smooth`` (noise of the last layer), ``llpr`` (ensemble), ``export`` (backbone and readout), ``validate`` (table, figures). Networks are trained by `mtt train`
 with the option files in ``options/``; its progress is shown and kept in ``STAGE/train.out``.
 
 ``--adapt lora`` leaves the weights of ``--start`` as they are and trains matrices of low rank beside them (section 4.7 of the
@@ -35,7 +35,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from scipy.ndimage import gaussian_filter1d
 
 from petdos_md.base.grid import EnergyGrid
-from petdos_md.physics.targets import SMEARING_EV, defined_below, dos_target
+from petdos_md.physics.dft import SMEARING_EV, defined_below, dos_target
 
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE / "dft")]
@@ -259,7 +259,7 @@ def main() -> None:
         "smooth": (out / "model.ckpt", lambda: smooth(args)),
         "llpr": (out / "llpr.ckpt", lambda: llpr(args)),
         "export": (out / f"{args.name}.pt", lambda: export(args)),
-        "validate": (out / "validation.json", lambda: evaluate(args)),
+        "validate": (out / "validation.json", lambda: validate(args)),
     }
     if args.adapt == "lora":
         del steps["start"], steps["mse"]
@@ -287,8 +287,8 @@ def llpr(args: argparse.Namespace) -> None:
     )
 
 
-def evaluate(args: argparse.Namespace) -> None:
-    from evaluate import validate_model
+def validate(args: argparse.Namespace) -> None:
+    from validate import validate_model
 
     validate_model(args.output / f"{args.name}.pt", args.output, args.output)
 

@@ -19,7 +19,7 @@ from petdos_md.base.sample import ModelInfo, Sample
 from petdos_md.models.model import DOSModel
 from petdos_md.models.readout import Readout
 from petdos_md.physics import thermo
-from petdos_md.physics.quantities import LINEAR, UNITS, derive, kernels
+from petdos_md.physics.quantities import LINEAR, QUANTITIES, derive, kernels
 from petdos_md.traces.trace import Trace
 
 E = GRID.energies
@@ -183,7 +183,7 @@ def test_fermi_reference_moves_the_axis_and_nothing_else(trace: Trace) -> None:
         for name in ("dos", "dos_model_std", "dos_sampling_err"):
             values = np.interp(shifted, E, raw[name].values[i])
             np.testing.assert_allclose(fermi[name].values[i], values, atol=1e-12, equal_nan=True)
-    for name in UNITS:
+    for name in QUANTITIES:
         np.testing.assert_array_equal(fermi[name], raw[name])
 
 

@@ -63,7 +63,7 @@ def spoil_species(model: DOSModel, symbol: str) -> None:
     """Give a model NaN weights for one element."""
     known = model.atomic_types.index(atomic_numbers[symbol])
     with torch.no_grad():
-        for name, parameter in model._model.named_parameters():
+        for name, parameter in model.evaluator.module.named_parameters():
             if "node_embedder" in name:
                 parameter[known] = torch.nan
 

@@ -76,8 +76,8 @@ def test_energy_head_is_kept(pair) -> None:
     separated, stock, tolerance = pair
     atoms = random_structures(list(ELECTRONS), separated.cutoff, seed=4)["periodic"]
     _, energy, forces, stress = separated.evaluate_with_forces(atoms)
-    # The private attribute is the only way to the stock network behind the direct model, in this test alone.
-    atoms.calc = MetatomicCalculator(stock._model, device="cpu")
+
+    atoms.calc = MetatomicCalculator(stock.evaluator.module, device="cpu")
     assert energy == pytest.approx(atoms.get_potential_energy(), rel=tolerance)
     assert np.abs(forces - atoms.get_forces()).max() <= 10 * tolerance * np.abs(forces).max()
     expected = atoms.get_stress(voigt=False)

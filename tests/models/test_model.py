@@ -16,7 +16,8 @@ from helpers.models import ELECTRONS, GRID_START, N_CHANNELS, N_MEMBERS, energy_
 from petdos_md.base.errors import ModelError, PredictionError, StructureError
 from petdos_md.base.grid import EnergyGrid
 from petdos_md.models.files import MODELS, readout_path, shipped_models
-from petdos_md.models.model import PET_MAD_GRID, DOSModel
+from petdos_md.models.loading import PET_MAD_GRID
+from petdos_md.models.model import DOSModel
 from petdos_md.models.testing import SMALL, write_checkpoints
 
 
@@ -177,7 +178,7 @@ def test_nan_prediction(checkpoints: tuple[Path, Path], tmp_path: Path) -> None:
     export_model(checkpoints[0], tmp_path / "m.pt", grid_start=0.0, electrons=ELECTRONS)
     model = DOSModel.load(tmp_path / "m.pt")
     with torch.no_grad():
-        for name, parameter in model._model.named_parameters():
+        for name, parameter in model.evaluator.module.named_parameters():
             if "node_heads.mtt::petdos" in name:
                 parameter[:] = np.nan
     with pytest.raises(PredictionError, match="NaN or infinity"):
@@ -237,7 +238,7 @@ def test_unsuitable_files(
 def test_device_that_is_not_there(model_path: Path) -> None:
     if torch.cuda.is_available():
         pytest.skip("this machine has a GPU")
-    with pytest.raises(ModelError, match=r"device 'cuda' is not usable here.*cpu"):
+    with pytest.raises(ModelError, match=r"got device 'cuda', but this machine has none; expected one of: cpu"):
         DOSModel.load(model_path, device="cuda")
 
 

@@ -20,7 +20,8 @@ from upet.ase.dos.utils import NUM_ELECTRONS_PER_ELEMENT
 from petdos_md.analysis.levels import band_gap
 from petdos_md.base.errors import ModelError
 from petdos_md.cli.main import main
-from petdos_md.models.model import PET_MAD_GRID, DOSModel
+from petdos_md.models.loading import PET_MAD_GRID
+from petdos_md.models.model import DOSModel
 from petdos_md.models.pet_mad_dos import ELECTRONS, FILES, REPOSITORY, export_pet_mad_dos, fetch
 from petdos_md.models.testing import PET_MAD_DOS_SIZE, PET_MAD_SYMBOLS, SMALL, write_checkpoints
 from petdos_md.physics import thermo

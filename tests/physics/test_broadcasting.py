@@ -7,7 +7,7 @@ import pytest
 from helpers.densities import constant, rough
 
 from petdos_md.base.errors import ChemicalPotentialError
-from petdos_md.physics import thermo
+from petdos_md.physics import response, thermo
 
 
 def test_broadcasting_equals_loops():
@@ -33,7 +33,7 @@ def test_broadcasting_equals_loops():
         assert per_temperature[j] == pytest.approx(
             float(thermo.chemical_potential(energies, members[0, 0], 28.0 + j, T[j])), rel=1e-13
         )
-    assert thermo.heat_capacity_kernel(energies, members[:2], n_electrons[:2], T).shape == (2, 3, len(energies))
+    assert response.heat_capacity_kernel(energies, members[:2], n_electrons[:2], T).shape == (2, 3, len(energies))
     assert thermo.fermi_level(energies, members, n_electrons).shape == (70, 1)
 
 
@@ -56,7 +56,7 @@ def test_broadcasting_equals_loops():
 def test_bad_input_is_refused_in_one_line(change, error, words):
     energies, dos, _, _ = constant()
     arguments = {"energies": energies, "dos": dos, "n_electrons": 8.0, "temperature_K": 300.0, **change}
-    for f in (thermo.chemical_potential, thermo.heat_capacity, thermo.heat_capacity_kernel):
+    for f in (thermo.chemical_potential, thermo.heat_capacity, response.heat_capacity_kernel):
         with pytest.raises(error, match=words) as caught:
             f(**arguments)
         assert "\n" not in str(caught.value)

@@ -20,7 +20,8 @@ from petdos_md.analysis.weights import FrameWeights, boltzmann_weights, effectiv
 from petdos_md.base.errors import SettingError, StructureError
 from petdos_md.models.readout import Readout
 from petdos_md.physics import thermo
-from petdos_md.physics.carriers import carriers, sommerfeld_gamma, thermodynamics
+from petdos_md.physics.carriers import carriers
+from petdos_md.physics.curves import sommerfeld_gamma, thermodynamics
 from petdos_md.physics.quantities import kernels
 from petdos_md.results.normalization import convert, in_units
 from petdos_md.results.report import write_report
@@ -212,7 +213,7 @@ class TestWeights:
     def test_replicas_have_weights_of_their_own(self, tmp_path: Path) -> None:
         (tmp_path / "w.txt").write_text("# replica step weight\n0 0 1\n1 0 3\n")
         weights = FrameWeights.read(tmp_path / "w.txt")
-        assert weights.of(np.array([1, 0]), np.array([0, 0])).tolist() == [3.0, 1.0]
+        assert weights.weights_of(np.array([1, 0]), np.array([0, 0])).tolist() == [3.0, 1.0]
         with pytest.raises(SettingError, match="no such table"):
             FrameWeights.read(tmp_path / "none.txt")
         with pytest.raises(SettingError, match="bias that is not finite"):

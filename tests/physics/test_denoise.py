@@ -14,7 +14,7 @@ from upet.ase.dos import PETMADDOSCalculator
 
 from petdos_md.analysis.analyze import analyze
 from petdos_md.base.errors import ChemicalPotentialError, ModelError
-from petdos_md.models.model import PET_MAD_GRID
+from petdos_md.models.loading import PET_MAD_GRID
 from petdos_md.physics import thermo
 from petdos_md.physics.denoise import Denoise, states_below
 

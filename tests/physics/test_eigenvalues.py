@@ -15,7 +15,7 @@ from upet.ase.dos.utils import dos_from_eigenvalues
 
 from petdos_md.base.errors import SettingError
 from petdos_md.base.grid import EnergyGrid
-from petdos_md.physics.eigenvalues import Bands
+from petdos_md.physics.dft import Bands
 
 DATA = Path(__file__).parents[1] / "data"
 GRID = EnergyGrid(-10.0, 0.05, 500)

@@ -15,7 +15,7 @@ from upet.ase.dos._models import CNNModel
 from petdos_md.analysis.inputs import check_network, find_networks
 from petdos_md.base.errors import ModelError
 from petdos_md.base.grid import EnergyGrid
-from petdos_md.models.model import PET_MAD_GRID
+from petdos_md.models.loading import PET_MAD_GRID
 from petdos_md.models.readout import Readout
 from petdos_md.physics.network_inference import Inference
 from petdos_md.physics.networks import DOSNetwork, Network, flattened, network_path, networks_beside

@@ -8,7 +8,7 @@ from helpers.densities import CASES, STEP, constant, gapped, rough, two_levels
 
 from petdos_md.base.constants import BOLTZMANN_EV
 from petdos_md.base.errors import ChemicalPotentialError
-from petdos_md.physics import thermo
+from petdos_md.physics import response, thermo
 
 
 def test_chemical_potential_in_a_gap_is_that_of_boltzmann_tails():
@@ -120,7 +120,7 @@ def test_errors_of_members_stay_bounded_in_a_rippled_gap():
     with np.errstate(all="ignore"):
         bare = (K2 - K1**2 / K0) / 300
     assert np.nanmin(bare) < 0
-    kernel = thermo.heat_capacity_kernel(energies, members[bare < 0], n_electrons, 300.0)
+    kernel = response.heat_capacity_kernel(energies, members[bare < 0], n_electrons, 300.0)
     assert np.all(kernel == 0)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from petdos_md.base.grid import EnergyGrid
-from petdos_md.physics.targets import defined_below, dos_target, gaussian_dos
+from petdos_md.physics.dft import defined_below, dos_target, gaussian_dos
 
 GRID = EnergyGrid(start=-8.0, step=0.05, n=401)
 

@@ -7,7 +7,8 @@ import pytest
 from helpers.densities import CASES, STEP, TEMPERATURES, constant, gapped, rough, two_levels
 
 from petdos_md.base.constants import BOLTZMANN_EV
-from petdos_md.physics import thermo
+from petdos_md.physics import response, thermo
+from petdos_md.physics.quantities import QUANTITIES, derive, kernels
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -63,9 +64,9 @@ def test_kernels_are_derivatives(name):
     for change in (np.cos(energies), rng.normal(size=len(energies))):
         change = change * (dos > 0)
         for f, kernel in (
-            (thermo.chemical_potential, thermo.chemical_potential_kernel),
-            (thermo.internal_energy, thermo.internal_energy_kernel),
-            (thermo.heat_capacity, thermo.heat_capacity_kernel),
+            (thermo.chemical_potential, response.chemical_potential_kernel),
+            (thermo.internal_energy, response.internal_energy_kernel),
+            (thermo.heat_capacity, response.heat_capacity_kernel),
         ):
             linear = kernel(energies, dos, n_electrons, T) @ change
 
@@ -81,15 +82,15 @@ def test_kernels_are_derivatives(name):
 
 def test_fermi_level_kernel_is_the_cold_limit_and_a_derivative():
     energies, dos, n_electrons, _ = rough()
-    kernel = thermo.fermi_level_kernel(energies, dos, n_electrons)
+    kernel = response.fermi_level_kernel(energies, dos, n_electrons)
     change = np.cos(energies)
     h = 1e-5
     difference = thermo.fermi_level(energies, dos + h * change, n_electrons)
     difference = (difference - thermo.fermi_level(energies, dos - h * change, n_electrons)) / (2 * h)
     assert kernel @ change == pytest.approx(float(difference), rel=1e-6)
-    cold = thermo.chemical_potential_kernel(energies, dos, n_electrons, 0.1) @ change
+    cold = response.chemical_potential_kernel(energies, dos, n_electrons, 0.1) @ change
     assert cold == pytest.approx(float(kernel @ change), rel=1e-3)
-    assert np.isnan(thermo.fermi_level_kernel(*two_levels()[:3])).all()
+    assert np.isnan(response.fermi_level_kernel(*two_levels()[:3])).all()
 
 
 def test_band_gap_is_the_width_below_the_threshold():
@@ -115,3 +116,29 @@ def test_finite_difference_step_is_checked():
     energies, dos, n_electrons, _ = constant()
     with pytest.raises(ValueError, match="delta_K must lie between 0 and the temperature"):
         thermo.heat_capacity_finite_difference(energies, dos, n_electrons, 300.0, delta_K=300.0)
+
+
+def test_kernels_of_many_are_those_of_each():
+    """Derived quantities and their kernels broadcast over members and temperatures."""
+    energies, dos, n_electrons, _ = rough()
+    members, T = np.stack([dos, 1.01 * dos, dos * (1 + 0.01 * np.cos(energies))]), np.array([300.0, 2000.0])
+    together = kernels(energies, members[:, None], n_electrons, T)
+    assert set(together) == set(QUANTITIES) - {"gap", "heat_capacity_finite_difference"}
+    for name, kernel in together.items():
+        for i, j in np.ndindex(3, 2):
+            alone = kernels(energies, members[i], n_electrons, T[j], [name])[name]
+            found = np.broadcast_to(kernel, (3, 2, len(energies)))[i, j]
+            np.testing.assert_allclose(found, alone, rtol=1e-12, atol=1e-12 * np.abs(alone).max(), err_msg=name)
+    with pytest.raises(ValueError, match="no linear response is known for 'gap', expected one of chemical_potential"):
+        kernels(energies, dos, n_electrons, 300.0, ["gap"])
+
+
+def test_what_moves_with_the_zero_is_marked_so():
+    """And what grows with the structure."""
+    energies, dos, n_electrons, _ = rough()
+    here = derive(energies, dos, n_electrons, 900.0, n_atoms=2)
+    moved = derive(energies + 3.0, dos, n_electrons, 900.0, n_atoms=2)
+    twice = derive(energies, 2 * dos, 2 * n_electrons, 900.0, n_atoms=4)
+    for name, quantity in QUANTITIES.items():
+        assert np.isclose(moved[name], here[name], rtol=1e-8, atol=0) != quantity.on_energy_axis, name
+        assert twice[name] == pytest.approx(float(here[name]) * (2 if quantity.extensive else 1), rel=1e-8), name

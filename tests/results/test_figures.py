@@ -17,7 +17,7 @@ from petdos_md.analysis.analyze import analyze
 from petdos_md.analysis.levels import frame_levels
 from petdos_md.cli.main import main
 from petdos_md.models.model import DOSModel
-from petdos_md.results.figures import plot_levels, plot_side_by_side
+from petdos_md.results.plot import plot_levels, plot_side_by_side
 from petdos_md.traces.trace import Trace
 
 
@@ -92,7 +92,7 @@ def test_levels_command(trace: str, tmp_path: Path, capsys) -> None:
     with xr.open_dataset(out / "levels.nc") as stored:
         np.testing.assert_array_equal(stored["dos_at_fermi_level_raw"], data["dos_at_fermi_level_raw"])
     assert (out / "levels.png").stat().st_size > 10000
-    assert main(["levels", trace, "-o", str(out), "--denoise", "network"]) == 2
+    assert main(["levels", trace, "-o", str(out), "--denoise=network"]) == 2
     assert "no network for the Fermi level lies beside the model" in capsys.readouterr().err
 
 

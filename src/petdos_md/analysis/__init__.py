@@ -1,4 +1,4 @@
-"""From traces to results: which frames, averages over them, statistics of correlated series, reweighting.
+"""From traces to results: choice of frames, averages, statistics, reweighting.
 
 Imports ``base``, ``physics``, ``models`` and ``traces``.
 """

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Hashable, Iterable
+from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
 from typing import Any
@@ -17,111 +18,57 @@ import xarray as xr
 
 from ..models.readout import Readout
 from ..physics.carriers import carriers
-from ..physics.quantities import DESCRIPTIONS, LINEAR, UNITS, EnsembleValues
+from ..physics.quantities import LINEAR, QUANTITIES, EnsembleValues
 from .frames import Frames
+from .inputs import Conditions, Inputs
 from .statistics import ErrorEstimate
 from .weights import effective_sample_size
 
-_ON_THE_AXIS = ("chemical_potential", "fermi_level", "internal_energy", "free_energy")
 _PACKAGES = ("petdos-md", "numpy", "scipy", "xarray", "zarr", "torch", "metatomic-torch")
 
 
-def build_dataset(
-    frames: Frames,
-    readout: Readout,
-    energies: np.ndarray,
-    temperatures: np.ndarray,
-    which: np.ndarray,
-    *,
-    dos: np.ndarray,
-    dos_sampling_err: np.ndarray,
-    central: dict[str, np.ndarray],
-    ensemble: EnsembleValues | None,
-    errors: list[ErrorEstimate],
-    n_electrons: np.ndarray,
-    energy_zero: str = "raw",
-) -> xr.Dataset:
-    """Assemble what was computed.
+@dataclass(frozen=True, eq=False)
+class Estimates:
+    """What was computed, ``n`` being the number of results.
 
-    :param temperatures: of the electrons; ``which`` is the group of frames of each
-    :param central: quantities of the mean DOS
+    :param energies: ``(n_channels,)`` eV
     :param energy_zero: of ``energies``: ``raw``, or ``fermi`` where every frame was aligned at its Fermi level
-    :param errors: one for each temperature, over :data:`~petdos_md.physics.quantities.LINEAR`
+    :param dos: ``(n, n_channels)`` states/eV per structure
+    :param dos_sampling_err: ``(n, n_channels)``
+    :param central: quantities of the mean DOS, each ``(n,)``
+    :param ensemble: quantities of the members, if there are any
+    :param errors: one for each result, over :data:`~petdos_md.physics.quantities.LINEAR`
     """
-    n_t = len(temperatures)
-    unknown = np.full(n_t, np.nan)
-    zero = (
-        "energy on the model's own axis" if energy_zero == "raw" else "energy relative to the Fermi level of each frame"
-    )
-    coords: dict[str, Any] = {
-        "temperature": ("temperature", temperatures, {"units": "K", "description": "temperature of the electrons"}),
-        "energy": ("energy", energies, {"units": "eV", "description": zero}),
-    }
-    if ensemble is not None:
-        coords["member"] = np.arange(ensemble.values["heat_capacity"].shape[1])
-    variables: dict[str, Any] = {}
 
-    def add(name: str, values: np.ndarray, unit: str, description: str, *dims: str, **attrs: str) -> None:
-        variables[name] = ("temperature", *dims), values, {"units": unit, "description": description, **attrs}
+    energies: np.ndarray
+    energy_zero: str
+    dos: np.ndarray
+    dos_sampling_err: np.ndarray
+    central: dict[str, np.ndarray]
+    ensemble: EnsembleValues | None
+    errors: list[ErrorEstimate]
 
-    per_state = "states/eV"
-    dos_std = np.full_like(dos, np.nan) if ensemble is None else ensemble.dos_std
-    add("dos", dos, per_state, "thermal-average DOS per structure, both spins", "energy")
-    add("dos_model_std", dos_std, per_state, "standard deviation of the average over members", "energy")
-    add("dos_sampling_err", dos_sampling_err, per_state, "standard error of the average over frames", "energy")
-    for name, unit in UNITS.items():
-        value = central[name] if ensemble is None else ensemble.mean(name)
-        add(name, value, unit, DESCRIPTIONS[name], **({"energy_zero": energy_zero} if name in _ON_THE_AXIS else {}))
-        std = unknown if ensemble is None else ensemble.std(name)
-        add(f"{name}_model_std", std, unit, f"model error of {name}: standard deviation over members")
-        if name in LINEAR:
-            err = np.array([float(estimate.error[LINEAR.index(name)]) for estimate in errors])
-            add(f"{name}_sampling_err", err, unit, f"sampling error of {name}: standard error of the finite simulation")
-    add("heat_capacity_mean_dos", central["heat_capacity"], "eV/K", "heat capacity of the mean DOS")
-    if ensemble is not None:
-        for name in ("chemical_potential", "fermi_level", "heat_capacity"):
-            add(f"{name}_members", ensemble.values[name], UNITS[name], f"{name} of each member's average", "member")
 
-    # Counts and times are those of C_el, or of mu where C_el does not respond (an insulator).
-    columns = [LINEAR.index("heat_capacity"), LINEAR.index("chemical_potential")]
-    leading = [next((c for c in columns if np.isfinite(e.error[c])), columns[0]) for e in errors]
-    tau = np.array([e.autocorrelation_time[c] for e, c in zip(errors, leading, strict=True)])
-    reliable = np.array([e.reliable[c] for e, c in zip(errors, leading, strict=True)])
-    n_eff = np.array([e.n_effective[c] for e, c in zip(errors, leading, strict=True)])
-    n_samples = np.array([int((frames.group == g).sum()) for g in which])
-    spacing = np.array([frames.spacing_fs(g) for g in which])
-    add("electrons", n_electrons, "1", "valence electrons per structure")
-    add("n_atoms", np.array([int(frames.n_atoms[frames.group == g][0]) for g in which]), "1", "atoms per structure")
-    add("n_samples", n_samples, "1", "frames averaged")
-    ess = np.array([effective_sample_size(frames.weight[frames.group == g]) for g in which])
-    add(
-        "effective_sample_size",
-        ess,
-        "1",
-        "(sum w)^2 / sum w^2 of the statistical weights w; n_samples if they are equal",
-    )
-    add("n_effective", n_eff, "1", "independent frames with the same sampling error of the heat capacity")
-    add("autocorrelation_time", tau, "samples", "spacing of independent frames: 1 + 2 sum of autocorrelations")
-    add("autocorrelation_time_fs", tau * spacing, "fs", "the same in simulated time")
-    add("sampling_reliable", reliable.astype(np.int8), "1", "0 where sampling errors are lower bounds at best")
-    means = {"ensemble_temperature": ("K", "temperature of the ensemble", frames.temperature_K)}
-    means["kinetic_temperature"] = "K", "mean temperature from the velocities", frames.kinetic_temperature_K
-    means["potential_energy"] = "eV", "mean energy of the interatomic potential", frames.potential_energy_eV
-    means["volume"] = "angstrom^3", "mean cell volume", frames.volume_A3
-    for name, (unit, description, column) in means.items():
-        add(name, np.array([frames.mean_of(column, g) for g in which]), unit, description)
+def build_dataset(inputs: Inputs, conditions: Conditions, estimates: Estimates) -> xr.Dataset:
+    """Assemble what was computed; one entry along ``temperature`` for each of the conditions."""
+    frames, ensemble = inputs.frames, estimates.ensemble
+    variables = _Variables()
+    _add_spectra(variables, estimates)
+    _add_quantities(variables, estimates)
+    _add_counts(variables, frames, conditions, estimates.errors)
+    _add_means(variables, frames, conditions.group)
     n_skipped = sum(trace.n_skipped for trace in frames.traces)
     skipped = {"units": "1", "description": "frames that gave no sample, in the whole trace"}
-    data = xr.Dataset({**variables, "n_skipped": ((), n_skipped, skipped)}, coords)
+    data = xr.Dataset({**variables.found, "n_skipped": ((), n_skipped, skipped)}, _coordinates(conditions, estimates))
     data.attrs = {
         "model": frames.model.name,
         "model_fingerprint": frames.model.fingerprint,
         "model_kind": frames.model.kind,
         "model_path": frames.model.path,
         "sources": [str(trace.path) for trace in frames.traces],
-        "energy_reference": energy_zero,
+        "energy_reference": estimates.energy_zero,
         "value": "of the mean DOS" if ensemble is None else "mean over members",
-        "model_error": _model_error(readout, ensemble),
+        "model_error": _model_error(inputs.readout, ensemble),
         "versions": _versions(),
     }
     notes = _notes(data, frames, n_skipped)
@@ -183,6 +130,92 @@ def relative_to_fermi(data: xr.Dataset) -> xr.Dataset:
     result.attrs["energy_reference"] = "fermi"
     # The order of variables is that of the original.
     return result[list(data.data_vars)]
+
+
+class _Variables:
+    """Variables of a dataset, all along ``temperature``."""
+
+    def __init__(self) -> None:
+        self.found: dict[str, Any] = {}
+
+    def add(self, name: str, values: np.ndarray, unit: str, description: str, *dims: str, **attrs: str) -> None:
+        attrs = {"units": unit, "description": description, **attrs}
+        self.found[name] = ("temperature", *dims), values, attrs
+
+
+def _coordinates(conditions: Conditions, estimates: Estimates) -> dict[str, Any]:
+    own = "energy on the model's own axis"
+    zero = own if estimates.energy_zero == "raw" else "energy relative to the Fermi level of each frame"
+    temperature = {"units": "K", "description": "temperature of the electrons"}
+    coords: dict[str, Any] = {
+        "temperature": ("temperature", conditions.temperatures_K, temperature),
+        "energy": ("energy", estimates.energies, {"units": "eV", "description": zero}),
+    }
+    if estimates.ensemble is not None:
+        coords["member"] = np.arange(estimates.ensemble.values["heat_capacity"].shape[1])
+    return coords
+
+
+def _add_spectra(variables: _Variables, estimates: Estimates) -> None:
+    dos, ensemble, per_state = estimates.dos, estimates.ensemble, "states/eV"
+    std = np.full_like(dos, np.nan) if ensemble is None else ensemble.dos_std
+    variables.add("dos", dos, per_state, "thermal-average DOS per structure, both spins", "energy")
+    variables.add("dos_model_std", std, per_state, "standard deviation of the average over members", "energy")
+    err = estimates.dos_sampling_err
+    variables.add("dos_sampling_err", err, per_state, "standard error of the average over frames", "energy")
+
+
+def _add_quantities(variables: _Variables, estimates: Estimates) -> None:
+    central, ensemble, errors = estimates.central, estimates.ensemble, estimates.errors
+    unknown = np.full(len(estimates.dos), np.nan)
+    for name, quantity in QUANTITIES.items():
+        value = central[name] if ensemble is None else ensemble.mean(name)
+        zero = {"energy_zero": estimates.energy_zero} if quantity.on_energy_axis else {}
+        variables.add(name, value, quantity.unit, quantity.description, **zero)
+        std = unknown if ensemble is None else ensemble.std(name)
+        note = f"model error of {name}: standard deviation over members"
+        variables.add(f"{name}_model_std", std, quantity.unit, note)
+        if name in LINEAR:
+            err = np.array([float(estimate.error[LINEAR.index(name)]) for estimate in errors])
+            note = f"sampling error of {name}: standard error of the finite simulation"
+            variables.add(f"{name}_sampling_err", err, quantity.unit, note)
+    variables.add("heat_capacity_mean_dos", central["heat_capacity"], "eV/K", "heat capacity of the mean DOS")
+    if ensemble is not None:
+        for name in ("chemical_potential", "fermi_level", "heat_capacity"):
+            note = f"{name} of each member's average"
+            variables.add(f"{name}_members", ensemble.values[name], QUANTITIES[name].unit, note, "member")
+
+
+def _add_counts(variables: _Variables, frames: Frames, conditions: Conditions, errors: list[ErrorEstimate]) -> None:
+    """Atoms, electrons and frames; counts and times of independent ones are those of C_el, or of mu where C_el does not respond
+    (an insulator)."""
+    add, group = variables.add, conditions.group
+    columns = [LINEAR.index("heat_capacity"), LINEAR.index("chemical_potential")]
+    leading = [next((c for c in columns if np.isfinite(e.error[c])), columns[0]) for e in errors]
+    tau = np.array([e.autocorrelation_time[c] for e, c in zip(errors, leading, strict=True)])
+    reliable = np.array([e.reliable[c] for e, c in zip(errors, leading, strict=True)])
+    n_eff = np.array([e.n_effective[c] for e, c in zip(errors, leading, strict=True)])
+    ess = np.array([effective_sample_size(frames.weight[frames.group == g]) for g in group])
+    kish = "(sum w)^2 / sum w^2 of the statistical weights w; n_samples if they are equal"
+    spacing = np.array([frames.spacing_fs(g) for g in group])
+    add("electrons", conditions.n_electrons, "1", "valence electrons per structure")
+    add("n_atoms", conditions.n_atoms, "1", "atoms per structure")
+    add("n_samples", np.array([int((frames.group == g).sum()) for g in group]), "1", "frames averaged")
+    add("effective_sample_size", ess, "1", kish)
+    add("n_effective", n_eff, "1", "independent frames with the same sampling error of the heat capacity")
+    add("autocorrelation_time", tau, "samples", "spacing of independent frames: 1 + 2 sum of autocorrelations")
+    add("autocorrelation_time_fs", tau * spacing, "fs", "the same in simulated time")
+    add("sampling_reliable", reliable.astype(np.int8), "1", "0 where sampling errors are lower bounds at best")
+
+
+def _add_means(variables: _Variables, frames: Frames, group: np.ndarray) -> None:
+    for name, unit, description, column in (
+        ("ensemble_temperature", "K", "temperature of the ensemble", frames.temperature_K),
+        ("kinetic_temperature", "K", "mean temperature from the velocities", frames.kinetic_temperature_K),
+        ("potential_energy", "eV", "mean energy of the interatomic potential", frames.potential_energy_eV),
+        ("volume", "angstrom^3", "mean cell volume", frames.volume_A3),
+    ):
+        variables.add(name, np.array([frames.mean_of(column, g) for g in group]), unit, description)
 
 
 def _model_error(readout: Readout, ensemble: EnsembleValues | None) -> str:

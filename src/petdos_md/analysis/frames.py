@@ -17,6 +17,7 @@ import scipy.sparse
 from ..base.ensemble import check_constant, distinct_temperatures, same_temperature
 from ..base.errors import NoSamplesError, SettingError, TraceError
 from ..traces.trace import Trace
+from .options import FrameSelection
 from .weights import FrameWeights
 
 CHUNK_BYTES = 32e6
@@ -46,29 +47,18 @@ class History:
 
 
 class Frames:
-    """Frames of traces of one model, as columns of numbers; features stays on disk.
+    """Frames of traces of one model, as columns of numbers; features stay on disk.
 
     :param traces: of one model
-    :param temperatures_K: keep these ensembles only; all if None
-    :param burn_in: drop samples with a smaller step
-    :param replicas: keep these replicas only; all if None
-    :param weights: statistical weights in place of those of the samples
+    :param selection: which frames count, and their weights; all of them if None
     :raises NoSamplesError: if nothing is left
-    :raises SettingError: if the burn-in is negative, or the weights of a temperature are all zero, not finite or negative
+    :raises SettingError: if the weights of a temperature are all zero, not finite or negative
     :raises TraceError: if the traces are of different models, a temperature or replica is not in them, or frames differ in
         composition
     """
 
-    def __init__(
-        self,
-        traces: Sequence[Trace],
-        temperatures_K: Sequence[float] | None = None,
-        burn_in: int = 0,
-        replicas: Sequence[int] | None = None,
-        weights: FrameWeights | None = None,
-    ) -> None:
-        if burn_in < 0:
-            raise SettingError(f"burn_in={burn_in} given, expected a number of steps >= 0")
+    def __init__(self, traces: Sequence[Trace], selection: FrameSelection | None = None) -> None:
+        selection = FrameSelection() if selection is None else selection
         if not traces or not any(len(trace) for trace in traces):
             raise NoSamplesError(f"{_names(traces)}: no samples yet; run some steps before analyzing")
         self.traces = [trace for trace in traces if len(trace)]
@@ -88,13 +78,13 @@ class Frames:
         self.kinetic_temperature_K = self._column("kinetic_temperature_K")
         self.potential_energy_eV, self.volume_A3 = self._column("potential_energy_eV"), self._column("volume_A3")
         self._check_not_twice()
-        self.group = self._grouped(temperatures_K, burn_in, replicas)
+        self.group = self._grouped(selection)
         # Series of one simulation: of one trace and one replica.
         _, self.segment = np.unique(np.stack([self.source, self.replica]), axis=1, return_inverse=True)
-        if weights is not None:
+        if isinstance(selection.weights, FrameWeights):
             kept = self.group >= 0
             self.weight = np.where(kept, 1.0, 0.0)
-            self.weight[kept] = weights.of(self.replica[kept], self.step[kept])
+            self.weight[kept] = selection.weights.weights_of(self.replica[kept], self.step[kept])
         for index, temperature in enumerate(self.temperatures_K):
             rows = self.group == index
             _check_weights(self.weight[rows], temperature, _names(self.traces))
@@ -124,7 +114,7 @@ class Frames:
             offset += length
 
     def features(self, index: int) -> np.ndarray:
-        """features of all frames of a temperature, in the order of :meth:`rows`, ``(n, n_features)`` in the precision of the trace."""
+        """Features of all frames of a temperature, in the order of :meth:`rows`, ``(n, n_features)`` in the precision of the trace."""
         position = np.full(len(self), -1)
         rows = self.rows(index)
         position[rows] = np.arange(len(rows))
@@ -200,10 +190,9 @@ class Frames:
         if len(set(paths)) < len(paths):
             raise TraceError(f"{_names(self.traces)}: the same trace is given twice; its frames would count twice")
 
-    def _grouped(
-        self, temperatures_K: Sequence[float] | None, burn_in: int, replicas: Sequence[int] | None
-    ) -> np.ndarray:
+    def _grouped(self, selection: FrameSelection) -> np.ndarray:
         """Sets ``temperatures_K`` and returns the index of each frame's temperature, -1 for frames that are left out."""
+        temperatures_K, burn_in, replicas = selection.temperatures_K, selection.burn_in, selection.replicas
         keep = np.ones(len(self.step), dtype=bool)
         if replicas is not None:
             missing = sorted(set(replicas) - set(self.replica.tolist()))

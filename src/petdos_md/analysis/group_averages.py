@@ -36,12 +36,12 @@ class GroupAverages(Protocol):
         """Averages of the members, ``(n_groups, k, n_channels)`` a slice."""
 
     def sampling(
-        self, functionals: np.ndarray, which: np.ndarray, method: str
+        self, functionals: np.ndarray, group: np.ndarray, method: str
     ) -> tuple[list[ErrorEstimate], np.ndarray]:
         """Sampling errors.
 
         :param functionals: ``(n_out, m, n_channels)`` linear functionals of the DOS
-        :param which: ``(n_out,)`` the group that each set of functionals is for
+        :param group: ``(n_out,)`` the group that each set of functionals is for
         :param method: of :func:`~petdos_md.analysis.statistics.standard_error`
         :returns: estimates of shape ``(m,)`` for every output, and the error of every channel ``(n_groups, n_channels)``
         """
@@ -60,20 +60,20 @@ class LinearAverages:
         return self._readout.member_slices(self._features)
 
     def sampling(
-        self, functionals: np.ndarray, which: np.ndarray, method: str
+        self, functionals: np.ndarray, group: np.ndarray, method: str
     ) -> tuple[list[ErrorEstimate], np.ndarray]:
         frames, n_groups = self._frames, len(self._histories)
         # Functionals that do not exist (NaN in a gap) must not reach the columns of the others.
         vectors = self._readout.project(functionals.reshape(-1, functionals.shape[-1]))
         vectors = vectors.reshape(*functionals.shape[:2], -1)
-        per_group = [np.flatnonzero(which == index) for index in range(n_groups)]
+        per_group = [np.flatnonzero(group == index) for index in range(n_groups)]
         width = max(len(mine) for mine in per_group) * functionals.shape[1]
         stacked = np.zeros((n_groups, width, vectors.shape[-1]))
         for index, mine in enumerate(per_group):
             stacked[index, : len(mine) * functionals.shape[1]] = vectors[mine].reshape(-1, vectors.shape[-1])
         series = frames.functionals(stacked)
         estimates: list[ErrorEstimate] = []
-        for out, index in enumerate(which):
+        for out, index in enumerate(group):
             rows = frames.rows(int(index))
             first = int(np.flatnonzero(per_group[index] == out)[0]) * functionals.shape[1]
             x = series[rows, first : first + functionals.shape[1]]
@@ -133,14 +133,14 @@ class FrameByFrameAverages:
             yield self._members[:, start : start + 8]
 
     def sampling(
-        self, functionals: np.ndarray, which: np.ndarray, method: str
+        self, functionals: np.ndarray, group: np.ndarray, method: str
     ) -> tuple[list[ErrorEstimate], np.ndarray]:
         """As promised, of the fluctuation of the model's own DOS (not member by member, whose fluctuation is the same to
         first order)."""
-        estimates: list[ErrorEstimate | None] = [None] * len(which)
+        estimates: list[ErrorEstimate | None] = [None] * len(group)
         channels = []
         for index in range(len(self._transforms)):
-            mine = np.flatnonzero(which == index)
+            mine = np.flatnonzero(group == index)
             series, blocks, weights, owners = self._series(index, functionals[mine].reshape(-1, functionals.shape[-1]))
             rows = self._frames.rows(index)
             for k, out in enumerate(mine):

@@ -1,13 +1,14 @@
-"""What every analysis begins with: traces, the readout of their model, numbers of electrons, temperatures.
+"""What every analysis begins with: frames, the readout of their model, numbers of electrons, temperatures.
 
->>> traces = open_traces("run.zarr")                       # doctest: +SKIP
->>> readout = find_readout(None, traces[0].model, "run.zarr")   # doctest: +SKIP
+>>> inputs = read_inputs("run.zarr", None, FrameSelection(burn_in=500))      # doctest: +SKIP
+>>> inputs.frames.temperatures_K, inputs.n_electrons                         # doctest: +SKIP
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +20,65 @@ from ..models.readout import Readout
 from ..physics.networks import Network, networks_beside
 from ..traces.trace import HasModelInfo, Trace
 from .frames import Frames
+from .options import FrameSelection
 
 TraceLike = Trace | str | os.PathLike[str]
+
+
+@dataclass(frozen=True, eq=False)
+class Conditions:
+    """The conditions of each result, all ``(n,)``.
+
+    :param temperatures_K: of the electrons
+    :param group: of frames, by ensemble temperature
+    :param n_electrons: per structure
+    :param n_atoms: per structure
+    """
+
+    temperatures_K: np.ndarray
+    group: np.ndarray
+    n_electrons: np.ndarray
+    n_atoms: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Inputs:
+    """Frames in groups, one for each ensemble temperature, and what maps their features.
+
+    :param n_electrons: per structure of each group, ``(n_groups,)``
+    :param n_atoms: per structure of each group, ``(n_groups,)``
+    """
+
+    frames: Frames
+    readout: Readout
+    n_electrons: np.ndarray
+    n_atoms: np.ndarray
+
+    def conditions(self, electronic_temperatures_K: Sequence[float] | None = None) -> Conditions:
+        """Electrons at the temperatures of the ensembles, or at others.
+
+        :raises SettingError: if a temperature is not positive, or others are given and the frames are of several ensembles
+        """
+        temperatures, group = _electronic_temperatures(self.frames, electronic_temperatures_K)
+        return Conditions(temperatures, group, self.n_electrons[group], self.n_atoms[group])
+
+
+def read_inputs(
+    traces: TraceLike | Sequence[TraceLike],
+    model: HasModelInfo | Readout | str | os.PathLike[str] | None,
+    selection: FrameSelection,
+    n_electrons: float | None = None,
+) -> Inputs:
+    """Open traces, select frames, find the readout.
+
+    :param n_electrons: per structure, in place of those of the samples
+    :raises NoSamplesError, TraceError, ModelError, StructureError, SettingError: as :func:`petdos_md.analyze`
+    """
+    frames = Frames(open_traces(traces), selection)
+    readout = find_readout(model, frames.model, str(frames.traces[0].path))
+    electrons = _electrons_per_group(frames, n_electrons)
+    sizes = np.array([int(frames.n_atoms[frames.group == index][0]) for index in range(len(electrons))])
+    return Inputs(frames, readout, electrons, sizes)
 
 
 def open_traces(traces: TraceLike | Sequence[TraceLike]) -> list[Trace]:
@@ -64,7 +122,7 @@ def fermi_network(
     info: ModelInfo,
     readout: Readout,
 ) -> Network | None:
-    """The network that tells the Fermi levels of raw DOS, None for the integral of the raw DOS.
+    """The network that gives the Fermi levels of raw DOS, None for the integral of the raw DOS.
 
     :param choice: ``integration``; ``network``, the one beside the model; a :class:`~petdos_md.physics.networks.Network` or its file; or
         True for the one beside the model if there is one
@@ -124,7 +182,7 @@ def check_network(network: Network, readout: Readout, target: str) -> Network:
     return network
 
 
-def electrons_per_group(frames: Frames, n_electrons: float | None) -> np.ndarray:
+def _electrons_per_group(frames: Frames, n_electrons: float | None) -> np.ndarray:
     """Number of electrons of every temperature, ``(n_groups,)``."""
     if n_electrons is not None:
         return np.full(len(frames.temperatures_K), float(n_electrons))
@@ -136,7 +194,7 @@ def electrons_per_group(frames: Frames, n_electrons: float | None) -> np.ndarray
     return np.array(result)
 
 
-def electronic_temperatures(frames: Frames, temperatures_K: Sequence[float] | None) -> tuple[np.ndarray, np.ndarray]:
+def _electronic_temperatures(frames: Frames, temperatures_K: Sequence[float] | None) -> tuple[np.ndarray, np.ndarray]:
     """Temperatures of the electrons (K), and the group of frames that belongs to each.
 
     :raises SettingError: if a temperature is not positive, or the frames are of several ensembles

@@ -17,9 +17,9 @@ quantity of the mean DOS, which :func:`petdos_md.analyze` gives.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Unpack
 
 import numpy as np
 import xarray as xr
@@ -32,26 +32,19 @@ from ..physics.networks import Network
 from ..physics.thermo import GAP_THRESHOLD
 from ..traces.trace import HasModelInfo
 from .frames import Frames
-from .inputs import (
-    TraceLike,
-    check_network,
-    electrons_per_group,
-    fermi_network,
-    find_networks,
-    find_readout,
-    open_traces,
-)
+from .inputs import Inputs, TraceLike, check_network, fermi_network, find_networks, read_inputs
+from .options import LEVEL_METHODS, FrameSelection, LevelKeywords, LevelOptions, split_keywords
 from .statistics import standard_error
-from .weights import FrameWeights
 
 QUANTITIES = {"fermi_level": "eV", "gap": "eV", "dos_at_fermi_level": "states/eV"}
 """What is read off each DOS, and its unit (per structure)."""
-METHODS = ("raw", "denoised", "network")
+METHODS = LEVEL_METHODS
 
 ABOVE_FERMI_EV = 1.0
 """How far a grid must reach above the Fermi level for a gap to be seen."""
 
 _CHUNK_BYTES = 32e6
+_MEMBERS_AT_ONCE = 8
 
 
 def band_gap(
@@ -76,116 +69,108 @@ def frame_levels(
     traces: TraceLike | Sequence[TraceLike],
     model: HasModelInfo | Readout | str | os.PathLike[str] | None = None,
     *,
-    networks: Mapping[str, Network] | None = None,
-    denoise: str | Path | Network | bool = True,
-    methods: Sequence[str] = METHODS,
-    temperatures_K: Sequence[float] | None = None,
-    burn_in: int = 0,
-    replicas: Sequence[int] | None = None,
-    n_electrons: float | None = None,
-    weights: FrameWeights | str | os.PathLike[str] | None = None,
-    members: bool = True,
-    threshold: float = GAP_THRESHOLD,
-    error_method: str = "autocorrelation",
     progress: Callable[[int, int], None] | None = None,
+    **keywords: Unpack[LevelKeywords],
 ) -> xr.Dataset:
-    """Levels of every frame and their thermal means; arguments as of :func:`petdos_md.analyze`.
+    """Levels of every frame and their thermal means.
 
-    :param networks: by target; those beside the model if None
-    :param denoise: where the Fermi level for denoising comes from
-    :param methods: some of :data:`METHODS`
-    :param threshold: states/eV/atom below which a DOS is a gap
-    :returns: dimension ``frame`` (coordinates temperature, step, replica, time_fs, weight) with ``QUANTITY_ROAD`` and
-        ``QUANTITY_ROAD_model_std``; dimension ``temperature`` with ``QUANTITY_ROAD_mean``, ``..._model_std`` and ``..._sampling_err``
-    :raises SettingError: for an unknown method, or a grid that ends below a Fermi level + 1 eV
-    :raises ModelError: if the network method is asked for alone and there is no network
+    :param traces, model, progress: as for :func:`petdos_md.analyze`
+    :param keywords: which frames count, ``temperatures_K, burn_in, replicas, weights``, as in
+        :class:`~petdos_md.analysis.options.FrameSelection`; what is read off them, ``networks, denoise, methods, n_electrons,
+        members, threshold, error_method``, as in :class:`~petdos_md.analysis.options.LevelOptions`
+    :returns: dimension ``frame`` (coordinates temperature, step, replica, time_fs, weight) with ``QUANTITY_METHOD`` and
+        ``QUANTITY_METHOD_model_std``; dimension ``temperature`` with ``QUANTITY_METHOD_mean``, ``..._model_std`` and
+        ``..._sampling_err``
+    :raises TypeError: for an unknown keyword
+    :raises SettingError: for an unknown method, a grid that ends below a Fermi level + 1 eV, or if the network method is asked
+        for alone and there is no network
+    :raises ModelError: if a network that is asked for is missing or of another model
+    :raises NoSamplesError, TraceError, StructureError: as :func:`petdos_md.analyze`
     """
-    unknown = sorted(set(methods) - set(METHODS))
-    if unknown or not methods:
-        raise SettingError(
-            f"got the method {unknown[0] if unknown else 'none'!r}, expected some of {', '.join(METHODS)}"
-        )
-    if isinstance(weights, str | os.PathLike):
-        weights = FrameWeights.read(weights)
-    frames = Frames(open_traces(traces), temperatures_K, burn_in, replicas, weights)
-    readout = find_readout(model, frames.model, str(frames.traces[0].path))
-    electrons = electrons_per_group(frames, n_electrons)
-    found = find_networks(model, frames.model, readout) if networks is None else dict(networks)
-    found = {target: check_network(network, readout, target) for target, network in found.items()}
-    denoiser = fermi_network(
-        found.get("fermi_level", denoise) if denoise is True else denoise, model, frames.model, readout
-    )
-    if tuple(methods) == ("network",) and not found:
-        raise SettingError(
-            f"{frames.model.name}: no networks lie beside the model; ask for the methods raw or denoised"
-        )
-    n_members = readout.n_members if members and readout.n_members else 1
-    names = [f"{quantity}_{method}" for quantity in QUANTITIES for method in methods]
-    values = np.full((len(frames), n_members, len(names)), np.nan)
-    done, total = 0, int((frames.group >= 0).sum()) * n_members
-    for index, n in enumerate(electrons):
-        rows, features = frames.rows(index), frames.features(index)
-        size = int(frames.n_atoms[rows[0]])
-        reader = _Reader(readout.grid.energies, size, float(n), methods, found, denoiser, threshold)
-        step_m = min(8, n_members)
-        step_f = max(1, int(_CHUNK_BYTES / (8 * readout.grid.n * step_m)))
-        for first in range(0, n_members, step_m):
-            for start in range(0, len(rows), step_f):
-                part = features[start : start + step_f]
-                stop = min(first + step_m, n_members)
-                dos = readout.members(part, first, stop) if n_members > 1 else readout.dos(part)[:, None]
-                read = reader(dos.reshape(-1, readout.grid.n)).reshape(len(part), -1, len(names))
-                values[rows[start : start + len(part)], first:stop] = read
-                done += len(part) * (stop - first)
-                if progress is not None:
-                    progress(done, total)
-    data = _dataset(frames, names, values, error_method)
+    selection, options = split_keywords("frame_levels", keywords, FrameSelection, LevelOptions)
+    inputs = read_inputs(traces, model, selection, options.n_electrons)
+    networks, denoiser = _networks(inputs, model, options)
+    n_members = inputs.readout.n_members if options.members and inputs.readout.n_members else 1
+    names = [f"{quantity}_{method}" for quantity in QUANTITIES for method in options.methods]
+    values = np.full((len(inputs.frames), n_members, len(names)), np.nan)
+    done, total = 0, int((inputs.frames.group >= 0).sum()) * n_members
+    for index, (n, size) in enumerate(zip(inputs.n_electrons, inputs.n_atoms, strict=True)):
+        denoise = Denoise(inputs.readout.grid.energies, int(size), float(n), denoiser)
+        reader = _Reader(int(size), float(n), options, networks, denoise)
+        for rows, members, dos in _member_dos(inputs, index, n_members):
+            read = reader(dos.reshape(-1, dos.shape[-1]))
+            values[rows, members] = read.reshape(*dos.shape[:2], len(names))
+            done += dos.shape[0] * dos.shape[1]
+            if progress is not None:
+                progress(done, total)
+    data = _dataset(inputs.frames, names, values, options.error_method)
     data.attrs |= {
-        "model": frames.model.name,
-        "model_fingerprint": frames.model.fingerprint,
+        "model": inputs.frames.model.name,
+        "model_fingerprint": inputs.frames.model.fingerprint,
         "denoise": f"Fermi level from {denoiser.source if denoiser else 'the integral of the raw DOS'}",
-        "networks": sorted(f"{target}: {network.source}" for target, network in found.items()) or ["none"],
-        "gap_threshold_per_eV_atom": threshold,
+        "networks": sorted(f"{target}: {network.source}" for target, network in networks.items()) or ["none"],
+        "gap_threshold_per_eV_atom": options.threshold,
         "n_members": n_members if n_members > 1 else 0,
     }
     return data
 
 
+def _networks(
+    inputs: Inputs, model: HasModelInfo | Readout | str | os.PathLike[str] | None, options: LevelOptions
+) -> tuple[dict[str, Network], Network | None]:
+    """Networks by target, and that for the Fermi level of raw DOS."""
+    info, readout = inputs.frames.model, inputs.readout
+    found = find_networks(model, info, readout) if options.networks is None else dict(options.networks)
+    found = {target: check_network(network, readout, target) for target, network in found.items()}
+    choice = found.get("fermi_level", True) if options.denoise is True else options.denoise
+    denoiser = fermi_network(choice, model, info, readout)
+    if tuple(options.methods) == ("network",) and not found:
+        raise SettingError(f"{info.name}: no networks lie beside the model; ask for the methods raw or denoised")
+    return found, denoiser
+
+
+def _member_dos(inputs: Inputs, index: int, n_members: int) -> Iterator[tuple[np.ndarray, slice, np.ndarray]]:
+    """DOS of the frames of a group, a slice of frames and members at a time: frames, members, ``(frames, members, n)``."""
+    readout, rows, features = inputs.readout, inputs.frames.rows(index), inputs.frames.features(index)
+    step_m = min(_MEMBERS_AT_ONCE, n_members)
+    step_f = max(1, int(_CHUNK_BYTES / (8 * readout.grid.n * step_m)))
+    for first in range(0, n_members, step_m):
+        stop = min(first + step_m, n_members)
+        for start in range(0, len(rows), step_f):
+            part = features[start : start + step_f]
+            dos = readout.members(part, first, stop) if n_members > 1 else readout.dos(part)[:, None]
+            yield rows[start : start + len(part)], slice(first, stop), dos
+
+
+@dataclass(frozen=True, eq=False)
 class _Reader:
     """All quantities by all methods of DOS ``(m, n)``, ``(m, n_names)``."""
 
-    def __init__(
-        self,
-        energies: np.ndarray,
-        n_atoms: int,
-        n_electrons: float,
-        methods: Sequence[str],
-        networks: dict[str, Network],
-        denoiser: Network | None,
-        threshold: float,
-    ) -> None:
-        self.energies, self.n_atoms, self.n_electrons = energies, n_atoms, n_electrons
-        self.methods, self.networks, self.threshold = methods, networks, threshold
-        self.denoise = Denoise(energies, n_atoms, n_electrons, denoiser)
+    n_atoms: int
+    n_electrons: float
+    options: LevelOptions
+    networks: dict[str, Network]
+    denoise: Denoise
 
     def __call__(self, dos: np.ndarray) -> np.ndarray:
+        methods = self.options.methods
         columns: dict[tuple[str, str], np.ndarray] = {}
-        if "network" in self.methods:
+        if "network" in methods:
             for quantity in QUANTITIES:
                 network = self.networks.get(quantity)
                 missing = np.full(len(dos), np.nan)
                 columns[quantity, "network"] = missing if network is None else network(dos, self.n_atoms)
-        if "raw" in self.methods:
+        if "raw" in methods:
             columns |= self._by_integration(dos, "raw")
-        if "denoised" in self.methods:
+        if "denoised" in methods:
             columns |= self._by_integration(self.denoise(dos[:, None].copy(), slice(0, len(dos)))[:, 0], "denoised")
-        return np.stack([columns[quantity, method] for quantity in QUANTITIES for method in self.methods], axis=1)
+        return np.stack([columns[quantity, method] for quantity in QUANTITIES for method in methods], axis=1)
 
     def _by_integration(self, dos: np.ndarray, method: str) -> dict[tuple[str, str], np.ndarray]:
-        args = self.energies, dos, self.n_electrons
+        args = self.denoise.energies, dos, self.n_electrons
         return {
             ("fermi_level", method): thermo.fermi_level(*args),
-            ("gap", method): band_gap(*args, self.n_atoms, self.threshold),
+            ("gap", method): band_gap(*args, self.n_atoms, self.options.threshold),
             ("dos_at_fermi_level", method): thermo.dos_at_fermi_level(*args),
         }
 

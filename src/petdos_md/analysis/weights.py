@@ -72,7 +72,7 @@ class FrameWeights:
             raise SettingError(f"{path}: a step is listed twice; expected one line per frame")
         return cls(dict(zip(keys, values.tolist(), strict=True)), str(path))
 
-    def of(self, replica: np.ndarray, step: np.ndarray) -> np.ndarray:
+    def weights_of(self, replica: np.ndarray, step: np.ndarray) -> np.ndarray:
         """Weights of frames, ``(n,)``.
 
         :raises SettingError: if one of them is not in the table

@@ -1,4 +1,4 @@
-"""What every folder may use: errors and their fixes, constants, the energy grid, the sample, when two temperatures are one.
+"""What every folder may use: errors, constants, the energy grid, the sample, temperatures.
 
 Imports nothing of the package.
 """

@@ -1,4 +1,4 @@
-"""What arguments of the commands mean: models, temperatures.
+"""Arguments that several commands share, and what they mean: traces, models, electrons, results, temperatures.
 
 >>> parse_temperatures("100:300:100")
 [100.0, 200.0, 300.0]
@@ -7,22 +7,169 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING
+import sys
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-import numpy as np
-
-from ..base.electrons import parse_electrons
 from ..base.errors import SettingError
 
 if TYPE_CHECKING:
     from ..models.model import DOSModel
 
+# NumPy and torch take a while to import: what needs them is imported in functions, so that --help answers at once.
+
+BARE = ("auto", "all")
+"""What options whose value is left out are taken for."""
+Commands: TypeAlias = "argparse._SubParsersAction[Parser]"
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser with options whose value may be left out.
+
+    argparse gives such an option the next word, be it a trace. Here the value belongs to it only after ``=``.
+    """
+
+    def __init__(self, **keywords: Any) -> None:
+        super().__init__(allow_abbrev=False, **keywords)
+        self._if_bare: dict[str, str] = {}
+
+    def add_optional_value(self, name: str, if_bare: str, **keywords: Any) -> None:
+        """Add the option ``name``, which is None if absent and ``if_bare`` without a value."""
+        self.add_argument(name, nargs="?", type=_not_empty, **keywords)
+        self._if_bare[name] = f"{name}={if_bare}"
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As that of argparse, after bare options were given their values."""
+        words = list(sys.argv[1:] if args is None else args)
+        end = words.index("--") if "--" in words else len(words)
+        complete = [self._if_bare.get(word, word) for word in words[:end]] + words[end:]
+        result, rest = super().parse_known_args(complete, namespace)
+        for name, word in pairwise(words[:end]):
+            if name in self._if_bare and word in rest:
+                self.error(f"got {name} {word}; join a value by =, as in {name}={word}, and put traces side by side")
+        return result, rest
+
+
+def new_command(
+    commands: Commands, name: str, description: str, example: str, run: Callable[[argparse.Namespace], int]
+) -> Parser:
+    """The parser of a command.
+
+    :param description: its first line is shown in the list of commands
+    :param run: called with the arguments; returns the exit status
+    """
+    parser = commands.add_parser(
+        name,
+        help=description.splitlines()[0].rstrip("."),
+        description=description,
+        epilog=f"example:\n{example}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.set_defaults(func=run)
+    return parser
+
+
+def completes(action: argparse.Action, what: str) -> None:
+    """Let shells complete an argument.
+
+    :param what: ``file`` or ``directory``
+    """
+    action.complete = what  # type: ignore[attr-defined]  # read by shtab
+
+
+def add_path(parser: argparse.ArgumentParser, *names: str, folder: bool = False, **keywords: Any) -> None:
+    """An argument that is a file or, with ``folder``, a folder (as a trace)."""
+    completes(parser.add_argument(*names, **keywords), "directory" if folder else "file")
+
+
+def add_traces(parser: argparse.ArgumentParser) -> None:
+    """What every analysis of traces understands: traces, their model, which of their frames."""
+    add_path(parser, "traces", nargs="+", metavar="X.zarr", folder=True, help="one trace, or several of the same model")
+    add_path(parser, "--model", metavar="M", help="the model, if it is no longer where the trace says")
+    parser.add_argument("--burn-in", type=int, default=0, metavar="STEPS", help="leave out earlier steps")
+    parser.add_argument("--temperature", type=float, nargs="+", metavar="T", help="these only, K")
+    add_path(parser, "--weights", metavar="FILE", help="table of step (replica) weight, in place of the trace's own")
+
+
+def add_denoise(parser: Parser, default: str | None = None) -> None:
+    """How frames are denoised; with a default they always are."""
+    parser.add_optional_value(
+        "--denoise",
+        if_bare="auto",
+        default=default,
+        metavar="HOW",
+        help="denoise every frame and member (Eqs. 11-16 of the article); the Fermi level is that of the network beside the "
+        "model (--denoise=network), of the integral of the raw DOS (--denoise=integration), or of the network in a file "
+        "(--denoise=FILE); without a value, that of the network if there is one, else of the integral",
+    )
+
+
+def add_results(parser: argparse.ArgumentParser) -> None:
+    """Where results go."""
+    add_path(parser, "-o", "--output", required=True, metavar="OUT", folder=True, help="folder for the results")
+    parser.add_argument("--no-plots", action="store_true", help="write the data only")
+
+
+def add_references(parser: argparse.ArgumentParser) -> None:
+    """Structures of a reference calculation."""
+    add_path(parser, "dataset", metavar="DATASET", help="any file that ASE reads, also compressed")
+    parser.add_argument(
+        "--where", metavar="CONDITION", help="only structures with key=value or key%%number=value in info"
+    )
+
+
+def add_model(parser: argparse.ArgumentParser, device: bool = True) -> None:
+    """The model as the first argument."""
+    add_path(parser, "model", metavar="MODEL", help="a shipped model or a .pt file")
+    add_electrons(parser)
+    if device:
+        add_device(parser)
+
+
+def add_dos(parser: argparse.ArgumentParser, required: bool = False) -> None:
+    """The model as an option, beside a potential that moves the atoms."""
+    add_path(parser, "--dos", required=required, metavar="M", help="the DOS model: a shipped model or a .pt file")
+    add_electrons(parser)
+    add_device(parser)
+
+
+def add_electrons(parser: argparse.ArgumentParser) -> None:
+    """Valence electrons of models that do not know them."""
+    parser.add_argument("--electrons", metavar="Al=3,...", help="valence electrons, if the model does not know them")
+
+
+def add_device(parser: argparse.ArgumentParser) -> None:
+    """What evaluates the model."""
+    parser.add_argument("--device", metavar="D", help="cpu or cuda (default: what the model prefers)")
+
 
 def load_model(name: str, args: argparse.Namespace) -> DOSModel:
     """The model of a name or path, with the options that every command with a model has."""
+    from ..base.electrons import parse_electrons
     from ..models.model import DOSModel
 
     return DOSModel.load(name, args.device, electrons=parse_electrons(args.electrons))
+
+
+def check_traces(traces: Sequence[str], **optional_values: str | None) -> None:
+    """Find values that were meant for an option but, without ``=``, are taken for traces.
+
+    :param optional_values: values of the options of :meth:`Parser.add_optional_value`, by name
+    :raises SettingError: if there are any
+    """
+    for name, value in optional_values.items():
+        if value not in BARE:
+            continue
+        for trace in traces:
+            if not Path(trace).is_dir() and _may_be_a_value(name, trace):
+                raise SettingError(f"{trace}: no such trace; join a value of --{name} by =, as in --{name}={trace}")
+
+
+def choose_denoising(value: str | None) -> bool | str:
+    """The argument ``denoise`` of the analysis."""
+    return True if value == "auto" else value or False
 
 
 def parse_temperatures(text: str | None) -> list[float] | None:
@@ -30,6 +177,8 @@ def parse_temperatures(text: str | None) -> list[float] | None:
 
     :raises SettingError: if it is something else
     """
+    import numpy as np
+
     if text is None:
         return None
     try:
@@ -38,9 +187,21 @@ def parse_temperatures(text: str | None) -> list[float] | None:
         numbers = []
     if ":" in text and len(numbers) == 3 and numbers[2] > 0 and numbers[1] >= numbers[0]:
         first, last, step = numbers
-        numbers = [float(x) for x in np.arange(first, last + 1e-9 * step, step)]
+        numbers = [float(x) for x in np.arange(first, last + 1e-9 * step, step)] if np.isfinite(numbers).all() else []
     elif ":" in text:
         numbers = []
-    if not numbers or min(numbers) <= 0:
+    if not numbers or not all(0 < x < np.inf for x in numbers):
         raise SettingError(f"got the temperatures {text}, expected T1,T2,... or FIRST:LAST:STEP in K, all positive")
     return numbers
+
+
+def _not_empty(text: str) -> str:
+    if not text:
+        raise argparse.ArgumentTypeError("expected a value after =")
+    return text
+
+
+def _may_be_a_value(option: str, word: str) -> bool:
+    if option == "denoise":
+        return word in ("network", "integration") or Path(word).is_file() or word.endswith((".pt", ".safetensors"))
+    return all(c in "0123456789.,:" for c in word)

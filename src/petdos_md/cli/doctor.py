@@ -1,10 +1,11 @@
-"""What is installed, what works, and how to fix what does not: each thing is tried, not guessed.
+"""``petdos doctor``: what is installed, what works, and how to fix what does not. Each thing is tried, not guessed.
 
 >>> diagnose()          # doctest: +SKIP
 """
 
 from __future__ import annotations
 
+import argparse
 import os
 import platform
 import shutil
@@ -15,39 +16,28 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-TESTED = {
-    "ase": "3.29.0",
-    "filelock": "4.2.11",
-    "matplotlib": "3.11.2",
-    "metatensor-torch": "0.10.8",
-    "metatomic-ase": "0.1.4",
-    "metatomic-torch": "0.1.19",
-    "netCDF4": "1.7.5",
-    "numpy": "2.4.6",
-    "safetensors": "0.8.0",
-    "scipy": "1.17.1",
-    "torch": "2.13.0",
-    "tqdm": "4.70.1",
-    "vesin": "0.6.2",
-    "xarray": "2026.9.0",
-    "zarr": "3.1.6",
-}
-"""Versions that the tests ran with."""
-OPTIONAL = {"ipi": "3.3.1", "lammps": "2025.7.22.4.0", "metatrain": "2026.4.1", "mpich": "5.0.2", "pymbar": "4.0.3"}
+from .arguments import Commands, new_command
+
+if TYPE_CHECKING:
+    from packaging.requirements import Requirement
+
+EXTRAS = ("train", "lammps", "ipi", "qe")
+"""What may be installed besides, and is looked for: extras of this package, without those of its developers."""
 LEAST_FREE_GB = 1.0
 
 
 class Skipped(Exception):
-    """Something optional is not there; the message says how to get it."""
+    """Something optional is not installed; the message says how to install it."""
 
 
 @dataclass(frozen=True)
 class Check:
     """One line of the diagnosis.
 
-    :param try_it: returns what to say if it works, raises if it does not
-    :param fix: what to do then
+    :param try_it: returns what was found if it works, raises if it does not
+    :param fix: what the user does then, as a sentence in the imperative
     """
 
     name: str
@@ -55,58 +45,117 @@ class Check:
     fix: str
 
 
+@dataclass(frozen=True)
+class Package:
+    """A package that is needed, or of use, and its installed version.
+
+    :param needed: as in the metadata of petdos-md, for example ``zarr<4,>=3.1``
+    :param extra: of petdos-md that brings it, empty if it is always needed
+    :param version: None if it is not installed
+    """
+
+    needed: Requirement
+    extra: str
+    version: str | None
+
+    @property
+    def problem(self) -> bool:
+        """Whether it must be installed, or another version of it."""
+        if self.version is None:
+            return not self.extra
+        return not self.needed.specifier.contains(self.version, prereleases=True)
+
+
+def add_parser(commands: Commands) -> None:
+    """Add the command."""
+    new_command(
+        commands,
+        "doctor",
+        "Check the installation: versions, model, engines, disk; and say how to fix what does not work.",
+        "  petdos doctor",
+        run,
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the diagnosis."""
+    return diagnose()
+
+
 def diagnose() -> int:
     """Print the state of everything; returns 0 if all that is needed works, else 1."""
     print(f"petdos-md {metadata.version('petdos-md')}, Python {platform.python_version()} in {sys.prefix}")
-    print("\nversions (tested ones in parentheses)")
-    _print_versions()
+    print("\nversions")
+    failed = sum(map(_print_package, packages()))
     print("\nwhat works")
-    failed = 0
-    for check in checks():
-        start = time.perf_counter()
-        try:
-            said, mark = check.try_it(), "ok  "
-        except Skipped as reason:
-            said, mark = str(reason), "--  "
-        except Exception as error:  # whatever is broken is what this is for
-            said = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-            mark, failed = "FAIL", failed + 1
-        print(f"  {mark}  {check.name:<22} {said}  [{time.perf_counter() - start:.1f} s]", flush=True)
-        if mark == "FAIL":
-            print(f"        to fix: {check.fix}")
-    print(f"\n{'everything needed works' if not failed else f'{failed} of these do not work'}")
+    failed += sum(map(_print_check, checks()))
+    print(f"\n{'everything that is needed works' if not failed else f'{failed} of these need a fix'}")
     return 1 if failed else 0
+
+
+def packages() -> list[Package]:
+    """Packages that the metadata of petdos-md name, by name; then those of :data:`EXTRAS`."""
+    from packaging.requirements import Requirement
+
+    found: dict[str, Package] = {}
+    for extra in ("", *EXTRAS):
+        for needed in map(Requirement, metadata.requires("petdos-md") or ()):
+            belongs = needed.marker is None or needed.marker.evaluate({"extra": extra})
+            if not belongs or needed.name in found:
+                continue
+            try:
+                version = metadata.version(needed.name)
+            except metadata.PackageNotFoundError:
+                version = None
+            found[needed.name] = Package(needed, extra, version)
+    return list(found.values())
 
 
 def checks() -> list[Check]:
     """All of them, in the order in which they depend on each other."""
-    reinstall = "reinstall in a fresh environment: pip install petdos-md"
+    reinstall = "install petdos-md again in a fresh environment: pip install petdos-md"
     return [
         Check("torch", _try_torch, reinstall),
-        Check("shipped model", _try_model, "the installation is incomplete; " + reinstall),
+        Check("shipped model", _try_model, reinstall),
         Check("dynamics with ASE", _try_ase, reinstall),
-        Check("trace and analysis", _try_trace, "choose another folder for temporary files: export TMPDIR=/some/where"),
-        Check("figures", _try_figures, "pip install --force-reinstall matplotlib"),
-        Check("disk", _try_disk, "free space here, or work in another folder"),
-        Check("threads", _try_threads, "export OMP_NUM_THREADS=1 (small systems gain nothing from more)"),
-        Check("petdos export", _try_export, "pip install --force-reinstall 'petdos-md[train]'"),
-        Check("LAMMPS", _try_lammps, "petdos lammps build"),
-        Check("i-PI", _try_ipi, "pip install 'petdos-md[ipi]'"),
+        Check("trace and analysis", _try_trace, "choose another folder for temporary files: export TMPDIR=FOLDER"),
+        Check("figures", _try_figures, "install matplotlib again: pip install --force-reinstall matplotlib"),
+        Check("disk", _try_disk, "free space on that disk, or work in another folder"),
+        Check("threads", _try_threads, "use one thread, enough for small systems: export OMP_NUM_THREADS=1"),
+        Check(
+            "petdos export", _try_export, "install metatrain again: pip install --force-reinstall 'petdos-md[train]'"
+        ),
+        Check("LAMMPS", _try_lammps, "compile the plugin: petdos lammps build"),
+        Check("i-PI", _try_ipi, "install i-PI again: pip install --force-reinstall 'petdos-md[ipi]'"),
     ]
 
 
-def _print_versions() -> None:
-    for name, tested in {**TESTED, **OPTIONAL}.items():
-        try:
-            found = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            optional = name in OPTIONAL
-            print(
-                f"  {name:<18} {'not installed (optional)' if optional else f'MISSING: pip install {name}=={tested}'}"
-            )
-            continue
-        same = found.split("+")[0] == tested or found.startswith(tested)
-        print(f"  {name:<18} {found}{'' if same else f'  ({tested})'}")
+def _print_package(package: Package) -> bool:
+    """One line, two if there is a problem, which is the result."""
+    name, wanted = package.needed.name, f"{package.needed.name}{package.needed.specifier}"
+    if package.version is None:
+        said = f"not installed (optional: pip install 'petdos-md[{package.extra}]')" if package.extra else "MISSING"
+    else:
+        said = f"{package.version}{f'  WRONG, expected {package.needed.specifier}' if package.problem else ''}"
+    print(f"  {name:<18} {said}")
+    if package.problem:
+        print(f"        to fix: pip install '{wanted}'")
+    return package.problem
+
+
+def _print_check(check: Check) -> bool:
+    """One line, two if it fails, which is the result."""
+    start = time.perf_counter()
+    try:
+        said, mark = check.try_it(), "ok  "
+    except Skipped as reason:
+        said, mark = str(reason), "--  "
+    except Exception as error:  # whatever is broken is what this is for
+        said, mark = " ".join(f"{type(error).__name__}: {error}".split())[:200], "FAIL"
+    print(f"  {mark}  {check.name:<22} {said}  [{time.perf_counter() - start:.1f} s]", flush=True)
+    if mark == "FAIL":
+        print(f"        to fix: {check.fix}")
+    return mark == "FAIL"
 
 
 def _try_torch() -> str:
@@ -114,7 +163,7 @@ def _try_torch() -> str:
 
     matrix = torch.arange(9.0).reshape(3, 3)
     if float((matrix @ matrix).sum()) != 486.0:
-        raise RuntimeError("it does not compute")
+        raise RuntimeError("a product of matrices is wrong")
     devices = ["cpu"]
     if torch.cuda.is_available():
         devices.append(f"cuda ({torch.cuda.get_device_name(0)})")
@@ -130,15 +179,15 @@ def _try_model() -> str:
     names = shipped_models()
     if not names:
         raise FileNotFoundError("no model came with the package")
-    told = []
+    found = []
     for name in names:
         model = DOSModel.load(name)
         atoms = ase.build.bulk("Al")
         electrons = float(model.dos(atoms)[model.grid.energies < 30].sum() * model.grid.step)
         if not electrons > 0:
             raise RuntimeError(f"{name} predicts a density of states without states")
-        told.append(f"{name} ({model.n_members} members)")
-    return ", ".join(told)
+        found.append(f"{name} ({model.n_members} members)")
+    return ", ".join(found)
 
 
 def _try_ase() -> str:

@@ -1,4 +1,4 @@
-"""What ``petdos ipi`` does: run an i-PI input with an observer, or print what an input of the stock ``i-pi`` needs.
+"""``petdos ipi``: run an i-PI input with an observer, or print what an input of the stock ``i-pi`` needs.
 
 >>> run_ipi("input.xml", model, "run.zarr", every=50)           # doctest: +SKIP
 """
@@ -7,31 +7,58 @@ from __future__ import annotations
 
 import argparse
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..base.errors import PetdosError, SettingError
 from ..base.shipped import shipped_folder
-from ..engines.ipi.setup import check_version
-from ..engines.structure_files import read_structure
-from ..models.model import DOSModel
-from .arguments import load_model
-from .progress import count_bar, print_outcome
+from .arguments import Commands, add_dos, add_path, load_model, new_command
+
+if TYPE_CHECKING:
+    from ..models.model import DOSModel
 
 
-def ipi(args: argparse.Namespace) -> int:
-    """The command; see :func:`run_ipi`."""
+def add_parser(commands: Commands) -> None:
+    """Add the command."""
+    parser = new_command(
+        commands,
+        "ipi",
+        "Run an input of i-PI and sample the electronic structure of all its replicas and beads.\n"
+        "Ends as `i-pi` does: with a RESTART, from which the same command with RESTART for the input goes on.",
+        "  petdos ipi input.xml --dos almgsi-lda --every 50 -o run.zarr\n"
+        "  petdos ipi --snippet --dos almgsi-lda --every 50 -o run.zarr",
+        run,
+    )
+    help_input = "an input of i-PI, or a RESTART or checkpoint file"
+    add_path(parser, "input", nargs="?", metavar="INPUT", help=help_input)
+    add_dos(parser)
+    parser.add_argument("--every", type=int, metavar="N", help="steps between samples")
+    help_output = "the trace; samples after the RESTART are taken again"
+    add_path(parser, "-o", "--output", metavar="RUN.zarr", folder=True, help=help_output)
+    parser.add_argument("--burn-in", type=int, default=0, metavar="STEPS", help="no samples at earlier steps")
+    parser.add_argument(
+        "--max-failed",
+        type=int,
+        default=10,
+        metavar="N",
+        help="failures in a row that end the run (default: %(default)s)",
+    )
+    help_previous = "the trace that the run of the RESTART has written so far"
+    add_path(parser, "--previous", metavar="OLD.zarr", folder=True, help=help_previous)
+    help_collect = "run nothing: sort features that drivers sent as extras, of these atoms, into a trace"
+    add_path(parser, "--collect", metavar="STRUCTURE", help=help_collect)
+    parser.add_argument("--snippet", action="store_true", help="print what samples with the stock `i-pi`, to be pasted")
+    parser.add_argument("--drivers", action="store_true", help="print the folder of the force fields for i-PI")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Do what is asked for; see :func:`run_ipi`."""
     if args.drivers:
         print(shipped_folder("ipi_drivers"))
         return 0
+    from ..engines.ipi.setup import check_version
+
     check_version()
-    needed = {"--dos": args.dos, "--every": args.every, "-o": args.output}
-    if args.collect is not None:  # the stride is in the input then
-        del needed["--every"]
-    missing = [name for name, value in needed.items() if value is None]
-    if missing:
-        raise SettingError(
-            f"petdos ipi: {missing[0]} is missing; expected {' '.join(f'{name} ...' for name in needed)}"
-        )
+    _check(args)
     if args.snippet:
         from ..engines.ipi.hook import snippet
 
@@ -41,29 +68,44 @@ def ipi(args: argparse.Namespace) -> int:
         raise SettingError("petdos ipi: no input given; expected an input of i-PI, or RESTART to go on with a run")
     if not os.path.exists(args.input):
         raise SettingError(f"{args.input}: no such file; give an input of i-PI, or RESTART to go on with a run")
+    from .progress import print_outcome
+
     model = load_model(args.dos, args)
+    good = True
     if args.collect is not None:
-        return _collect(args, model)
-    good = run_ipi(
-        args.input,
-        model,
-        args.output,
-        every=args.every,
-        burn_in=args.burn_in,
-        max_failed=args.max_failed,
-        previous=args.previous,
-    )
+        _collect(args, model)
+    else:
+        good = run_ipi(
+            args.input,
+            model,
+            args.output,
+            every=args.every,
+            burn_in=args.burn_in,
+            max_failed=args.max_failed,
+            previous=args.previous,
+        )
     print_outcome(args.output, model)
     return 0 if good else 1
 
 
-def _collect(args: argparse.Namespace, model: DOSModel) -> int:
+def _check(args: argparse.Namespace) -> None:
+    needed = {"--dos": args.dos, "--every": args.every, "-o": args.output}
+    if args.collect is not None:  # the stride is in the input then
+        del needed["--every"]
+    missing = [name for name, value in needed.items() if value is None]
+    if missing:
+        raise SettingError(
+            f"petdos ipi: {missing[0]} is missing; expected {' '.join(f'{name} ...' for name in needed)}"
+        )
+
+
+def _collect(args: argparse.Namespace, model: DOSModel) -> None:
     from ..engines.ipi.collect import collect
+    from ..engines.structure_files import read_structure
+    from .progress import count_bar
 
     with count_bar(None, "sample") as bar:
         collect(args.input, model, read_structure(args.collect), args.output, burn_in=args.burn_in, progress=bar.update)
-    print_outcome(args.output, model)
-    return 0
 
 
 def run_ipi(

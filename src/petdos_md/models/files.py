@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 import torch
-from metatomic.torch import AtomisticModel, load_atomistic_model
+from metatomic.torch import AtomisticModel, load_atomistic_model, pick_device
 
 from ..base.errors import ModelError
 
@@ -87,18 +87,14 @@ def choose_device(device: str | torch.device | None, supported: Sequence[str]) -
 
     :raises ModelError: if the one asked for is not usable
     """
-    available = [d for d in supported if d == "cpu" or (d == "cuda" and torch.cuda.is_available())]
-    if device is None:
-        return torch.device(available[0] if available else "cpu")
     try:
-        chosen = torch.device(device)
-    except RuntimeError:
-        raise ModelError(f"got device {device!r}, expected cpu or cuda (or cuda:0, cuda:1, ...)") from None
-    if chosen.type not in available:
-        raise ModelError(
-            f"device {device!r} is not usable here with this model, expected one of: {', '.join(available)}"
-        )
-    return chosen
+        return torch.device(pick_device(list(supported), None if device is None else str(device)))
+    except RuntimeError as error:
+        if "invalid device" in str(error):
+            raise ModelError(f"got device {str(device)!r}, expected cpu or cuda (or cuda:0, cuda:1, ...)") from None
+        usable = [kind for kind in supported if kind == "cpu" or (kind == "cuda" and torch.cuda.is_available())]
+        missing = "this machine has none" if str(device).split(":")[0] in supported else "this model does not run on it"
+        raise ModelError(f"got device {str(device)!r}, but {missing}; expected one of: {', '.join(usable)}") from None
 
 
 def dos_output(names: list[str], where: str) -> str:

@@ -18,7 +18,8 @@ from typing import Any
 from ..base.errors import ModelError
 from ..physics.networks import Network, network_path
 from .export import ExportReport, export_model
-from .model import PET_MAD_GRID, DOSModel
+from .loading import PET_MAD_GRID
+from .model import DOSModel
 
 NAME = "pet-mad-dos"
 REPOSITORY = "lab-cosmo/pet-mad-dos"

@@ -1,4 +1,4 @@
-"""A density of states and what follows from it: occupation, thermodynamics and its linear response, denoising, band structures.
+"""A density of states and what follows from it: occupation, thermodynamics, response, denoising.
 
 NumPy only, but for the networks that read a DOS, which need torch. Imports ``base``.
 """

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import pairwise
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -81,21 +81,8 @@ def per_element(
     energies, dos, n_electrons = _grid(energies, dos), np.asarray(dos, dtype=float), _finite(n_electrons, "n_electrons")
     temperature = None if temperature_K is None else _temperatures(temperature_K)
     given = None if mu is None else _finite(mu, "mu")
-    if np.any(n_electrons <= 0):
-        where = _label(np.flatnonzero(n_electrons <= 0)[0], n_electrons.shape)
-        raise ChemicalPotentialError(
-            f"n_electrons{where} must be positive, got {n_electrons[n_electrons <= 0].flat[0]:g}; "
-            "is the table of valence electrons complete?"
-        )
-    try:
-        rows = np.broadcast_shapes(dos.shape[:-1], n_electrons.shape)
-        shape = np.broadcast_shapes(rows, *(a.shape for a in (temperature, given) if a is not None))
-    except ValueError:
-        shapes = [dos.shape[:-1], n_electrons.shape] + [a.shape for a in (temperature, given) if a is not None]
-        raise ValueError(
-            f"leading dimensions of dos, n_electrons, temperature_K (and mu) do not broadcast: "
-            f"{', '.join(map(str, shapes))}; members at several temperatures are dos[:, None, :]"
-        ) from None
+    _check_positive(n_electrons)
+    rows, shape = _broadcast_shapes(dos, n_electrons, *(a for a in (temperature, given) if a is not None))
 
     flat_dos = dos.reshape(-1, dos.shape[-1])
     dos_of_row = _broadcast(np.arange(len(flat_dos)).reshape(dos.shape[:-1]), rows)
@@ -113,12 +100,7 @@ def per_element(
         first, queries = number * _BLOCK, order[start:stop]
         some = slice(first, first + _BLOCK)
         g = flat_dos[dos_of_row[some]]
-        if not np.isfinite(g).all():
-            bad, channel = np.argwhere(~np.isfinite(g))[0]
-            where = _label(int(dos_of_row[first + bad]), dos.shape[:-1])
-            raise ValueError(
-                f"dos{where} has {g[bad, channel]} at {energies[channel]:.6g} eV; drop undefined channels or bad predictions"
-            )
+        _check_finite(g, energies, dos_of_row[some], dos.shape[:-1])
         occupation = Occupation(energies, g, electrons_of_row[some])
         block = Block(
             occupation,
@@ -131,6 +113,50 @@ def per_element(
         except _LostError as lost:
             raise _no_level(occupation, block, lost.query, _label(int(queries[lost.query]), shape)) from None
     return result.reshape(shape + extra)
+
+
+class ElementFunction(Protocol):
+    """What :func:`of_each_element` makes; conventions as in :mod:`petdos_md.physics.thermo`."""
+
+    __name__: str
+
+    def __call__(
+        self,
+        energies: ArrayLike,
+        dos: ArrayLike,
+        n_electrons: ArrayLike,
+        temperature_K: ArrayLike,
+        *,
+        mu: ArrayLike | None = None,
+    ) -> Array: ...
+
+
+def of_each_element(function: Callable[[Block], Array]) -> ElementFunction:
+    """From a formula for one :class:`Block` to a function of ``(energies, dos, n_electrons, temperature_K, *, mu)``."""
+    return _element_function(function, per_channel=False)
+
+
+def of_each_channel(function: Callable[[Block], Array]) -> ElementFunction:
+    """As :func:`of_each_element`, for a formula that gives ``(q, n)``: a number for each grid point."""
+    return _element_function(function, per_channel=True)
+
+
+def _element_function(function: Callable[[Block], Array], per_channel: bool) -> ElementFunction:
+    def evaluate(
+        energies: ArrayLike,
+        dos: ArrayLike,
+        n_electrons: ArrayLike,
+        temperature_K: ArrayLike,
+        *,
+        mu: ArrayLike | None = None,
+    ) -> Array:
+        extra = np.shape(energies) if per_channel else ()
+        return per_element(energies, dos, n_electrons, temperature_K, mu, function, extra)
+
+    # Not functools.wraps: help() is to show the signature of what is called.
+    for name in ("__name__", "__qualname__", "__module__", "__doc__"):
+        setattr(evaluate, name, getattr(function, name))
+    return evaluate
 
 
 class _LostError(Exception):
@@ -168,6 +194,37 @@ def _grid(energies: ArrayLike, dos: ArrayLike) -> Array:
     if not shape or shape[-1] != len(e):
         raise ValueError(f"dos must have {len(e)} channels in its last dimension, like energies, got shape {shape}")
     return e
+
+
+def _broadcast_shapes(dos: Array, n_electrons: Array, *others: Array) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Shapes of the densities of states with their electrons, and of the whole problem."""
+    try:
+        rows = np.broadcast_shapes(dos.shape[:-1], n_electrons.shape)
+        return rows, np.broadcast_shapes(rows, *(a.shape for a in others))
+    except ValueError:
+        shapes = [dos.shape[:-1], n_electrons.shape] + [a.shape for a in others]
+        raise ValueError(
+            f"leading dimensions of dos, n_electrons, temperature_K (and mu) do not broadcast: "
+            f"{', '.join(map(str, shapes))}; members at several temperatures are dos[:, None, :]"
+        ) from None
+
+
+def _check_finite(g: Array, energies: Array, dos_of_row: Index, shape: tuple[int, ...]) -> None:
+    if not np.isfinite(g).all():
+        bad, channel = np.argwhere(~np.isfinite(g))[0]
+        where = _label(int(dos_of_row[bad]), shape)
+        raise ValueError(
+            f"dos{where} has {g[bad, channel]} at {energies[channel]:.6g} eV; drop undefined channels or bad predictions"
+        )
+
+
+def _check_positive(n_electrons: Array) -> None:
+    if np.any(n_electrons <= 0):
+        where = _label(int(np.flatnonzero(n_electrons <= 0)[0]), n_electrons.shape)
+        raise ChemicalPotentialError(
+            f"n_electrons{where} must be positive, got {n_electrons[n_electrons <= 0].flat[0]:g}; "
+            "is the table of valence electrons complete?"
+        )
 
 
 def _temperatures(temperature_K: ArrayLike) -> Array:

@@ -74,31 +74,31 @@ class Inference:
     def _first_layer(self, x: torch.Tensor, work: _Work) -> torch.Tensor:
         """``(m, n)`` to ``(64, positions, m)``, with the zeros that the second layer needs around it."""
         m, n = x.shape
-        rows = work.of("rows", n + 2, m)
+        rows = work.array("rows", n + 2, m)
         rows[0] = rows[-1] = 0.0
         rows[1:-1] = x.T
         width = self._first.shape[1]
-        result = work.of("first", 64, (work.blocks - 1) * _VALID + _BLOCK, m)
+        result = work.array("first", 64, (work.blocks - 1) * _VALID + _BLOCK, m)
         result[:, 0] = 0.0
         result[:, work.positions + 1 :] = 0.0
         for start in range(0, work.positions, _POSITIONS):
             count = min(_POSITIONS, work.positions - start)
-            windows = work.of("windows", width, count, m)
+            windows = work.array("windows", width, count, m)
             windows.copy_(rows.as_strided((width, count, m), (m, 4 * m, 1), 4 * start * m))
-            outputs = torch.mm(self._first, windows.view(width, -1), out=work.of("outputs", 256, count * m))
+            outputs = torch.mm(self._first, windows.view(width, -1), out=work.array("outputs", 256, count * m))
             _pool(outputs.view(4, 64, count, m), self._bias_1, work, result[:, 1 + start : 1 + start + count])
         return result
 
     def _second_layer(self, x: torch.Tensor, work: _Work) -> torch.Tensor:
         """``(64, padded positions, m)`` to ``(m, 64, positions)``."""
         channels, length, m = x.shape
-        pooled = work.of("pooled", _VALID // 4, channels, work.blocks, m)
+        pooled = work.array("pooled", _VALID // 4, channels, work.blocks, m)
         half = _BLOCK // 2
         for start in range(0, work.blocks, _BLOCKS):
             count = min(_BLOCKS, work.blocks - start)
             size = (_BLOCK, channels, count, m)
             windows = x.as_strided(size, (m, length * m, _VALID * m, 1), start * _VALID * m)
-            folded = work.of("folded", *size)
+            folded = work.array("folded", *size)
             torch.add(windows[:half], windows[half:], out=folded[:half])
             torch.sub(windows[:half], windows[half:], out=folded[half:])
             spectra = _products(self._forward, folded.view(_BLOCK, -1), 2)
@@ -119,7 +119,7 @@ class _Work:
         self._dtype = dtype
         self._arrays: dict[str, torch.Tensor] = {}
 
-    def of(self, name: str, *shape: int) -> torch.Tensor:
+    def array(self, name: str, *shape: int) -> torch.Tensor:
         """An array; what is in it is undefined."""
         size = int(np.prod(shape))
         if name not in self._arrays or len(self._arrays[name]) < size:
@@ -138,7 +138,7 @@ def _products(a: torch.Tensor, b: torch.Tensor, groups: int) -> torch.Tensor:
 def _pool(phases: torch.Tensor, bias: torch.Tensor, work: _Work, out: torch.Tensor) -> None:
     """The largest SiLU of the four phases along the first dimension: SiLU falls and then rises, so that the extremes are enough."""
     a, b, c, d = phases
-    top, bottom = work.of("top", *a.shape), work.of("bottom", *a.shape)
+    top, bottom = work.array("top", *a.shape), work.array("bottom", *a.shape)
     for extreme, found in ((torch.maximum, top), (torch.minimum, bottom)):
         extreme(a, b, out=found)
         extreme(found, c, out=found)

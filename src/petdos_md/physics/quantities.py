@@ -4,8 +4,12 @@ Members stay whole: each member's quantity comes from that member's own thermal-
 taken at the end (paper, Figs. 6 and 7; DOI 10.1039/D5DD00557D). The sampling error comes from the linear response of a
 quantity to the DOS (delta method): with kernel h, the series ``h . g_t`` over frames has the fluctuation of the quantity.
 
->>> values = derive(energies, dos, 24.0, 300.0, n_atoms=8)  # doctest: +SKIP
->>> values["heat_capacity"]                                # doctest: +SKIP
+>>> energies = np.linspace(-10.0, 10.0, 401)
+>>> values = derive(energies, np.full(401, 2.0), 20.0, 300.0, ["heat_capacity", "sommerfeld_gamma"])
+>>> bool(np.isclose(values["heat_capacity"], 300.0 * values["sommerfeld_gamma"], rtol=1e-12))
+True
+>>> QUANTITIES["heat_capacity"].unit, QUANTITIES["gap"].kernel is None
+('eV/K', True)
 """
 
 from __future__ import annotations
@@ -15,43 +19,176 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..base.constants import BOLTZMANN_EV, SOMMERFELD
-from . import thermo
-from .fermi_integrals import nodal_weights, step_weights
+from ..base.constants import SOMMERFELD
+from . import response, thermo
 
-UNITS = {
-    "chemical_potential": "eV",
-    "fermi_level": "eV",
-    "chemical_potential_shift": "eV",
-    "internal_energy": "eV",
-    "thermal_energy": "eV",
-    "entropy": "eV/K",
-    "free_energy": "eV",
-    "heat_capacity": "eV/K",
-    "heat_capacity_finite_difference": "eV/K",
-    "gap": "eV",
-    "dos_at_fermi_level": "states/eV",
-    "sommerfeld_gamma": "eV/K^2",
-}
-"""Derived quantities and their units, per structure."""
 
-DESCRIPTIONS = {
-    "chemical_potential": "chemical potential at the temperature",
-    "fermi_level": "Fermi level at zero temperature; the middle of a gap",
-    "chemical_potential_shift": "chemical potential minus Fermi level",
-    "internal_energy": "internal energy of the electrons, int g E f dE",
-    "thermal_energy": "internal energy minus that at zero temperature",
-    "entropy": "electronic entropy",
-    "free_energy": "electronic free energy U - T S",
-    "heat_capacity": "electronic heat capacity dU/dT at a constant number of electrons",
-    "heat_capacity_finite_difference": "the same as [U(T + d) - U(T - d)] / 2d with d = T / 1000, as a check",
-    "gap": "width around the Fermi level with a DOS below 0.1 states/eV/atom",
-    "dos_at_fermi_level": "DOS at the Fermi level",
-    "sommerfeld_gamma": "Sommerfeld coefficient pi^2/3 k_B^2 g(E_F), the slope of C_el at T = 0",
-}
+@dataclass(frozen=True)
+class Quantity:
+    """A number that follows from a DOS, an electron count and a temperature.
 
-LINEAR = tuple(name for name in UNITS if name not in ("gap", "heat_capacity_finite_difference"))
-"""Quantities whose sampling error follows from linear response."""
+    :param unit: per structure
+    :param value: of a :class:`State`
+    :param kernel: its linear response to the DOS, of a :class:`State`; None if it has none (the gap comes from a threshold)
+    :param extensive: whether it grows with the structure
+    :param on_energy_axis: whether it moves with the zero of the energies
+    """
+
+    name: str
+    unit: str
+    description: str
+    value: Callable[[State], np.ndarray]
+    kernel: Callable[[State], np.ndarray] | None = None
+    extensive: bool = False
+    on_energy_axis: bool = False
+
+
+class State:
+    """DOS with their electrons at a temperature; whatever is asked of them is computed once.
+
+    :param dos: ``(..., n)`` states/eV; arguments broadcast as in :mod:`petdos_md.physics.thermo`
+    :param n_atoms: per structure; the gap needs it
+    :raises ChemicalPotentialError: if one of the DOS cannot hold the electrons on the energy grid
+    """
+
+    def __init__(
+        self,
+        energies: np.ndarray,
+        dos: np.ndarray,
+        n_electrons: np.ndarray | float,
+        temperature_K: np.ndarray | float,
+        n_atoms: np.ndarray | int | None = None,
+    ) -> None:
+        self.cold = energies, dos, n_electrons
+        self.warm = *self.cold, temperature_K
+        self.temperature_K, self.n_atoms = temperature_K, n_atoms
+        self.mu = thermo.chemical_potential(*self.warm)
+        self._values: dict[str, np.ndarray] = {}
+        self._kernels: dict[str, np.ndarray] = {}
+
+    def value(self, name: str) -> np.ndarray:
+        """A quantity, in the broadcast shape.
+
+        :raises ValueError: if the gap is asked for without ``n_atoms``
+        """
+        if name not in self._values:
+            self._values[name] = np.broadcast_to(QUANTITIES[name].value(self), self.mu.shape)
+        return self._values[name]
+
+    def kernel(self, name: str) -> np.ndarray:
+        """Linear response of a quantity to the DOS, in the broadcast shape and ``(n,)``.
+
+        :raises ValueError: if it has none
+        """
+        kernel = QUANTITIES[name].kernel if name in QUANTITIES else None
+        if kernel is None:
+            raise ValueError(f"no linear response is known for {name!r}, expected one of {', '.join(LINEAR)}")
+        if name not in self._kernels:
+            self._kernels[name] = kernel(self)
+        return self._kernels[name]
+
+
+def _gap(state: State) -> np.ndarray:
+    if state.n_atoms is None:
+        raise ValueError("the gap is asked for without n_atoms, which its threshold of states/eV/atom needs")
+    return thermo.band_gap(*state.cold, state.n_atoms)
+
+
+_TABLE = (
+    Quantity(
+        "chemical_potential",
+        "eV",
+        "chemical potential at the temperature",
+        lambda s: s.mu,
+        lambda s: response.chemical_potential_kernel(*s.warm, mu=s.mu),
+        on_energy_axis=True,
+    ),
+    Quantity(
+        "fermi_level",
+        "eV",
+        "Fermi level at zero temperature; the middle of a gap",
+        lambda s: thermo.fermi_level(*s.cold),
+        lambda s: response.fermi_level_kernel(*s.cold),
+        on_energy_axis=True,
+    ),
+    Quantity(
+        "chemical_potential_shift",
+        "eV",
+        "chemical potential minus Fermi level",
+        lambda s: s.mu - s.value("fermi_level"),
+        lambda s: s.kernel("chemical_potential") - s.kernel("fermi_level"),
+    ),
+    Quantity(
+        "internal_energy",
+        "eV",
+        "internal energy of the electrons, int g E f dE",
+        lambda s: thermo.ground_state_energy(*s.cold) + s.value("thermal_energy"),
+        lambda s: response.internal_energy_kernel(*s.warm, mu=s.mu),
+        extensive=True,
+        on_energy_axis=True,
+    ),
+    Quantity(
+        "thermal_energy",
+        "eV",
+        "internal energy minus that at zero temperature",
+        lambda s: thermo.thermal_energy(*s.warm, mu=s.mu),
+        lambda s: s.kernel("internal_energy") - response.ground_state_energy_kernel(*s.cold),
+        extensive=True,
+    ),
+    Quantity(
+        "entropy",
+        "eV/K",
+        "electronic entropy",
+        lambda s: thermo.entropy(*s.warm, mu=s.mu),
+        lambda s: (s.kernel("internal_energy") - s.kernel("free_energy")) / np.asarray(s.temperature_K)[..., None],
+        extensive=True,
+    ),
+    Quantity(
+        "free_energy",
+        "eV",
+        "electronic free energy U - T S",
+        lambda s: s.value("internal_energy") - s.temperature_K * s.value("entropy"),
+        lambda s: response.free_energy_kernel(*s.warm, mu=s.mu),
+        extensive=True,
+        on_energy_axis=True,
+    ),
+    Quantity(
+        "heat_capacity",
+        "eV/K",
+        "electronic heat capacity dU/dT at a constant number of electrons",
+        lambda s: thermo.heat_capacity(*s.warm, mu=s.mu),
+        lambda s: response.heat_capacity_kernel(*s.warm, mu=s.mu),
+        extensive=True,
+    ),
+    Quantity(
+        "heat_capacity_finite_difference",
+        "eV/K",
+        "the same as [U(T + d) - U(T - d)] / 2d with d = T / 1000, as a check",
+        lambda s: thermo.heat_capacity_finite_difference(*s.warm),
+        extensive=True,
+    ),
+    Quantity("gap", "eV", "width around the Fermi level with a DOS below 0.1 states/eV/atom", _gap),
+    Quantity(
+        "dos_at_fermi_level",
+        "states/eV",
+        "DOS at the Fermi level",
+        lambda s: thermo.dos_at_fermi_level(*s.cold),
+        lambda s: response.dos_at_fermi_level_kernel(*s.cold),
+        extensive=True,
+    ),
+    Quantity(
+        "sommerfeld_gamma",
+        "eV/K^2",
+        "Sommerfeld coefficient pi^2/3 k_B^2 g(E_F), the slope of C_el at T = 0",
+        lambda s: SOMMERFELD * s.value("dos_at_fermi_level"),
+        lambda s: SOMMERFELD * s.kernel("dos_at_fermi_level"),
+        extensive=True,
+    ),
+)
+QUANTITIES = {quantity.name: quantity for quantity in _TABLE}
+"""Derived quantities by name, in the order of results."""
+LINEAR = tuple(name for name, quantity in QUANTITIES.items() if quantity.kernel is not None)
+"""Names of those whose sampling error follows from linear response."""
 
 
 @dataclass(frozen=True)
@@ -80,41 +217,19 @@ def derive(
     dos: np.ndarray,
     n_electrons: np.ndarray | float,
     temperature_K: np.ndarray | float,
-    names: Sequence[str] = tuple(UNITS),
+    names: Sequence[str] = tuple(QUANTITIES),
     *,
     n_atoms: np.ndarray | int | None = None,
 ) -> dict[str, np.ndarray]:
     """Quantities of DOS ``(..., n)``; arguments broadcast as in :mod:`petdos_md.physics.thermo`.
 
+    :param names: some of :data:`QUANTITIES`
     :param n_atoms: per structure; the gap needs it
     :raises ValueError: if the gap is asked for without ``n_atoms``
     :raises ChemicalPotentialError: if one of the DOS cannot hold the electrons on the energy grid
     """
-    if "gap" in names and n_atoms is None:
-        raise ValueError("the gap is asked for without n_atoms, which its threshold of states/eV/atom needs")
-    args = energies, dos, n_electrons, temperature_K
-    known: dict[str, np.ndarray] = {"chemical_potential": thermo.chemical_potential(*args)}
-    mu = known["chemical_potential"]
-
-    def get(name: str) -> np.ndarray:
-        if name not in known:
-            known[name] = np.broadcast_to(functions[name](), mu.shape)
-        return known[name]
-
-    functions: dict[str, Callable[[], np.ndarray]] = {
-        "fermi_level": lambda: thermo.fermi_level(*args[:3]),
-        "chemical_potential_shift": lambda: mu - get("fermi_level"),
-        "thermal_energy": lambda: thermo.thermal_energy(*args, mu=mu),
-        "internal_energy": lambda: thermo.ground_state_energy(*args[:3]) + get("thermal_energy"),
-        "entropy": lambda: thermo.entropy(*args, mu=mu),
-        "free_energy": lambda: get("internal_energy") - temperature_K * get("entropy"),
-        "heat_capacity": lambda: thermo.heat_capacity(*args, mu=mu),
-        "heat_capacity_finite_difference": lambda: thermo.heat_capacity_finite_difference(*args),
-        "gap": lambda: thermo.band_gap(*args[:3], np.nan if n_atoms is None else n_atoms),
-        "dos_at_fermi_level": lambda: thermo.dos_at_fermi_level(*args[:3]),
-        "sommerfeld_gamma": lambda: SOMMERFELD * get("dos_at_fermi_level"),
-    }
-    return {name: get(name) for name in names}
+    state = State(energies, dos, n_electrons, temperature_K, n_atoms)
+    return {name: state.value(name) for name in names}
 
 
 def derive_members(
@@ -123,7 +238,7 @@ def derive_members(
     dos: np.ndarray,
     n_electrons: np.ndarray,
     temperature_K: np.ndarray,
-    names: Sequence[str] = tuple(UNITS),
+    names: Sequence[str] = tuple(QUANTITIES),
     *,
     n_atoms: np.ndarray | None = None,
 ) -> EnsembleValues:
@@ -149,65 +264,18 @@ def derive_members(
 
 
 def kernels(
-    energies: np.ndarray, dos: np.ndarray, n_electrons: float, temperature_K: float, names: Sequence[str] | None = None
+    energies: np.ndarray,
+    dos: np.ndarray,
+    n_electrons: np.ndarray | float,
+    temperature_K: np.ndarray | float,
+    names: Sequence[str] = LINEAR,
 ) -> dict[str, np.ndarray]:
-    """Linear response of the quantities to the DOS at a constant number of electrons, each ``(n,)``.
+    """Linear response of the quantities to the DOS at a constant number of electrons, each ``(..., n)``.
 
-    NaN where a quantity does not respond linearly (in a gap without states within reach of kT). The gap has no kernel: it
-    comes from a threshold.
+    NaN where a quantity does not respond linearly (in a gap without states within reach of kT).
 
-    :param names: some of :data:`LINEAR`; all if None
+    :param names: some of :data:`LINEAR`
+    :raises ValueError: for a quantity without linear response
     """
-    args = energies, dos, n_electrons, temperature_K
-    mu = thermo.chemical_potential(*args)
-    wanted = LINEAR if names is None else names
-    result: dict[str, np.ndarray] = {}
-    fermi = thermo.fermi_level_kernel(*args[:3])
-    chemical = thermo.chemical_potential_kernel(*args, mu=mu)
-    # F = Omega + mu N is stationary in mu, so that dF is the change of Omega = int g [(E - mu) f - T s] dE at fixed mu.
-    at, kT = np.atleast_1d(mu), np.atleast_1d(BOLTZMANN_EV * temperature_K)
-    free = (
-        step_weights(energies, at)[1] + nodal_weights("U", energies, at, kT) - kT * nodal_weights("S", energies, at, kT)
-    )[0]
-    internal = thermo.internal_energy_kernel(*args, mu=mu)
-    for name in wanted:
-        if name == "chemical_potential":
-            result[name] = chemical
-        elif name == "fermi_level":
-            result[name] = fermi
-        elif name == "chemical_potential_shift":
-            result[name] = chemical - fermi
-        elif name == "internal_energy":
-            result[name] = internal
-        elif name == "thermal_energy":
-            result[name] = internal - _ground_state_kernel(energies, dos, n_electrons)
-        elif name == "entropy":
-            result[name] = (internal - free) / temperature_K
-        elif name == "free_energy":
-            result[name] = free
-        elif name == "heat_capacity":
-            result[name] = thermo.heat_capacity_kernel(*args, mu=mu)
-        elif name == "dos_at_fermi_level":
-            result[name] = _dos_at_fermi_kernel(energies, dos, n_electrons, fermi)
-        elif name == "sommerfeld_gamma":
-            result[name] = SOMMERFELD * _dos_at_fermi_kernel(energies, dos, n_electrons, fermi)
-        else:
-            raise ValueError(f"no linear response is known for {name!r}, expected one of {', '.join(LINEAR)}")
-    return result
-
-
-def _ground_state_kernel(energies: np.ndarray, dos: np.ndarray, n_electrons: float) -> np.ndarray:
-    """dU(T = 0) = int_{-inf}^{E_F} dg (E - E_F) dE: the electrons that dg displaces come from the Fermi level."""
-    level = np.atleast_1d(thermo.fermi_level(energies, dos, n_electrons))
-    return step_weights(energies, level)[1][0]
-
-
-def _dos_at_fermi_kernel(energies: np.ndarray, dos: np.ndarray, n_electrons: float, fermi: np.ndarray) -> np.ndarray:
-    """dg(E_F) = dg at the old level + g' dE_F, ``fermi`` being the kernel of E_F."""
-    level = float(thermo.fermi_level(energies, dos, n_electrons))
-    i = int(np.clip(np.searchsorted(energies, level, side="left") - 1, 0, len(energies) - 2))
-    width = energies[i + 1] - energies[i]
-    result = (dos[i + 1] - dos[i]) / width * fermi
-    result[i] += (energies[i + 1] - level) / width
-    result[i + 1] += (level - energies[i]) / width
-    return result
+    state = State(energies, dos, n_electrons, temperature_K)
+    return {name: state.kernel(name) for name in names}

@@ -1,4 +1,4 @@
-"""Electronic thermodynamics of a density of states: mu, E_F, U, S, F, C_el and their linear response.
+"""Electronic thermodynamics of a density of states: mu, E_F, U, S, F and C_el.
 
 >>> energies = np.linspace(-10.0, 10.0, 401)
 >>> dos = np.full(401, 2.0)
@@ -13,7 +13,8 @@ dimensions broadcast: the shape of a result is ``broadcast(dos.shape[:-1], n_ele
 members at 16 temperatures are ``dos[:, None, :]`` with ``temperature_K`` (16,). For this DOS the integrals are exact to
 rounding at any temperature (see :mod:`petdos_md.physics.fermi_integrals`). Where several mu hold the electrons, because the DOS
 dips below zero, :mod:`petdos_md.physics.occupation` says which is taken. ``mu`` spares the search when given; it must be the
-chemical potential, as returned by :func:`chemical_potential`. Errors: :class:`ValueError` for input that makes no sense,
+chemical potential, as returned by :func:`chemical_potential`. How each responds to a change of the DOS:
+:mod:`petdos_md.physics.response`. Errors: :class:`ValueError` for input that makes no sense,
 :class:`~petdos_md.base.errors.ChemicalPotentialError` if no mu on the grid gives the number of electrons.
 
 Rigid-band energies as in How et al., DOI 10.1039/D5DD00557D: U(T) = int g(E) E f(E; mu(T), T) dE and C_el = dU/dT at a
@@ -26,8 +27,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ..base.constants import BOLTZMANN_EV
-from .broadcasting import Block, per_element
-from .fermi_integrals import Array, step_weights
+from .broadcasting import Block, of_each_element, per_element
+from .fermi_integrals import Array
 
 GAP_THRESHOLD = 0.1
 """states/eV/atom up to which a DOS counts as empty (Fig. 3 of the article)."""
@@ -95,60 +96,43 @@ def ground_state_energy(energies: ArrayLike, dos: ArrayLike, n_electrons: ArrayL
     return per_element(energies, dos, n_electrons, None, None, _ground_state_energy)
 
 
-def thermal_energy(
-    energies: ArrayLike,
-    dos: ArrayLike,
-    n_electrons: ArrayLike,
-    temperature_K: ArrayLike,
-    *,
-    mu: ArrayLike | None = None,
-) -> Array:
-    """U(T) - U(0) in eV per structure, without the cancellation of a difference of :func:`internal_energy`."""
-    return per_element(energies, dos, n_electrons, temperature_K, mu, _thermal_energy)
+@of_each_element
+def thermal_energy(b: Block) -> Array:
+    """U(T) - U(0) in eV per structure, without the cancellation of a difference of :func:`internal_energy`.
+
+    int g (E - mu) (f - theta) dE + int_{E_F}^{mu} g (E - mu) dE, which needs no difference of total energies. It is stationary
+    with respect to mu, so an error of mu enters in second order only.
+    """
+    return _thermal_energy(b)
 
 
-def internal_energy(
-    energies: ArrayLike,
-    dos: ArrayLike,
-    n_electrons: ArrayLike,
-    temperature_K: ArrayLike,
-    *,
-    mu: ArrayLike | None = None,
-) -> Array:
+@of_each_element
+def internal_energy(b: Block) -> Array:
     """U(T) = int g E f dE in eV per structure, on the energy reference of ``energies``."""
-
-    def total(b: Block) -> Array:
-        return _ground_state_energy(b) + _thermal_energy(b)
-
-    return per_element(energies, dos, n_electrons, temperature_K, mu, total)
+    return _ground_state_energy(b) + _thermal_energy(b)
 
 
-def entropy(
-    energies: ArrayLike,
-    dos: ArrayLike,
-    n_electrons: ArrayLike,
-    temperature_K: ArrayLike,
-    *,
-    mu: ArrayLike | None = None,
-) -> Array:
+@of_each_element
+def entropy(b: Block) -> Array:
     """S = -k_B int g [f ln f + (1 - f) ln(1 - f)] dE in eV/K per structure."""
-    return per_element(energies, dos, n_electrons, temperature_K, mu, _entropy)
+    return _entropy(b)
 
 
-def free_energy(
-    energies: ArrayLike,
-    dos: ArrayLike,
-    n_electrons: ArrayLike,
-    temperature_K: ArrayLike,
-    *,
-    mu: ArrayLike | None = None,
-) -> Array:
+@of_each_element
+def free_energy(b: Block) -> Array:
     """F = U - T S in eV per structure, on the energy reference of ``energies``."""
+    return _ground_state_energy(b) + (_thermal_energy(b) - b.temperature_K * _entropy(b))
 
-    def free(b: Block) -> Array:
-        return _ground_state_energy(b) + (_thermal_energy(b) - b.temperature_K * _entropy(b))
 
-    return per_element(energies, dos, n_electrons, temperature_K, mu, free)
+@of_each_element
+def heat_capacity(b: Block) -> Array:
+    """C_el = dU/dT = (K_2 - K_1^2 / K_0) / T at a constant number of electrons, in eV/K per structure.
+
+    For g >= 0 this lies between 0 and K_2 / T. Where ripples of a prediction in a gap make the formula negative (K_0 close
+    to 0 or below it), C_el is 0: the insulator, which is also what the formula passes on its way, so C_el is continuous.
+    """
+    k0, k1, k2 = b.integrals("K0", "K1", "K2")
+    return energy_variance(k0, k1, k2) / b.temperature_K
 
 
 def moments(
@@ -166,27 +150,6 @@ def moments(
 
     result = per_element(energies, dos, n_electrons, temperature_K, mu, stacked, extra=(3,))
     return result[..., 0], result[..., 1], result[..., 2]
-
-
-def heat_capacity(
-    energies: ArrayLike,
-    dos: ArrayLike,
-    n_electrons: ArrayLike,
-    temperature_K: ArrayLike,
-    *,
-    mu: ArrayLike | None = None,
-) -> Array:
-    """C_el = dU/dT = (K_2 - K_1^2 / K_0) / T at a constant number of electrons, in eV/K per structure.
-
-    For g >= 0 this lies between 0 and K_2 / T. Where ripples of a prediction in a gap make the formula negative (K_0 close
-    to 0 or below it), C_el is 0: the insulator, which is also what the formula passes on its way, so C_el is continuous.
-    """
-
-    def capacity(b: Block) -> Array:
-        k0, k1, k2 = b.integrals("K0", "K1", "K2")
-        return _capacity(k0, k1, k2) / b.temperature_K
-
-    return per_element(energies, dos, n_electrons, temperature_K, mu, capacity)
 
 
 def heat_capacity_finite_difference(
@@ -210,82 +173,10 @@ def heat_capacity_finite_difference(
     return (upper - lower) / (2 * delta)
 
 
-def fermi_level_kernel(energies: ArrayLike, dos: ArrayLike, n_electrons: ArrayLike) -> Array:
-    """(..., n): dE_F = sum_j kernel_j d(dos_j) for a small change of the DOS at a constant number of electrons.
-
-    NaN where g(E_F) <= 0 (a gap), where the Fermi level does not respond linearly.
-    """
-
-    def kernel(b: Block) -> Array:
-        return _divide(-step_weights(b.occupation.energies, b.level)[0], b.occupation.at(b.element, b.level)[0])
-
-    return per_element(energies, dos, n_electrons, None, None, kernel, extra=np.shape(energies))
-
-
-def chemical_potential_kernel(
-    energies: ArrayLike,
-    dos: ArrayLike,
-    n_electrons: ArrayLike,
-    temperature_K: ArrayLike,
-    *,
-    mu: ArrayLike | None = None,
-) -> Array:
-    """(..., n): dmu = sum_j kernel_j d(dos_j) for a small change of the DOS at a constant number of electrons.
-
-    NaN where K_0 = dN/dmu <= 0, where mu does not respond linearly (no states within reach of kT).
-    """
-
-    def kernel(b: Block) -> Array:
-        (k0,) = b.integrals("K0")
-        return _divide(-_occupation_weights(b), k0)
-
-    return per_element(energies, dos, n_electrons, temperature_K, mu, kernel, extra=np.shape(energies))
-
-
-def internal_energy_kernel(
-    energies: ArrayLike,
-    dos: ArrayLike,
-    n_electrons: ArrayLike,
-    temperature_K: ArrayLike,
-    *,
-    mu: ArrayLike | None = None,
-) -> Array:
-    """(..., n): dU = sum_j kernel_j d(dos_j) for a small change of the DOS at a constant number of electrons.
-
-    The response of mu is part of it: kernel = int hat_j f (E - mu - K_1 / K_0) dE. NaN where K_0 <= 0.
-    """
-
-    def kernel(b: Block) -> Array:
-        energy = step_weights(b.occupation.energies, b.mu)[1] + b.weights("U")
-        k0, k1 = b.integrals("K0", "K1")
-        return energy - _occupation_weights(b) * _divide(k1, k0)[:, None]
-
-    return per_element(energies, dos, n_electrons, temperature_K, mu, kernel, extra=np.shape(energies))
-
-
-def heat_capacity_kernel(
-    energies: ArrayLike,
-    dos: ArrayLike,
-    n_electrons: ArrayLike,
-    temperature_K: ArrayLike,
-    *,
-    mu: ArrayLike | None = None,
-) -> Array:
-    """(..., n): dC_el = sum_j kernel_j d(dos_j) for a small change of the DOS at a constant number of electrons.
-
-    The response of mu is part of it. Zero where :func:`heat_capacity` is held at zero.
-    """
-
-    def kernel(b: Block) -> Array:
-        k0, k1, k2, dk0, dk1, dk2 = b.integrals("K0", "K1", "K2", "dK0", "dK1", "dK2")
-        physical = _capacity(k0, k1, k2) > 0
-        mean = np.where(physical, _divide(k1, k0), 0.0)
-        response = np.where(physical, _divide(dk2 - mean * (2 * dk1 - mean * dk0), k0), 0.0)
-        at_mu = b.weights("K2") - mean[:, None] * (2 * b.weights("K1") - mean[:, None] * b.weights("K0"))
-        result = (at_mu - response[:, None] * _occupation_weights(b)) / b.temperature_K[:, None]
-        return np.where(physical[:, None], result, 0.0)
-
-    return per_element(energies, dos, n_electrons, temperature_K, mu, kernel, extra=np.shape(energies))
+def energy_variance(k0: Array, k1: Array, k2: Array) -> Array:
+    """T C_el = K_2 - K_1^2 / K_0 in states eV, from :func:`moments`; zero where it would be negative or K_0 is not positive."""
+    mean = np.divide(k1, k0, out=np.zeros_like(k0), where=k0 > 0)
+    return np.where(k0 > 0, np.maximum(k2 - k1 * mean, 0.0), 0.0)
 
 
 def _ground_state_energy(b: Block) -> Array:
@@ -304,10 +195,6 @@ def _ground_state_energy(b: Block) -> Array:
 
 
 def _thermal_energy(b: Block) -> Array:
-    """int g (E - mu) (f - theta) dE + int_{E_F}^{mu} g (E - mu) dE, which needs no difference of total energies.
-
-    It is stationary with respect to mu, so an error of mu enters in second order only.
-    """
     (thermal,) = b.integrals("U")
     energies, mu, level = b.occupation.energies, b.mu, b.level
     value, slope, _ = b.occupation.at(b.element, level)
@@ -330,23 +217,6 @@ def _thermal_energy(b: Block) -> Array:
 def _entropy(b: Block) -> Array:
     (s,) = b.integrals("S")
     return BOLTZMANN_EV * s
-
-
-def _capacity(k0: Array, k1: Array, k2: Array) -> Array:
-    """K_2 - K_1^2 / K_0, held at zero where it is not physical."""
-    mean = np.divide(k1, k0, out=np.zeros_like(k0), where=k0 > 0)
-    return np.where(k0 > 0, np.maximum(k2 - k1 * mean, 0.0), 0.0)
-
-
-def _occupation_weights(b: Block) -> Array:
-    """int hat_j f dE, (q, n)."""
-    return step_weights(b.occupation.energies, b.mu)[0] + b.weights("N")
-
-
-def _divide(numerator: Array, k0: Array) -> Array:
-    """numerator / k0, NaN where k0 is not positive."""
-    k0 = k0.reshape(k0.shape + (1,) * (numerator.ndim - k0.ndim))
-    return np.divide(numerator, k0, out=np.full_like(numerator, np.nan), where=np.broadcast_to(k0 > 0, numerator.shape))
 
 
 def _interval_below(energies: Array, g: Array, level: float, limit: float) -> float:

@@ -1,1 +1,4 @@
-"""Results for people and programs: tables, files, figures, units. Imports every folder above, none of which imports this one."""
+"""Results for people and programs: tables, files, figures, units.
+
+Imports every folder but ``cli``.
+"""

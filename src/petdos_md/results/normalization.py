@@ -2,7 +2,7 @@
 
 >>> round(convert(3 * BOLTZMANN_EV * 8, "eV/K", "mol", n_atoms=8), 4)           # 3 R
 24.9434
->>> find_normalization("mol").of("eV/K")
+>>> find_normalization("mol").normalized_unit("eV/K")
 'J/mol/K'
 >>> in_units(result, "mol")["heat_capacity"].attrs["units"]                     # doctest: +SKIP
 'J/mol/K'
@@ -20,27 +20,16 @@ import xarray as xr
 
 from ..base.constants import BOLTZMANN_EV, FARADAY
 from ..base.errors import SettingError
+from ..physics.quantities import QUANTITIES
 
-EXTENSIVE = (
-    "internal_energy",
-    "thermal_energy",
-    "entropy",
-    "free_energy",
-    "heat_capacity",
-    "heat_capacity_mean_dos",
-    "heat_capacity_finite_difference",
-    "sommerfeld_gamma",
-    "dos_at_fermi_level",
-    "dos",
-)
-"""Variables of an analysis that grow with the structure."""
+_EXTENSIVE_DOS = ("dos", "heat_capacity_mean_dos")
 
 Numbers = TypeVar("Numbers", float, np.ndarray)
 
 
 @dataclass(frozen=True)
 class Normalization:
-    """What extensive results are divided by to which results refer, and the units that they then have.
+    """What extensive results refer to, and the units that they then have.
 
     :param units: unit per structure -> (unit, factor for one atom)
     """
@@ -48,14 +37,14 @@ class Normalization:
     name: str
     units: dict[str, tuple[str, float]]
 
-    def of(self, unit: str) -> str:
+    def normalized_unit(self, unit: str) -> str:
         """The unit that something per structure in ``unit`` gets."""
         return self.units[unit][0]
 
 
 NORMALIZATIONS = {
-    a.name: a
-    for a in (
+    n.name: n
+    for n in (
         Normalization("atom", {u: (f"{u}/atom", 1.0) for u in ("eV", "eV/K", "eV/K^2", "states/eV")}),
         Normalization(
             "mol",
@@ -106,7 +95,7 @@ def in_units(data: xr.Dataset, normalization: str) -> xr.Dataset:
     chosen = find_normalization(normalization)
     result = data.copy()
     for name, variable in data.data_vars.items():
-        if _base(str(name)) in EXTENSIVE and variable.attrs.get("units") in chosen.units:
+        if _is_extensive(str(name)) and variable.attrs.get("units") in chosen.units:
             unit, factor = chosen.units[variable.attrs["units"]]
             attrs = {**variable.attrs, "units": unit}
             result[name] = (variable * (factor / data["n_atoms"])).transpose(*variable.dims).assign_attrs(attrs)
@@ -114,7 +103,8 @@ def in_units(data: xr.Dataset, normalization: str) -> xr.Dataset:
     return result
 
 
-def _base(name: str) -> str:
+def _is_extensive(name: str) -> bool:
+    """Whether a variable of an analysis grows with the structure."""
     for ending in ("_model_std", "_sampling_err", "_members"):
         name = name.removesuffix(ending)
-    return name
+    return name in _EXTENSIVE_DOS or (name in QUANTITIES and QUANTITIES[name].extensive)

@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 from pathlib import Path
@@ -18,6 +17,7 @@ import xarray as xr
 from ..analysis.levels import METHODS, QUANTITIES
 from ..base.constants import BOLTZMANN_EV
 from .normalization import in_units
+from .tables import to_table, write_csv
 
 FILES = ("thermo.csv", "dos.nc", "summary.json", "dos.png", "heat_capacity.png")
 
@@ -39,14 +39,14 @@ def write_report(
     folder = Path(out_dir)
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / name for name in (FILES if plots else FILES[:3])]
-    told = in_units(dataset, normalization)
-    _write_csv(told, paths[0])
+    converted = in_units(dataset, normalization)
+    write_csv(to_table(converted, "temperature"), paths[0])
     # The old file may be a link or be open elsewhere: netCDF would write into it.
     paths[1].unlink(missing_ok=True)
     dataset.to_netcdf(
         paths[1], engine="netcdf4", encoding={str(n): {"zlib": True} for n in dataset.data_vars if dataset[n].ndim}
     )
-    paths[2].write_text(json.dumps(summary(told), indent=2, allow_nan=False) + "\n")
+    paths[2].write_text(json.dumps(summary(converted), indent=2, allow_nan=False) + "\n")
     if plots:
         from .plot import plot_dos, plot_heat_capacity, save
 
@@ -99,25 +99,6 @@ def summary(dataset: xr.Dataset) -> dict[str, Any]:
         "n_skipped": int(dataset["n_skipped"]),
         "attributes": {key: _json_attribute(value) for key, value in dataset.attrs.items()},
     }
-
-
-def _write_csv(dataset: xr.Dataset, path: Path) -> None:
-    names = [str(n) for n in dataset.data_vars if dataset[n].dims == ("temperature",)]
-    header = ["temperature (K)"]
-    for name in names:
-        unit = str(dataset[name].attrs.get("units", ""))
-        header.append(f"{name} ({unit})" if unit not in ("", "1") else name)
-    with path.open("w", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(header)
-        for i, temperature in enumerate(dataset["temperature"].values):
-            writer.writerow([_csv_number(temperature), *(_csv_number(dataset[name].values[i]) for name in names)])
-
-
-def _csv_number(x: Any) -> str:
-    if isinstance(x, np.bool_ | np.integer):
-        return str(int(x))
-    return repr(float(x))  # the shortest text that reads back to the same number; "nan" for NaN
 
 
 def _json_number(x: Any) -> int | float | None:

@@ -1,4 +1,4 @@
-"""How good a model is: reference structures, metrics, evaluation of models and their errors, calibration of ensembles.
+"""How good a model is: references, metrics, errors against model errors, calibration.
 
-Imports every folder above: ``base``, ``physics``, ``models``, ``traces``, ``analysis`` and ``engines``.
+Imports ``base``, ``physics``, ``models``, ``traces``, ``analysis`` and ``engines``.
 """

@@ -33,10 +33,11 @@ from scipy.ndimage import gaussian_filter1d
 
 from ..base.errors import ModelError, SettingError
 from ..models.files import find_model, load_file, readout_path
-from ..models.model import METADATA_KEY, DOSModel
+from ..models.loading import METADATA_KEY
+from ..models.model import DOSModel
 from ..models.readout import Readout
+from ..physics.dft import SMEARING_EV
 from ..physics.networks import TARGETS, network_path
-from ..physics.targets import SMEARING_EV
 from .metrics import align, shifted_target
 from .references import Reference
 from .validate import MAX_SHIFT, validate_model
@@ -81,7 +82,6 @@ def calibrate_model(
     n_members: int = 64,
     seed: int = 0,
     electrons: dict[str, float] | None = None,
-    max_shift: int = MAX_SHIFT,
     progress: Callable[[], None] | None = None,
 ) -> CalibrationReport:
     """Write a model with the same mean prediction and a new ensemble.
@@ -98,42 +98,22 @@ def calibrate_model(
     """
     source, output = find_model(os.fspath(model)), Path(output)
     loaded = DOSModel.load(source, "cpu", electrons=electrons)
-    if loaded.info.kind != "separated":
-        raise ModelError(
-            f"{source}: has no separate readout, so its members cannot be replaced; run `petdos export` on its checkpoint"
-        )
-    if output.suffix != ".pt":
-        raise ModelError(f"{output}: the name of a model must end in .pt")
-    if output.resolve() == source.resolve():
-        raise SettingError(f"{output}: is the model itself; give another -o")
+    _check_files(source, output, loaded)
     if len(references) < FEWEST or n_members < FEWEST:
         raise SettingError(
             f"got {len(references)} references and {n_members} members, expected at least {FEWEST} of each"
         )
     if seed < 0:
         raise SettingError(f"got the seed {seed}, expected a number >= 0")
-    n_last_layer = loaded.readout.n_features - 2
-    features, residuals = np.empty((len(references), n_last_layer)), np.empty((len(references), loaded.grid.n))
-    for i, reference in enumerate(references):
-        sample = loaded.evaluate(reference.atoms)
-        features[i], dos = sample.features[:n_last_layer], loaded.dos(sample)
-        best = align(reference.target, dos, loaded.grid.step, max_shift)
-        residuals[i] = shifted_target(reference.target, best.shift) - dos
-        if progress is not None:
-            progress()
-    seen = []
-    for atoms in features_of:
-        seen.append(loaded.evaluate(atoms).features[:n_last_layer] / len(atoms))
-        if progress is not None:
-            progress()
+    features, residuals = _residuals(loaded, references, progress)
+    seen = _features_per_atom(loaded, features_of, progress)
     sizes = np.array([len(r.atoms) for r in references])
-    fit = fit_covariance(features, residuals, sizes, loaded.grid.step, np.array(seen) if seen else None)
-    deviations = draw_members(fit, n_members, seed)
-    _write(source, output, loaded, deviations)
+    fit = fit_covariance(features, residuals, sizes, loaded.grid.step, seen)
+    _write(source, output, loaded, draw_members(fit, n_members, seed))
     calibrated = DOSModel.load(output, "cpu", electrons=electrons)
-    before = _spreads(loaded, references, max_shift) if loaded.n_members > 1 else None
+    before = _spreads(loaded, references) if loaded.n_members > 1 else None
     return CalibrationReport(
-        output, len(references), n_members, fit.regularizer, before, _spreads(calibrated, references, max_shift)
+        output, len(references), n_members, fit.regularizer, before, _spreads(calibrated, references)
     )
 
 
@@ -223,6 +203,50 @@ def correlation_root(correlation: np.ndarray) -> np.ndarray:
     return root / np.linalg.norm(root, axis=1, keepdims=True)
 
 
+def _check_files(source: Path, output: Path, model: DOSModel) -> None:
+    if model.info.kind != "separated":
+        raise ModelError(
+            f"{source}: has no separate readout, so its members cannot be replaced; run `petdos export` on its checkpoint"
+        )
+    if output.suffix != ".pt":
+        raise ModelError(f"{output}: the name of a model must end in .pt")
+    if output.resolve() == source.resolve():
+        raise SettingError(f"{output}: is the model itself; give another -o")
+
+
+def _residuals(
+    model: DOSModel, references: Sequence[Reference], progress: Callable[[], None] | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Last-layer features of whole structures, and reference minus prediction after the best shift."""
+    n_last_layer = _n_last_layer(model)
+    features, residuals = np.empty((len(references), n_last_layer)), np.empty((len(references), model.grid.n))
+    for i, reference in enumerate(references):
+        sample = model.evaluate(reference.atoms)
+        features[i], dos = sample.features[:n_last_layer], model.dos(sample)
+        best = align(reference.target, dos, model.grid.step, MAX_SHIFT)
+        residuals[i] = shifted_target(reference.target, best.shift) - dos
+        if progress is not None:
+            progress()
+    return features, residuals
+
+
+def _features_per_atom(
+    model: DOSModel, structures: Sequence[Atoms], progress: Callable[[], None] | None
+) -> np.ndarray | None:
+    """Last-layer features, ``(n_structures, n_last_layer)``; None without structures."""
+    rows = []
+    for atoms in structures:
+        rows.append(model.evaluate(atoms).features[: _n_last_layer(model)] / len(atoms))
+        if progress is not None:
+            progress()
+    return np.array(rows) if rows else None
+
+
+def _n_last_layer(model: DOSModel) -> int:
+    # The other two are the number of atoms and the sum of cutoffs.
+    return model.readout.n_features - 2
+
+
 def _scale(residuals: np.ndarray, deviation: np.ndarray, step: float) -> np.ndarray:
     """Size of the errors in units of ``deviation`` per channel; channels that nothing defines take that of the nearest one."""
     ratio = residuals / deviation[:, None]
@@ -282,7 +306,8 @@ def _write(source: Path, output: Path, model: DOSModel, deviations: torch.Tensor
             shutil.copyfile(network_path(source, target), network_path(output, target))
 
 
-def _spreads(model: DOSModel, references: Sequence[Reference], max_shift: int) -> dict[str, float]:
-    result = validate_model(model, references, max_shift=max_shift, symmetry=False).summary()
+def _spreads(model: DOSModel, references: Sequence[Reference]) -> dict[str, float]:
+    """Root mean square z-scores, by name."""
+    result = validate_model(model, references, symmetry=False).summary()
     spreads = {"channels_(median)": result["channel_z_spread"]}
     return spreads | {name: integral["z_spread"] for name, integral in result["integrals"].items()}

@@ -20,6 +20,9 @@ from numpy.typing import ArrayLike
 from scipy.integrate import lebedev_rule
 from scipy.spatial.transform import Rotation
 
+Z_WANTED = (0.7, 1.4)
+"""Root mean square z-scores between which errors count as calibrated."""
+
 
 class Alignment(NamedTuple):
     """The rigid shift of a prediction that agrees best with a target."""

@@ -1,4 +1,4 @@
-"""Reference structures with their DOS: what a model is evaluated and calibrated on.
+"""Reference structures with their DOS: what a model is validated and calibrated on.
 
 >>> references = read_references("test.xyz.xz", model, where="index%10=3")         # doctest: +SKIP
 >>> references[0].target, references[0].n_electrons                                # doctest: +SKIP
@@ -23,7 +23,7 @@ from ase import Atoms
 from ..base.errors import SettingError
 from ..engines.structure_files import read_frames
 from ..models.model import DOSModel
-from ..physics.eigenvalues import Bands
+from ..physics.dft import Bands
 
 _FORMATS = {".xyz": "extxyz", ".extxyz": "extxyz"}
 

@@ -23,15 +23,13 @@ from ..base.constants import BOLTZMANN_EV
 from ..base.errors import SettingError
 from ..models.model import DOSModel
 from ..physics import thermo
-from .metrics import align, chance_interval, rotated, rotations, shifted_target, symmetry_error, z_scores
+from .metrics import Z_WANTED, align, chance_interval, rotated, rotations, shifted_target, symmetry_error, z_scores
 from .references import Reference
 
 TEMPERATURES_K = (300.0, 1000.0, 3000.0)
 """Temperatures of mu and C_el."""
 MAX_SHIFT = 200
 """Channels by which the axes of model and reference may differ, as chi in Eqs. 3 and 4."""
-Z_WANTED = (0.7, 1.4)
-"""Root mean square z-scores between which errors count as calibrated."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +71,7 @@ class Validation:
     comparisons: list[Comparison] = field(repr=False)
     units: dict[str, str]
 
-    def of(self, subset: str | None) -> list[Comparison]:
+    def comparisons_of(self, subset: str | None) -> list[Comparison]:
         """Comparisons of a subset, all if None."""
         return [c for c in self.comparisons if subset is None or c.subset == subset]
 
@@ -91,7 +89,7 @@ class Validation:
 
     def _channels(self, subset: str | None, fewest: float = 0.5) -> tuple[np.ndarray, np.ndarray]:
         """Root mean square z-score of each channel, and how many structures define it."""
-        z = np.array([c.z for c in self.of(subset)])
+        z = np.array([c.z for c in self.comparisons_of(subset)])
         count = np.isfinite(z).sum(axis=0)
         total = np.where(np.isfinite(z), z, 0.0)
         with np.errstate(invalid="ignore", divide="ignore"):
@@ -99,12 +97,12 @@ class Validation:
         return np.where((count > 0) & (count >= fewest * len(z)), spread, np.nan), count
 
     def integral(self, name: str, subset: str | None = None) -> dict[str, float]:
-        """Errors of an integral and how well they were foretold.
+        """Errors of an integral and how well the members predict them.
 
         :returns: ``mae``, ``rmse``, ``bias`` (in its unit), ``mean`` of the reference, ``std`` (root mean square of the members'
             standard deviation), ``z_spread``, ``z_mean``, ``within_1``, ``within_2`` (fractions)
         """
-        rows = np.array([c.integrals[name] for c in self.of(subset)])
+        rows = np.array([c.integrals[name] for c in self.comparisons_of(subset)])
         error = rows[:, 1] - rows[:, 0]
         with np.errstate(invalid="ignore", divide="ignore"):
             z = error / rows[:, 2]
@@ -127,18 +125,10 @@ class Validation:
 
     def summary(self, subset: str | None = None) -> dict[str, Any]:
         """Numbers for one subset (all structures if None), ready for JSON but for NaN."""
-        found = self.of(subset)
+        found = self.comparisons_of(subset)
         errors = np.array([c.error for c in found])
-        spread, count = self._channels(subset)
-        known = spread[np.isfinite(spread)]
-        chance, by_chance = [float("nan")] * 2, float("nan")
-        if len(known):
-            chance = [float(x) for x in chance_interval(len(found), self.n_members)]
-            low, high = chance_interval(count[np.isfinite(spread)], self.n_members)
-            by_chance = float(((known >= low) & (known <= high)).mean())
         symmetry = np.array([c.symmetry for c in found])
         shifts = np.array([c.shift_eV for c in found])
-        z = np.concatenate([c.z[np.isfinite(c.z)] for c in found])
         return {
             "structures": len(found),
             "dos_rmse": float(np.sqrt((errors**2).mean())),
@@ -147,19 +137,39 @@ class Validation:
             "symmetry_error": float(np.sqrt((symmetry**2).mean())),
             "shift_mean_eV": float(shifts.mean()),
             "shift_std_eV": float(shifts.std()),
-            "channel_z_spread": float(np.median(known)) if len(known) else float("nan"),
-            "channel_z_spread_5_95": [float(x) for x in np.percentile(known, [5, 95])]
-            if len(known)
-            else [float("nan")] * 2,
-            "channel_z_chance_99": chance,
-            "channels_wanted": float(((known >= Z_WANTED[0]) & (known <= Z_WANTED[1])).mean())
-            if len(known)
-            else float("nan"),
-            "channels_within_chance": by_chance,
-            "channel_within_1": float((np.abs(z) <= 1).mean()) if len(z) else float("nan"),
-            "channel_within_2": float((np.abs(z) <= 2).mean()) if len(z) else float("nan"),
+            **self._channel_summary(subset),
             "integrals": {name: self.integral(name, subset) for name in self.units},
         }
+
+    def _channel_summary(self, subset: str | None) -> dict[str, Any]:
+        """Calibration of the channels; NaN without an ensemble."""
+        nan = float("nan")
+        result: dict[str, Any] = {
+            "channel_z_spread": nan,
+            "channel_z_spread_5_95": [nan, nan],
+            "channel_z_chance_99": [nan, nan],
+            "channels_wanted": nan,
+            "channels_within_chance": nan,
+            "channel_within_1": nan,
+            "channel_within_2": nan,
+        }
+        found = self.comparisons_of(subset)
+        spread, count = self._channels(subset)
+        known = spread[np.isfinite(spread)]
+        if len(known):
+            low, high = chance_interval(count[np.isfinite(spread)], self.n_members)
+            result |= {
+                "channel_z_spread": float(np.median(known)),
+                "channel_z_spread_5_95": [float(x) for x in np.percentile(known, [5, 95])],
+                "channel_z_chance_99": [float(x) for x in chance_interval(len(found), self.n_members)],
+                "channels_wanted": float(((known >= Z_WANTED[0]) & (known <= Z_WANTED[1])).mean()),
+                "channels_within_chance": float(((known >= low) & (known <= high)).mean()),
+            }
+        z = np.concatenate([c.z[np.isfinite(c.z)] for c in found])
+        if len(z):
+            result["channel_within_1"] = float((np.abs(z) <= 1).mean())
+            result["channel_within_2"] = float((np.abs(z) <= 2).mean())
+        return result
 
 
 def validate_model(

@@ -1,6 +1,6 @@
 """How good a two-head model is on structures it never saw: a table, ``validation.json`` and three figures.
 
-    python evaluate.py outputs/almgsi-lda/almgsi-lda.pt outputs/almgsi-lda
+    python validate.py outputs/almgsi-lda/almgsi-lda.pt outputs/almgsi-lda
 
 The folder holds ``validation.xyz`` and ``test.xyz`` as written by ``train.py``. Errors of the DOS and of what follows from it are those of
 ``petdos validate`` (:mod:`petdos_md.validation.validate`); energies, forces and stress are added.

@@ -1,0 +1,243 @@
+"""The keywords of an analysis, checked once: which frames count, and what becomes of them.
+
+>>> FrameSelection(burn_in=-5)
+Traceback (most recent call last):
+    ...
+petdos_md.base.errors.SettingError: burn_in=-5 given, expected a number of steps >= 0
+>>> selection, options = split_keywords("analyze", {"burn_in": 500, "reference": "fermi"}, FrameSelection, AnalysisOptions)
+>>> selection.burn_in, options.reference, options.align
+(500, 'fermi', 'average')
+
+Functions take these keywords flat, ``analyze("run.zarr", burn_in=500, reference="fermi")``; behind them, the objects travel.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, TypedDict
+
+import numpy as np
+
+from ..base.errors import SettingError
+from ..physics.networks import Network
+from ..physics.thermo import GAP_THRESHOLD
+from .statistics import METHODS
+from .transforms import FrameTransform
+from .weights import FrameWeights
+
+LEVEL_METHODS = ("raw", "denoised", "network")
+"""How a level is read off the DOS of a frame, see :mod:`petdos_md.analysis.levels`."""
+
+
+@dataclass(frozen=True)
+class FrameSelection:
+    """Which frames of the traces count, and how much.
+
+    :param temperatures_K: those of these ensembles only; all if None
+    :param burn_in: leave out samples with a smaller step
+    :param replicas: those of these replicas only; all if None
+    :param weights: statistical weights in place of those of the samples: a
+        :class:`~petdos_md.analysis.weights.FrameWeights`, or a table of them
+    :raises SettingError: if the burn-in is negative, a list is empty, or the table of weights cannot be read
+    """
+
+    temperatures_K: Sequence[float] | None = None
+    burn_in: int = 0
+    replicas: Sequence[int] | None = None
+    weights: FrameWeights | str | os.PathLike[str] | None = None
+
+    def __post_init__(self) -> None:
+        if self.burn_in < 0:
+            raise SettingError(f"burn_in={self.burn_in} given, expected a number of steps >= 0")
+        for name in ("temperatures_K", "replicas"):
+            given = getattr(self, name)
+            if given is not None and not (isinstance(given, Collection) and len(given)):
+                raise SettingError(f"{name}={given!r} given, expected a list of some, or None for all")
+        if isinstance(self.weights, str | os.PathLike):
+            object.__setattr__(self, "weights", FrameWeights.read(self.weights))
+
+
+@dataclass(frozen=True)
+class AnalysisOptions:
+    """What :func:`petdos_md.analyze` does with the frames.
+
+    :param reference: zero of the energy axis of the DOS: ``raw`` (the model's own, which has no meaning) or ``fermi`` (the
+        Fermi level at each temperature; the DOS is interpolated linearly)
+    :param align: ``average``, or ``frames``: the DOS of every frame and member is shifted to its own Fermi level before it is
+        averaged, so that shifts of the axis from frame to frame do not smear it; needs ``reference="fermi"``
+    :param error_method: ``autocorrelation`` or ``blocking``
+    :param n_electrons: per structure, if the model does not know it or to replace what it knows
+    :param electronic_temperatures_K: evaluate the Fermi function at these temperatures rather than at that of the ensemble, of
+        which there must then be one
+    :param transform: applied to the DOS of every frame and member before averaging (see
+        :class:`~petdos_md.analysis.transforms.FrameTransform`), on the same energies
+    :param denoise: whether to denoise every frame and member before averaging (Eqs. 11-16, :mod:`petdos_md.physics.denoise`);
+        the Fermi level of each comes from the network beside the model if there is one, else from the integral of the raw DOS.
+        ``network`` and ``integration`` insist on one of them; a :class:`~petdos_md.physics.networks.Network` or its file is
+        used as given. ``attrs["denoise"]`` tells what was done
+    :param members: whether to evaluate the ensemble; without it model errors are NaN
+    :param keep_members: store the average DOS of every member as ``dos_members``
+    :param carriers: count electrons and holes (:func:`petdos_md.physics.carriers.carriers`); every average DOS must have a gap
+    :raises SettingError: for choices that do not exist or exclude each other
+    """
+
+    reference: str = "raw"
+    align: str = "average"
+    error_method: str = "autocorrelation"
+    n_electrons: float | None = None
+    electronic_temperatures_K: Sequence[float] | None = None
+    transform: FrameTransform | None = None
+    denoise: bool | str | Path | Network = False
+    members: bool = True
+    keep_members: bool = False
+    carriers: bool = False
+
+    def __post_init__(self) -> None:
+        _check_choice("reference", self.reference, ("raw", "fermi"))
+        _check_choice("align", self.align, ("average", "frames"))
+        _check_choice("error_method", self.error_method, METHODS)
+        if self.align == "frames" and self.reference != "fermi":
+            raise SettingError(
+                "align='frames' puts the energy zero at the Fermi level of each frame; give reference='fermi' with it"
+            )
+        _check_electrons(self.n_electrons)
+        if self.denoise and self.transform is not None:
+            raise SettingError(
+                "denoise and transform are both given, expected one; a transform may call petdos_md.physics.denoise.Denoise"
+            )
+
+
+@dataclass(frozen=True)
+class LevelOptions:
+    """What :func:`petdos_md.analysis.levels.frame_levels` reads off the frames.
+
+    :param networks: by target; those beside the model if None
+    :param denoise: where the Fermi level for denoising comes from: ``integration``, ``network``, a network or its file, or True
+        for the network beside the model if there is one
+    :param methods: some of :data:`LEVEL_METHODS`
+    :param n_electrons: per structure, if the model does not know it or to replace what it knows
+    :param members: whether to evaluate the ensemble; without it model errors are NaN
+    :param threshold: states/eV/atom below which a DOS is a gap
+    :param error_method: ``autocorrelation`` or ``blocking``
+    :raises SettingError: for choices that do not exist
+    """
+
+    networks: Mapping[str, Network] | None = None
+    denoise: str | Path | Network | bool = True
+    methods: Sequence[str] = LEVEL_METHODS
+    n_electrons: float | None = None
+    members: bool = True
+    threshold: float = GAP_THRESHOLD
+    error_method: str = "autocorrelation"
+
+    def __post_init__(self) -> None:
+        unknown = sorted(set(self.methods) - set(LEVEL_METHODS))
+        if unknown or not self.methods:
+            raise SettingError(
+                f"got the method {unknown[0] if unknown else 'none'!r}, expected some of {', '.join(LEVEL_METHODS)}"
+            )
+        _check_choice("error_method", self.error_method, METHODS)
+        _check_electrons(self.n_electrons)
+
+
+@dataclass(frozen=True)
+class ReweightingOptions:
+    """What :func:`petdos_md.analysis.mbar.reweighted_estimate` does.
+
+    :param burn_in: leave out samples with a smaller step
+    :param replicas: those of these replicas only; all if None
+    :param pressure_GPa: of the ensembles, if the traces do not tell; not needed at constant volume
+    :param n_electrons: per structure, if the model does not know it or to replace what it knows
+    :param members: whether to evaluate the ensemble; without it model errors are NaN
+    """
+
+    burn_in: int = 0
+    replicas: Sequence[int] | None = None
+    pressure_GPa: float | None = None
+    n_electrons: float | None = None
+    members: bool = True
+
+    def __post_init__(self) -> None:
+        _check_electrons(self.n_electrons)
+
+    @property
+    def selection(self) -> FrameSelection:
+        """The frames, whose weights are those of Boltzmann distributions."""
+        return FrameSelection(burn_in=self.burn_in, replicas=self.replicas)
+
+
+class SelectionKeywords(TypedDict, total=False):
+    """Fields of :class:`FrameSelection`."""
+
+    temperatures_K: Sequence[float] | None
+    burn_in: int
+    replicas: Sequence[int] | None
+    weights: FrameWeights | str | os.PathLike[str] | None
+
+
+class AnalysisKeywords(SelectionKeywords, total=False):
+    """Those, and fields of :class:`AnalysisOptions`."""
+
+    reference: str
+    align: str
+    error_method: str
+    n_electrons: float | None
+    electronic_temperatures_K: Sequence[float] | None
+    transform: FrameTransform | None
+    denoise: bool | str | Path | Network
+    members: bool
+    keep_members: bool
+    carriers: bool
+
+
+class LevelKeywords(SelectionKeywords, total=False):
+    """Fields of :class:`FrameSelection` and :class:`LevelOptions`."""
+
+    networks: Mapping[str, Network] | None
+    denoise: str | Path | Network | bool
+    methods: Sequence[str]
+    n_electrons: float | None
+    members: bool
+    threshold: float
+    error_method: str
+
+
+class ReweightingKeywords(TypedDict, total=False):
+    """Fields of :class:`ReweightingOptions`."""
+
+    burn_in: int
+    replicas: Sequence[int] | None
+    pressure_GPa: float | None
+    n_electrons: float | None
+    members: bool
+
+
+def split_keywords(function: str, keywords: Mapping[str, Any], *kinds: type) -> list[Any]:
+    """One object of each kind, from the keywords that are its fields.
+
+    :param function: for the message
+    :raises TypeError: if a keyword belongs to none
+    """
+    names = [[field.name for field in fields(kind)] for kind in kinds]
+    known = [name for of_kind in names for name in of_kind]
+    unknown = [name for name in keywords if name not in known]
+    if unknown:
+        raise TypeError(
+            f"{function}() got an unexpected keyword argument {unknown[0]!r}, expected some of {', '.join(known)}"
+        )
+    return [
+        kind(**{k: v for k, v in keywords.items() if k in of_kind}) for kind, of_kind in zip(kinds, names, strict=True)
+    ]
+
+
+def _check_choice(name: str, value: str, known: Sequence[str]) -> None:
+    if value not in known:
+        raise SettingError(f"{name}={value!r} given, expected one of {', '.join(known)}")
+
+
+def _check_electrons(n_electrons: float | None) -> None:
+    if n_electrons is not None and not 0 < n_electrons < np.inf:
+        raise SettingError(f"n_electrons={n_electrons} given, expected a positive number, that of the whole structure")

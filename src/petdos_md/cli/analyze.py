@@ -1,0 +1,108 @@
+"""``petdos analyze``: thermal averages of traces."""
+
+from __future__ import annotations
+
+import argparse
+
+from ..base.errors import SettingError
+from .arguments import (
+    Commands,
+    add_denoise,
+    add_results,
+    add_traces,
+    check_traces,
+    choose_denoising,
+    new_command,
+    parse_temperatures,
+)
+
+
+def add_parser(commands: Commands) -> None:
+    """Add the command."""
+    parser = new_command(
+        commands,
+        "analyze",
+        "Average traces: density of states, chemical potential, heat capacity, with model and sampling errors.\n"
+        "Writes thermo.csv, dos.nc, summary.json, dos.png and heat_capacity.png.",
+        "  petdos analyze run.zarr -o results",
+        run,
+    )
+    add_traces(parser)
+    add_results(parser)
+    parser.add_argument(
+        "--reference", choices=("raw", "fermi"), default="fermi", help="zero of energy (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--error-method",
+        choices=("autocorrelation", "blocking"),
+        default="autocorrelation",
+        help="of sampling errors (default: %(default)s)",
+    )
+    parser.add_optional_value(
+        "--reweight",
+        if_bare="all",
+        metavar="T1,T2,...",
+        help="also reweight all frames with MBAR to each temperature of the traces, or (--reweight=T1,T2,... or "
+        "--reweight=FIRST:LAST:STEP) to these, K",
+    )
+    parser.add_argument(
+        "--align",
+        choices=("average", "frames"),
+        default="average",
+        help="shift the average, or every frame and member, to its Fermi level (default: %(default)s)",
+    )
+    add_denoise(parser)
+    parser.add_argument(
+        "--units",
+        choices=("cell", "atom", "mol", "kB"),
+        default="cell",
+        help="what extensive quantities in the files refer to (default: %(default)s, eV and eV/K per structure)",
+    )
+    parser.add_argument(
+        "--electronic-temperature", metavar="T", help="of the electrons, K: T1,T2,... or FIRST:LAST:STEP"
+    )
+    parser.add_argument("--carriers", action="store_true", help="count electrons and holes of a system with a gap")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Average, print the table, write files."""
+    check_traces(args.traces, denoise=args.denoise, reweight=args.reweight)
+    if args.reweight is not None and (args.denoise or args.weights or args.carriers or args.electronic_temperature):
+        raise SettingError(
+            "--reweight averages plain DOS of all frames; leave out --denoise, --weights, --carriers and the like"
+        )
+    targets = [] if args.reweight == "all" else parse_temperatures(args.reweight)
+    electronic_temperatures_K = parse_temperatures(args.electronic_temperature)
+    from ..analysis.analyze import analyze
+    from ..results.report import format_table, write_report
+    from .progress import share_bar
+
+    with share_bar("part") as show:
+        result = analyze(
+            args.traces,
+            args.model,
+            temperatures_K=args.temperature,
+            reference=args.reference,
+            burn_in=args.burn_in,
+            error_method=args.error_method,
+            align=args.align,
+            denoise=choose_denoising(args.denoise),
+            weights=args.weights,
+            electronic_temperatures_K=electronic_temperatures_K,
+            carriers=args.carriers,
+            progress=show,
+        )
+    reweighted = None
+    if targets is not None:
+        from ..analysis.mbar import reweighted_estimate
+
+        reweighted = reweighted_estimate(args.traces, targets, args.model, burn_in=args.burn_in)
+    paths = write_report(result, args.output, plots=not args.no_plots, normalization=args.units)
+    print(format_table(result))
+    if reweighted is not None:
+        from ..results.reweighted import format_reweighted, write_reweighted
+
+        paths += write_reweighted(reweighted, result, args.output, plots=not args.no_plots)
+        print(format_reweighted(reweighted, result))
+    print("written: " + " ".join(map(str, paths)))
+    return 0

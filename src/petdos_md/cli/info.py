@@ -1,0 +1,113 @@
+"""``petdos info``: what a model or a trace is."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from ..base.errors import ModelError
+from .arguments import Commands, add_path, new_command
+
+
+def add_parser(commands: Commands) -> None:
+    """Add the command."""
+    parser = new_command(
+        commands,
+        "info",
+        "Describe a model or a trace.",
+        "  petdos info almgsi-lda\n  petdos info run.zarr",
+        run,
+    )
+    add_path(parser, "path", metavar="MODEL|TRACE", help="a shipped model, a .pt file, or a trace")
+    parser.add_argument("--json", action="store_true", help="for programs")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the description."""
+    described = _describe(args.path)
+    if args.json:
+        print(json.dumps(described, indent=2))
+    else:
+        width = max(map(len, described))
+        for key, value in described.items():
+            print(f"{key:<{width}}  {_text(value)}")
+    return 0
+
+
+def _describe(name: str) -> dict[str, Any]:
+    from ..models.files import shipped_models
+
+    path = Path(name)
+    if (path / "zarr.json").exists():
+        return _trace_info(path)
+    if path.is_file() or name in shipped_models():
+        return _model_info(name)
+    found = "a folder without zarr.json" if path.is_dir() else "no such file or folder"
+    shipped = ", ".join(shipped_models()) or "none"
+    raise ModelError(
+        f"{name}: neither a model nor a trace ({found}); give a trace, a .pt file, or a model that is shipped: {shipped}"
+    )
+
+
+def _model_info(name: str) -> dict[str, Any]:
+    from ase.data import chemical_symbols
+
+    from ..models.model import DOSModel
+
+    model = DOSModel.load(name)
+    return {
+        "model": model.info.name,
+        "path": str(model.path),
+        "kind": model.info.kind,
+        "elements": [chemical_symbols[n] for n in model.atomic_types],
+        "valence electrons": {k: model.electrons[k] for k in sorted(model.electrons)},
+        "energies": f"{model.grid.n} from {model.grid.start:g} to {model.grid.stop:g} eV, step {model.grid.step:g} eV",
+        "members": model.n_members,
+        "drives dynamics": "yes" if model.has_energy else "no (no energy output)",
+        "cutoff (angstrom)": model.cutoff,
+        "numbers per sample": model.info.n_features,
+        "precision": model.info.dtype,
+        "device": str(model.device),
+        "fingerprint": model.info.fingerprint,
+    }
+
+
+def _trace_info(path: Path) -> dict[str, Any]:
+    import numpy as np
+
+    from ..traces.trace import Trace
+
+    trace = Trace.open(path, "r")
+    model = trace.model
+    temperature = trace.temperature_K
+    samples = {f"{t:g} K": int(np.sum(np.abs(temperature - t) <= 1e-6 * t)) for t in trace.temperatures_K}
+    step = trace.step
+    return {
+        "trace": str(path),
+        "samples": len(trace),
+        "by temperature": samples,
+        "steps": f"{step.min()} to {step.max()}" if len(step) else "none",
+        "simulations": len(np.unique(trace.replica)),
+        "skipped": trace.skipped,
+        "engine": trace.engine or "unknown",
+        "timestep (fs)": None if math.isnan(trace.timestep_fs) else trace.timestep_fs,
+        "model": f"{model.name} ({model.kind}, {model.n_members} members)",
+        "model path": model.path,
+        "fingerprint": model.fingerprint,
+        "energies": f"{model.grid.n} from {model.grid.start:g} to {model.grid.stop:g} eV",
+        "settings": trace.attributes.get("metadata", {}),
+        "versions": trace.attributes.get("versions", {}),
+    }
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_text(item)}" for key, item in value.items()) or "none"
+    if isinstance(value, list):
+        return " ".join(map(_text, value))
+    if value is None:
+        return "unknown"
+    return f"{value:g}" if isinstance(value, float) else str(value)

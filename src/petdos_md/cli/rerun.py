@@ -1,0 +1,57 @@
+"""``petdos rerun``: samples of a trajectory that exists already."""
+
+from __future__ import annotations
+
+import argparse
+
+from .arguments import Commands, add_model, add_path, load_model, new_command
+
+
+def add_parser(commands: Commands) -> None:
+    """Add the command."""
+    parser = new_command(
+        commands,
+        "rerun",
+        "Sample the electronic structure of the frames of a trajectory.",
+        "  petdos rerun almgsi-lda run.extxyz --temperature 600 --index ::10 -o run.zarr",
+        run,
+    )
+    add_model(parser)
+    add_path(parser, "trajectory", metavar="TRAJECTORY", help="any file that ASE reads")
+    add_path(parser, "-o", "--output", required=True, metavar="X.zarr", folder=True, help="the trace")
+    parser.add_argument(
+        "--temperature",
+        type=float,
+        metavar="T",
+        help='of the ensemble, K (default: info["temperature_K"] of each frame)',
+    )
+    parser.add_argument("--index", default=":", metavar="SLICE", help="which frames, as 100::10 (default: all)")
+    parser.add_argument(
+        "--batch", type=int, default=16, metavar="N", help="frames evaluated together (default: %(default)s)"
+    )
+    parser.add_argument("--format", metavar="F", help="ASE's name of the file format (default: that of its name)")
+    parser.add_argument("--resume", action="store_true", help="add what is missing to a trace that exists")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Evaluate the frames, print how many."""
+    from ..engines.rerun import rerun_trajectory
+    from .progress import count_bar
+
+    model = load_model(args.model, args)
+    with count_bar(None, "frame") as bar:
+        done = rerun_trajectory(
+            model,
+            args.trajectory,
+            args.output,
+            temperature_K=args.temperature,
+            index=args.index,
+            batch=args.batch,
+            resume=args.resume,
+            file_format=args.format,
+            progress=bar.update,
+        )
+    known = f", {done.n_known} were there" if done.n_known else ""
+    skipped = f", {done.n_skipped} skipped (not finite)" if done.n_skipped else ""
+    print(f"{args.output}: {done.n_new} samples of {done.n_frames} frames{known}{skipped}")
+    return 0

@@ -1,0 +1,125 @@
+"""Evaluation of a metatomic model: from atoms to the rows of its outputs, whole or in chunks, with forces if it has energies.
+
+>>> evaluator = Evaluator(load_file(path), torch.device("cpu"))               # doctest: +SKIP
+>>> evaluator.rows([atoms], ("mtt::dos",))[0]                                 # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from ase import Atoms
+from metatomic.torch import AtomisticModel, ModelEvaluationOptions, ModelOutput, System
+from vesin.metatomic import NeighborList
+
+from ..base.errors import PredictionError
+from .chunks import hops_needed, sum_over_chunks
+from .files import as_written
+
+
+class EnergyAndForces(NamedTuple):
+    """What moves the atoms, and the row of the other outputs that came with it.
+
+    ``energy_eV``; ``forces`` ``(n_atoms, 3)`` eV/angstrom; ``stress`` ``(3, 3)`` eV/angstrom^3 or None; ``row`` ``(width,)``.
+    """
+
+    row: np.ndarray
+    energy_eV: float
+    forces: np.ndarray
+    stress: np.ndarray | None
+
+
+class Evaluator:
+    """A metatomic model on a device.
+
+    Attributes: ``module``, ``dtype``, ``device``, ``atomic_types`` (ascending), ``has_energy``, ``cutoff`` (angstrom).
+    """
+
+    def __init__(self, module: AtomisticModel, device: torch.device) -> None:
+        capabilities = module.capabilities()
+        self.device = device
+        self.dtype: torch.dtype = getattr(torch, capabilities.dtype)
+        self.atomic_types = sorted(int(n) for n in capabilities.atomic_types)
+        self.has_energy = "energy" in capabilities.outputs
+        self.module = module.to(device=device)
+        lists = module.requested_neighbor_lists()
+        # Without a skin the order of neighbors depends on the structure alone, so that a resumed run equals an unbroken one.
+        self._neighbors = [NeighborList(options, "angstrom", skin=0.0) for options in lists]
+        self.cutoff = max((options.engine_cutoff("angstrom") for options in lists), default=0.0)
+
+    def rows(self, batch: Sequence[Atoms], outputs: tuple[str, ...]) -> np.ndarray:
+        """Outputs of whole structures side by side, ``(len(batch), width)`` float64."""
+        with torch.no_grad():
+            systems = [self._system(atoms) for atoms in batch]
+            self._add_neighbors(systems)
+            return self._arrays(self._forward(systems, outputs, "system"), outputs)
+
+    def row_in_chunks(self, atoms: Atoms, outputs: tuple[str, ...], max_atoms: int) -> np.ndarray:
+        """Outputs of one structure, summed over chunks of at most so many atoms, halos included; ``(width,)`` float64.
+
+        :raises SettingError: if chunks of that size are too small for the range of the model
+        """
+        system = self._system(atoms)
+        self._add_neighbors([system])
+
+        def run(part: System) -> list[torch.Tensor]:
+            result = self._forward([part], outputs, "atom")
+            return [result[name].block().values for name in outputs]
+
+        hops = hops_needed(self.module.capabilities(), self.cutoff)
+        with torch.no_grad():
+            return np.concatenate(sum_over_chunks(system, hops, max_atoms, run))
+
+    def energy_and_forces(self, atoms: Atoms, outputs: tuple[str, ...], stress: bool) -> EnergyAndForces:
+        """Energy, its derivatives and other outputs in one forward pass.
+
+        :param stress: whether it is wanted; None is returned if not, or if the structure is not periodic in three directions
+        :raises PredictionError: if a number is not finite
+        """
+        stress = stress and bool(atoms.pbc.all())
+        system = self._system(atoms)
+        positions = system.positions.requires_grad_(True)
+        strain = torch.eye(3, dtype=self.dtype, device=self.device, requires_grad=stress)
+        strained = System(system.types, positions @ strain, system.cell @ strain, system.pbc)
+        self._add_neighbors([strained])
+        result = self._forward([strained], ("energy", *outputs), "system")
+        energy = result["energy"].block().values.sum()
+        gradients = torch.autograd.grad(energy, [positions, strain] if stress else [positions])
+        forces = -gradients[0].double().cpu().numpy()
+        virial = None
+        if stress:
+            # PET is not exactly invariant under rotations: the antisymmetric part is noise.
+            strain_gradient = gradients[1].double().cpu().numpy()
+            virial = 0.5 * (strain_gradient + strain_gradient.T) / atoms.get_volume()
+        if not (math.isfinite(energy.item()) and np.isfinite(forces).all()):
+            raise PredictionError("the potential returned NaN or infinity; the structure is far from the training data")
+        return EnergyAndForces(self._arrays(result, outputs)[0], energy.item(), forces, virial)
+
+    def _system(self, atoms: Atoms) -> System:
+        as_tensor: dict[str, Any] = {"dtype": self.dtype, "device": self.device}
+        # metatomic wants zero cell vectors along directions that are not periodic.
+        cell = torch.tensor(np.where(atoms.pbc[:, None], atoms.cell.array, 0.0), **as_tensor)
+        types = torch.tensor(atoms.numbers, dtype=torch.int32, device=self.device)
+        # Far from the origin float32 has few digits left for distances: in double precision, into the cell first.
+        positions = (
+            atoms.get_positions(wrap=True) if atoms.pbc.any() else atoms.positions - atoms.positions.mean(axis=0)
+        )
+        return System(types, torch.tensor(positions, **as_tensor), cell, torch.tensor(atoms.pbc, device=self.device))
+
+    def _add_neighbors(self, systems: list[System]) -> None:
+        for neighbors in self._neighbors:
+            neighbors.add_neighbor_list(systems, copy=True)
+
+    def _forward(self, systems: list[System], outputs: tuple[str, ...], sample_kind: str) -> dict[str, Any]:
+        requested = {n: ModelOutput(unit="eV" if n == "energy" else "", sample_kind=sample_kind) for n in outputs}
+        options = ModelEvaluationOptions(length_unit="angstrom", outputs=requested)
+        with as_written():
+            return self.module(systems, options, check_consistency=False)
+
+    def _arrays(self, result: dict[str, Any], outputs: tuple[str, ...]) -> np.ndarray:
+        values = [result[name].block().values.detach().double() for name in outputs]
+        return torch.cat(values, dim=1).cpu().numpy()

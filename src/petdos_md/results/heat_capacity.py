@@ -1,0 +1,123 @@
+"""Figures of the electronic heat capacity over temperature.
+
+>>> save(plot_heat_capacity({"Al": al, "Si": si}), "heat_capacity.png")       # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+import matplotlib
+import numpy as np
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.legend_handler import HandlerTuple
+from matplotlib.lines import Line2D
+
+from ..base.constants import BOLTZMANN_EV, SOMMERFELD
+from ..physics.thermo import dos_at_fermi_level
+from .style import (
+    MARKERS,
+    STYLE,
+    SYSTEM_LINES,
+    Handle,
+    Results,
+    any_finite,
+    by_name,
+    make_panels,
+    model_error_patch,
+    system_color,
+    times_sigma,
+)
+
+
+def plot_heat_capacity(
+    results: Results, *, sommerfeld: bool = True, sigmas: float = 1.0, ax: Axes | None = None
+) -> Figure:
+    """Electronic heat capacity per atom over temperature.
+
+    Model error: band (a wide light bar for a single temperature). Sampling error: bar with caps.
+
+    :param results: a Dataset of :func:`petdos_md.analyze`, or several by name
+    :param sommerfeld: draw pi^2/3 k_B^2 g(E_F) T with g(E_F) of the lowest temperature, thin and dotted
+    :param sigmas: half width of band and bars in standard errors
+    :param ax: axes to draw into; a new figure if None
+    :returns: the figure of the axes
+    """
+    named = by_name(results)
+    with matplotlib.rc_context(STYLE):
+        panels = make_panels(ax, 1, (6.2, 4.2))
+        (axes,) = panels.axes
+        handles: list[Handle] = []
+        labels: list[str] = []
+        for i, (name, data) in enumerate(named.items()):
+            handles.append(_capacity_line(axes, data, i, sigmas))
+            labels.append(name or r"$C_\mathrm{el}$")
+            if sommerfeld and sommerfeld_slope(data) > 0:
+                _sommerfeld_line(axes, data, i, name)
+        if any_finite(named, "heat_capacity_model_std"):
+            handles.append(model_error_patch())
+            labels.append(f"model error ({times_sigma(sigmas)})")
+        if any_finite(named, "heat_capacity_sampling_err"):
+            # Without data, but with a finite error: matplotlib then draws the caps in the legend.
+            handles.append(
+                axes.errorbar([np.nan], [np.nan], [1.0], color="0.25", linestyle="none", capsize=3, elinewidth=1.3)
+            )
+            labels.append(f"sampling error ({times_sigma(sigmas)})")
+        if sommerfeld:
+            handles.append(Line2D([], [], color="0.35", linewidth=0.9, linestyle=":"))
+            labels.append(r"Sommerfeld, $\frac{\pi^2}{3} k_\mathrm{B}^2\, g(E_\mathrm{F})\, T$")
+        axes.legend(handles, labels, loc="upper left", handler_map={tuple: HandlerTuple(ndivide=1)})
+        axes.set_xlabel(r"$T$ (K)")
+        axes.set_ylabel(r"$C_\mathrm{el}$ ($k_\mathrm{B}$ / atom)")
+        axes.set_xlim(0, 1.05 * max(float(data["temperature"].max()) for data in named.values()))
+        axes.set_ylim(bottom=0)
+        axes.grid(color="0.92", linewidth=0.6)
+        axes.set_axisbelow(True)
+    return panels.figure
+
+
+def sommerfeld_slope(data: xr.Dataset) -> float:
+    """pi^2/3 k_B^2 g(E_F) in eV/K^2 per structure, with g(E_F) of the lowest temperature."""
+    at = data.isel(temperature=int(np.argmin(data["temperature"].values)))
+    energies = at["energy"].values
+    if data.attrs["energy_reference"] == "raw":
+        g = float(dos_at_fermi_level(energies, at["dos"].values, float(at["electrons"])))
+    else:
+        g = float(np.interp(0.0, energies, at["dos"].values))
+    return float(SOMMERFELD * g)
+
+
+def _sommerfeld_line(axes: Axes, data: xr.Dataset, i: int, name: str) -> None:
+    t = np.array([0.0, float(data["temperature"].max()) * 1.04])
+    line = sommerfeld_slope(data) * t / (float(data["n_atoms"][0]) * BOLTZMANN_EV)
+    axes.plot(t, line, color=system_color(i), linewidth=0.9, linestyle=":", label=f"sommerfeld {name}", zorder=1)
+
+
+def _capacity_line(axes: Axes, data: xr.Dataset, i: int, sigmas: float) -> Handle:
+    data = data.sortby("temperature")
+    t = data["temperature"].values
+    scale = 1.0 / (data["n_atoms"].values * BOLTZMANN_EV)
+    y, model, sampling = (
+        data[name].values * scale for name in ("heat_capacity", "heat_capacity_model_std", "heat_capacity_sampling_err")
+    )
+    color = system_color(i)
+    if np.isfinite(model).any():
+        if len(t) > 1:
+            axes.fill_between(t, y - sigmas * model, y + sigmas * model, color=color, alpha=0.18, linewidth=0, zorder=2)
+        else:
+            axes.errorbar(t, y, sigmas * model, color=color, alpha=0.25, elinewidth=9, linestyle="none", zorder=2)
+    (line,) = axes.plot(t, y, color=color, linestyle=SYSTEM_LINES[i % len(SYSTEM_LINES)], zorder=3)
+    (points,) = axes.plot(
+        t,
+        y,
+        color=color,
+        marker=MARKERS[i % len(MARKERS)],
+        markersize=4.5,
+        markerfacecolor="white",
+        linestyle="none",
+        zorder=5,
+    )
+    axes.errorbar(
+        t, y, sigmas * sampling, color=color, linestyle="none", capsize=3.5, elinewidth=1.3, capthick=1.3, zorder=4
+    )
+    return (line, points)

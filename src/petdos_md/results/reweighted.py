@@ -1,0 +1,145 @@
+"""The MBAR-reweighted average beside the plain one: a table, files, a figure; behind ``petdos analyze --reweight``.
+
+>>> write_reweighted(reweighted, plain, "results")          # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from ..base.constants import BOLTZMANN_EV
+from .style import STYLE, GivenAxes, Handle, make_panels, save, system_color
+from .tables import column_label, to_table, write_csv
+
+FILES = ("reweighted.csv", "reweighted.nc", "heat_capacity_reweighted.png")
+
+
+def write_reweighted(
+    reweighted: xr.Dataset, plain: xr.Dataset, out_dir: str | Path, *, plots: bool = True
+) -> list[Path]:
+    """Write :data:`FILES`: a row per temperature with the plain values where there are some, all data, the figure.
+
+    :param reweighted: of :func:`petdos_md.analysis.mbar.reweighted_estimate`
+    :param plain: of :func:`petdos_md.analyze`, of the same traces
+    :returns: paths of the files
+    """
+    folder = Path(out_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = [folder / name for name in (FILES if plots else FILES[:2])]
+    quantities = [str(name) for name in reweighted.data_vars if f"{name}_sampling_err" in reweighted]
+    columns = [f"{name}{ending}" for name in quantities for ending in ("", "_model_std", "_sampling_err")]
+    table = to_table(reweighted[[*columns, "n_effective", "sampling_reliable"]], "temperature")
+    own = [_at_temperature(plain, float(temperature)) for temperature in reweighted["temperature"].values]
+    for name in columns:
+        values = [math.nan if at is None else float(at[name]) for at in own]
+        table[f"plain {column_label(reweighted[name])}"] = values
+    write_csv(table, paths[0])
+    paths[1].unlink(missing_ok=True)
+    reweighted.to_netcdf(paths[1], engine="netcdf4")
+    if plots:
+        save(plot_reweighted(reweighted, plain), paths[2])
+    return paths
+
+
+def format_reweighted(reweighted: xr.Dataset, plain: xr.Dataset) -> str:
+    """A table for the terminal: C_el in k_B per atom, ``value ± model ± sampling``, reweighted and from the temperature's own frames."""
+    rows = [["T (K)", "reweighted C_el (k_B per atom)", "from its own frames"]]
+    for i, temperature in enumerate(reweighted["temperature"].values):
+        own = _at_temperature(plain, float(temperature))
+        rows.append(
+            [
+                f"{temperature:g}",
+                _heat_capacity_text(reweighted.isel(temperature=i)),
+                "" if own is None else _heat_capacity_text(own),
+            ]
+        )
+    widths = [max(len(row[k]) for row in rows) for k in range(3)]
+    lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
+    notes = [str(note) for note in np.atleast_1d(reweighted.attrs.get("notes", []))]
+    return "\n".join([*lines, *(f"note: {note}" for note in notes)])
+
+
+def plot_reweighted(reweighted: xr.Dataset, plain: xr.Dataset, *, axes: GivenAxes = None) -> Figure:
+    """Electronic heat capacity against temperature: the reweighted one as a line, the plain one as points; below, their difference,
+    where sampling errors show that are too small to be seen above.
+
+    :param axes: two to draw into; a new figure if None
+    :returns: the figure of the axes
+    :raises ValueError: if the number of axes is another
+    """
+    with matplotlib.rc_context(STYLE):
+        panels = make_panels(axes, 2, (6.2, 5.2), sharex=True, height_ratios=(2.4, 1))
+        above, below = panels.axes
+        entries = [*_curves(above, reweighted, plain), _differences(below, reweighted, plain)]
+        above.legend([h for h, _ in entries], [label for _, label in entries], loc="upper left")
+        above.set_ylabel(r"$C_\mathrm{el}$ ($k_\mathrm{B}$ / atom)")
+        below.set_ylabel("own $-$ reweighted\n" + r"($10^{-3}\, k_\mathrm{B}$ / atom)")
+        below.set_xlabel(r"$T$ (K)")
+        for panel in panels.axes:
+            panel.grid(color="0.92", linewidth=0.6)
+            panel.set_axisbelow(True)
+    return panels.figure
+
+
+_POINTS = {
+    "color": system_color(1),
+    "marker": "o",
+    "markerfacecolor": "white",
+    "markersize": 4.5,
+    "linestyle": "none",
+    "capsize": 3.5,
+}
+
+
+def _curves(axes: Axes, reweighted: xr.Dataset, plain: xr.Dataset) -> list[tuple[Handle, str]]:
+    t, y, model, _ = _heat_capacities(reweighted)
+    own_t, own_y, _, own_err = _heat_capacities(plain)
+    (line,) = axes.plot(t, y, color=system_color(0))
+    points = axes.errorbar(own_t, own_y, own_err, **_POINTS)  # type: ignore[arg-type]
+    entries: list[tuple[Handle, str]] = [
+        (line, "all temperatures, reweighted"),
+        (points, r"own frames only, with sampling error ($\pm\sigma$)"),
+    ]
+    if np.isfinite(model).any():
+        band = axes.fill_between(t, y - model, y + model, color=system_color(0), alpha=0.15, linewidth=0)
+        entries.append((band, r"model error of the reweighted one ($\pm\sigma$)"))
+    return entries
+
+
+def _differences(axes: Axes, reweighted: xr.Dataset, plain: xr.Dataset) -> tuple[Handle, str]:
+    t, y, _, sampling = _heat_capacities(reweighted)
+    own_t, own_y, _, own_err = _heat_capacities(plain)
+    style = {"facecolor": "none", "edgecolor": system_color(0), "hatch": "/////", "linewidth": 0.6}
+    band = axes.fill_between(t, -1e3 * sampling, 1e3 * sampling, **style)  # type: ignore[arg-type]
+    axes.axhline(0.0, color=system_color(0), linewidth=1.2)
+    known = np.isin(np.round(own_t, 3), np.round(t, 3))
+    difference = own_y[known] - np.interp(own_t[known], t, y)
+    axes.errorbar(own_t[known], 1e3 * difference, 1e3 * own_err[known], **_POINTS)  # type: ignore[arg-type]
+    return band, r"sampling error of the reweighted one ($\pm\sigma$)"
+
+
+def _heat_capacities(data: xr.Dataset) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Temperatures, heat capacities in k_B per atom, their model and sampling errors."""
+    data = data.sortby("temperature")
+    scale = 1.0 / (data["n_atoms"].values * BOLTZMANN_EV)
+    names = ("heat_capacity", "heat_capacity_model_std", "heat_capacity_sampling_err")
+    value, model, sampling = (data[name].values * scale for name in names)
+    return data["temperature"].values, value, model, sampling
+
+
+def _at_temperature(plain: xr.Dataset, temperature_K: float) -> xr.Dataset | None:
+    found = np.flatnonzero(np.isclose(plain["temperature"].values, temperature_K, rtol=1e-6))
+    return plain.isel(temperature=int(found[0])) if len(found) else None
+
+
+def _heat_capacity_text(at: xr.Dataset) -> str:
+    scale = 1.0 / (float(at["n_atoms"]) * BOLTZMANN_EV)
+    numbers = [float(at[f"heat_capacity{suffix}"]) * scale for suffix in ("", "_model_std", "_sampling_err")]
+    return " ± ".join("?" if math.isnan(x) else f"{x:.4f}" if k == 0 else f"{x:.2g}" for k, x in enumerate(numbers))
