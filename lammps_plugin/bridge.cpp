@@ -70,6 +70,11 @@ std::string reason_of(const std::exception &error)
   return lines.front();
 }
 
+class NoDevice : public std::runtime_error {
+ public:
+  using std::runtime_error::runtime_error;
+};
+
 class TorchNetwork : public Network {
  public:
   TorchNetwork(const std::string &path, const std::string &device, int index, int threads)
@@ -123,14 +128,13 @@ class TorchNetwork : public Network {
     return "";
   }
 
-  std::string evaluate(const Structure &structure, int first, int count, int max_atoms, std::vector<double> &sum,
-                       Work &work) override
+  std::string evaluate(const Structure &structure, int first, int count, int max_atoms, std::vector<double> &sum) override
   {
     sum.assign(width_, 0.0);
     if (count == 0) return "";
     try {
       const Settings settings(threads_);
-      evaluate_atoms(rounded(structure), first, count, max_atoms, sum, work);
+      evaluate_atoms(rounded(structure), first, count, max_atoms, sum);
     } catch (const std::exception &error) {
       return reason_of(error);
     }
@@ -152,7 +156,7 @@ class TorchNetwork : public Network {
       if (capabilities_.device.empty() && (wanted.empty() || wanted == name)) capabilities_.device = name;
     }
     if (capabilities_.device.empty())
-      throw std::runtime_error("device " + (wanted.empty() ? std::string("of the model") : wanted) +
+      throw NoDevice("device " + (wanted.empty() ? std::string("of the model") : wanted) +
                                " is not usable here with this model, expected one of: " + usable);
     if (capabilities_.device == "cuda")
       device_ = torch::Device(torch::kCUDA, static_cast<c10::DeviceIndex>(index % torch::cuda::device_count()));
@@ -166,7 +170,7 @@ class TorchNetwork : public Network {
     return structure;
   }
 
-  void evaluate_atoms(const Structure &structure, int first, int count, int max_atoms, std::vector<double> &sum, Work &work)
+  void evaluate_atoms(const Structure &structure, int first, int count, int max_atoms, std::vector<double> &sum)
   {
     std::vector<NeighborGraph> graphs;
     for (const auto &list : lists_)
@@ -174,7 +178,6 @@ class TorchNetwork : public Network {
 
     if (count == structure.size() && count <= max_atoms) {
       add(run(structure, graphs, "system"), 1, sum);
-      work = {count, 1};
       return;
     }
     std::vector<int> own(count);
@@ -195,8 +198,6 @@ class TorchNetwork : public Network {
       Structure part;
       cut(structure, graphs, chunk.atoms, part, parts);
       add(run(part, parts, "atom"), static_cast<int64_t>(chunk.own.size()), sum);
-      work.atoms += static_cast<long>(chunk.atoms.size());
-      ++work.chunks;
     }
   }
 
@@ -316,13 +317,15 @@ class TorchNetwork : public Network {
 }    // namespace
 }    // namespace petdos
 
-extern "C" __attribute__((visibility("default"))) petdos::Network *petdos_open_network(const char *path, const char *device, int index, int threads,
-                                                std::string &error)
+extern "C" __attribute__((visibility("default"))) petdos::Network *
+petdos_open_network(const char *path, const char *device, int index, int threads, petdos::OpenFailure &failure)
 {
   try {
     return new petdos::TorchNetwork(path, device, index, threads);
+  } catch (const petdos::NoDevice &caught) {
+    failure = {caught.what(), false};
   } catch (const std::exception &caught) {
-    error = petdos::reason_of(caught);
-    return nullptr;
+    failure = {petdos::reason_of(caught), true};
   }
+  return nullptr;
 }

@@ -32,12 +32,6 @@ struct Capabilities {
   int hops = 0;                         // neighbors of neighbors that an atom's features depend on
 };
 
-// How an evaluation went: atoms evaluated, those of halos counted each time, and the number of chunks.
-struct Work {
-  long atoms = 0;
-  int chunks = 0;
-};
-
 // Functions that can fail return an empty string or one line for the user.
 class Network {
  public:
@@ -49,12 +43,16 @@ class Network {
   virtual std::string set_outputs(const std::vector<std::string> &names, std::vector<int> &widths) = 0;
 
   // Sum of the outputs over the atoms first ... first + count - 1, evaluated in chunks of at most max_atoms atoms with halo.
-  virtual std::string evaluate(const Structure &structure, int first, int count, int max_atoms, std::vector<double> &sum,
-                               Work &work) = 0;
+  virtual std::string evaluate(const Structure &structure, int first, int count, int max_atoms, std::vector<double> &sum) = 0;
+};
+
+struct OpenFailure {
+  std::string reason;
+  bool is_of_file = true;    // else of the device
 };
 
 // Device "" is the first that the model prefers and the machine has; `index` tells ranks on one machine apart.
-using OpenNetwork = Network *(*) (const char *path, const char *device, int index, int threads, std::string &error);
+using OpenNetwork = Network *(*) (const char *path, const char *device, int index, int threads, OpenFailure &failure);
 constexpr const char *OPEN_NETWORK = "petdos_open_network";
 
 }    // namespace petdos

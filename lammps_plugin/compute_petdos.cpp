@@ -2,6 +2,7 @@
 
 #include "compute_petdos.h"
 
+#include "elements.h"
 #include "occupation.h"
 
 #include "atom.h"
@@ -110,8 +111,7 @@ bool ComputePetdos::evaluate()
   if (structure.size() == 0) fail("there are no atoms, expected at least one");
 
   std::vector<double> part;
-  petdos::Work work;
-  fail_if_any(model_->partial_features(structure, first, count, max_atoms_, part, work));
+  fail_if_any(model_->partial_features(structure, first, count, max_atoms_, part));
   features_.resize(part.size());
   MPI_Allreduce(part.data(), features_.data(), static_cast<int>(part.size()), MPI_DOUBLE, MPI_SUM, world);
   model_->finish_features(features_);
@@ -174,7 +174,7 @@ void ComputePetdos::load_model(const char *name)
 {
   std::string problem;
   try {
-    model_ = std::make_unique<petdos::Model>(name, device_, comm->me, threads_, electrons_text_);
+    model_ = petdos::Model::open(name, {device_, comm->me, threads_}, petdos::parse_electrons(electrons_text_));
     for (size_t type = 1; type < numbers_.size() && problem.empty(); ++type)
       if (!model_->knows(numbers_[type]))
         problem = std::string("element ") + petdos::chemical_symbol(numbers_[type]) + " is unknown to " +
@@ -231,6 +231,16 @@ bool ComputePetdos::is_known()
     types_.assign(atom->type, atom->type + n);
   }
   return everywhere != 0;
+}
+
+std::map<std::string, int64_t> ComputePetdos::composition() const
+{
+  std::vector<bigint> own(numbers_.size(), 0), all(numbers_.size());
+  for (int i = 0; i < atom->nlocal; ++i) ++own[atom->type[i]];
+  MPI_Allreduce(own.data(), all.data(), static_cast<int>(own.size()), MPI_LMP_BIGINT, MPI_SUM, world);
+  std::map<std::string, int64_t> counts;
+  for (size_t type = 1; type < numbers_.size(); ++type) counts[petdos::chemical_symbol(numbers_[type])] += all[type];
+  return counts;
 }
 
 // All atoms, in the order of ranks; the own ones are `count` from `first` on.

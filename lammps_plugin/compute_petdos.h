@@ -9,6 +9,8 @@
 
 #include "compute.h"
 
+#include <cstdint>
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -32,6 +34,7 @@ class ComputePetdos : public Compute {
   const std::vector<double> &features() const { return features_; }
   double n_electrons() const { return n_electrons_; }    // NaN if not known
   bigint n_atoms() const { return n_atoms_; }
+  std::map<std::string, int64_t> composition() const;    // atoms by chemical symbol
 
   std::string recorder;    // ID of the fix that records this compute
 

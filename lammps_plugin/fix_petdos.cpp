@@ -2,19 +2,19 @@
 
 #include "fix_petdos.h"
 
+#include "files.h"
+#include "simulation.h"
+
 #include "comm.h"
 #include "domain.h"
 #include "error.h"
-#include "input.h"
 #include "modify.h"
 #include "universe.h"
 #include "update.h"
 #include "utils.h"
-#include "variable.h"
 
 #include <cmath>
 #include <cstdio>
-#include <cstdlib>
 #include <cstring>
 #include <limits>
 #include <stdexcept>
@@ -24,10 +24,12 @@ using namespace LAMMPS_NS;
 namespace {
 
 constexpr double NOT_KNOWN = std::numeric_limits<double>::quiet_NaN();
+constexpr int RESTART_FORMAT = 2;
 
 }    // namespace
 
-FixPetdos::FixPetdos(LAMMPS *lmp, int narg, char **arg) : Fix(lmp, narg, arg), every_(0), replica_(universe->iworld)
+FixPetdos::FixPetdos(LAMMPS *lmp, int narg, char **arg)
+    : Fix(lmp, narg, arg), every_(0), replica_(universe->iworld), temperature_(lmp), defined_step_(update->ntimestep)
 {
   if (igroup != 0)
     fail(std::string("got group ") + arg[1] + "; the DOS belongs to the whole system, use group all");
@@ -35,7 +37,7 @@ FixPetdos::FixPetdos(LAMMPS *lmp, int narg, char **arg) : Fix(lmp, narg, arg), e
   every_ = utils::inumeric(FLERR, arg[3], false, lmp);
   if (every_ < 1) fail(std::string("got N = ") + arg[3] + ", expected to take a sample every N >= 1 steps");
   compute_id_ = std::strncmp(arg[4], "c_", 2) == 0 ? arg[4] + 2 : arg[4];
-  file_ = arg[5];
+  everywhere([&] { file_ = petdos::absolute_path(arg[5]); });
   read_keywords(narg, arg);
 
   compute_ = dynamic_cast<ComputePetdos *>(modify->get_compute_by_id(compute_id_));
@@ -45,12 +47,13 @@ FixPetdos::FixPetdos(LAMMPS *lmp, int narg, char **arg) : Fix(lmp, narg, arg), e
          " already; define another compute petdos for another trace");
   compute_->recorder = id;
 
-  nevery = thermostat_.empty() && (temperature_ > 0 || !variable_.empty()) ? every_ : 1;
+  defined_time_fs_ = lammps_time_fs();
+  nevery = temperature_.is_number() ? every_ : 1;    // else each step is looked at for a ramp
   global_freq = 1;
   scalar_flag = 1;
   extscalar = 0;
-  time_depend = 1;     // reset_timestep would give new frames the numbers of old ones
-  restart_global = 1;    // to flush the trace before a restart file is whole
+  time_depend = 1;       // reset_timestep would give new frames the numbers of old ones
+  restart_global = 1;    // to flush the trace before a restart file is whole, and for the time
 }
 
 FixPetdos::~FixPetdos()
@@ -68,26 +71,25 @@ void FixPetdos::init()
 {
   compute_ = dynamic_cast<ComputePetdos *>(modify->get_compute_by_id(compute_id_));
   if (!compute_) fail("compute " + compute_id_ + " was deleted; define it again");
-  if (temperature_ == 0.0 && variable_.empty()) find_thermostat();
-  if (!variable_.empty()) {
-    const int which = input->variable->find(variable_.c_str());
-    if (which < 0 || !input->variable->equalstyle(which))
-      fail("got temp v_" + variable_ + ", expected an equal-style variable of that name");
-  }
-  open_trace();
+  everywhere([&] { temperature_.init(); });
+  warn_of_box();
 }
 
+// Only here all that may fail before the first step has not failed, and atoms, box and step are those of the first frame.
 void FixPetdos::setup(int)
 {
-  changes_ = 0;
-  if (target_) last_target_ = *target_;
+  everywhere([&] { temperature_.begin_run(); });
+  if (!is_open_)
+    open_trace();
+  else if (!is_rerun(lmp))    // which sets up every frame as a run of its own
+    describe_run();
   if (update->ntimestep % every_ == 0) record();
   expect_energy();
 }
 
 void FixPetdos::end_of_step()
 {
-  if (target_) check_ramp();
+  everywhere([&] { temperature_.check_ramp(); });
   if (update->ntimestep % every_) return;
   record();
   expect_energy();
@@ -95,18 +97,27 @@ void FixPetdos::end_of_step()
 
 void FixPetdos::post_run()
 {
-  flush(true);
+  flush();
 }
 
 // Samples up to this step are on disk before the restart file is whole, whenever the run is killed: who goes on from the file
-// takes later ones only. LAMMPS wants a number of bytes, and the bytes.
+// drops no more than is taken again. LAMMPS wants a number of bytes, and the bytes.
 void FixPetdos::write_restart(FILE *file)
 {
-  flush(true);
+  flush();
   if (comm->me != 0) return;
-  const int format = 1, size = sizeof(format);
+  const double time = time_fs();
+  const int size = sizeof(RESTART_FORMAT) + sizeof(time);
   std::fwrite(&size, sizeof(size), 1, file);
-  std::fwrite(&format, sizeof(format), 1, file);
+  std::fwrite(&RESTART_FORMAT, sizeof(RESTART_FORMAT), 1, file);
+  std::fwrite(&time, sizeof(time), 1, file);
+}
+
+void FixPetdos::restart(char *buffer)
+{
+  int format;
+  std::memcpy(&format, buffer, sizeof(format));
+  if (format == RESTART_FORMAT) std::memcpy(&defined_time_fs_, buffer + sizeof(format), sizeof(defined_time_fs_));
 }
 
 // Samples in the trace.
@@ -125,80 +136,78 @@ void FixPetdos::read_keywords(int narg, char **arg)
       fail("unknown or incomplete keyword " + keyword + ", expected temp, append, replica or ramp");
     const std::string value = arg[next + 1];
     if (keyword == "temp") {
-      if (value.compare(0, 2, "v_") == 0) {
-        variable_ = value.substr(2);
-      } else if (value.compare(0, 2, "f_") == 0) {
-        thermostat_ = value.substr(2);
-      } else {
-        temperature_ = utils::numeric(FLERR, arg[next + 1], false, lmp);
-        if (!(temperature_ > 0)) fail("got temp " + value + ", expected the temperature of the ensemble in K, positive");
-      }
+      everywhere([&] { temperature_.read(value); });
     } else if (keyword == "replica") {
       replica_ = utils::inumeric(FLERR, arg[next + 1], false, lmp);
       if (replica_ < 0) fail("got replica " + value + ", expected a number >= 0");
     } else {
       const bool yes = utils::logical(FLERR, arg[next + 1], false, lmp) != 0;
-      (keyword == "append" ? append_ : ramp_) = yes;
+      if (keyword == "append") append_ = yes;
+      if (keyword == "ramp" && yes) temperature_.accept_ramps();
     }
   }
 }
 
-// The fix whose target is the temperature of the ensemble.
-void FixPetdos::find_thermostat()
+void FixPetdos::warn_of_box()
 {
-  target_ = nullptr;
-  std::string found;
-  int dim = 0;
-  for (Fix *fix : modify->get_fix_list()) {
-    if (!thermostat_.empty() && thermostat_ != fix->id) continue;
-    auto *target = static_cast<double *>(fix->extract("t_target", dim));
-    if (!target || dim != 0) continue;
-    if (target_) fail("fixes " + found + " and " + fix->id + " both have a target temperature; give temp f_" + found +
-                      " or another temp");
-    target_ = target;
-    found = fix->id;
-  }
-  if (!target_ && !thermostat_.empty())
-    fail("got temp f_" + thermostat_ + ", expected the ID of a fix with a target temperature, such as nvt or langevin");
-  if (!target_) fail("the temperature of the ensemble is not known (no thermostat fix); give temp T or temp v_name");
-  auto *start = static_cast<double *>(modify->get_fix_by_id(found)->extract("t_start", dim));
-  auto *stop = static_cast<double *>(modify->get_fix_by_id(found)->extract("t_stop", dim));
-  if (!ramp_ && start && stop && *start != *stop)
-    fail("the target temperature of fix " + found +
-         " is a ramp, each sample would have a temperature of its own; give ramp yes if that is meant");
+  const std::string other = later_change_of_box(lmp, id);
+  if (other.empty() || warned_of_box_) return;
+  warned_of_box_ = true;
+  if (comm->me == 0)
+    error->warning(FLERR, "fix petdos: fix " + other + " changes the box after a sample is taken, which has the box and the positions "
+                          "of before, unlike a dump of that step; define fix " + id + " after fix " + other + " to have those of after");
 }
 
-// Not every thermostat tells that it ramps. The target of temper changes now and then, that of a ramp at every step.
-void FixPetdos::check_ramp()
+petdos::Description FixPetdos::description()
 {
-  changes_ = *target_ == last_target_ ? 0 : changes_ + 1;
-  last_target_ = *target_;
-  if (changes_ >= 3 && !ramp_)
-    fail("the target temperature changes at every step, each sample would have a temperature of its own; give ramp yes if "
-         "that is meant");
+  double temperature = NOT_KNOWN;
+  everywhere([&] { temperature = temperature_.known_K(); });
+  return describe(lmp, *compute_, replica_, temperature);
 }
 
 void FixPetdos::open_trace()
 {
-  std::string problem;
-  if (comm->me == 0 && !trace_) {
-    try {
-      trace_ = std::make_unique<petdos::TraceWriter>(file_, compute_->model().info(), timestep_fs(), petdos::versions_json(),
-                                                     append_);
-    } catch (const std::exception &error) {
-      problem = error.what();
-    }
-  }
-  problem = shared(problem);
-  if (!problem.empty()) fail(problem);
+  const petdos::Description found = description();
+  on_first_rank([&] {
+    trace_ = std::make_unique<petdos::TraceWriter>(file_, compute_->model().info(), found, append_);
+    if (!trace_->warning().empty()) error->warning(FLERR, "fix petdos: " + trace_->warning());
+  });
+  is_open_ = true;
+  // A stored trajectory goes on from nowhere: what is there stays, and is not taken twice.
+  if (!is_rerun(lmp)) go_on();
 }
 
-// To 12 digits: the same in all units, and from Python.
-double FixPetdos::timestep_fs() const
+// The simulation must be the one of the trace in every run.
+void FixPetdos::describe_run()
 {
-  char text[32];
-  std::snprintf(text, sizeof(text), "%.12g", update->dt * compute_->units().time_fs);
-  return std::strtod(text, nullptr);
+  const petdos::Description found = description();
+  on_first_rank([&] { trace_->describe(found); });
+}
+
+// Samples after the present step are of a run that was killed or given up; the time is that of the last one before.
+void FixPetdos::go_on()
+{
+  on_first_rank([&] {
+    const int64_t last = trace_->last_step(replica_);
+    if (update->ntimestep == 0 && last > 0)
+      petdos::fail(file_ + ": holds samples of replica " + std::to_string(replica_) + " up to step " + std::to_string(last) +
+                   ", but the simulation starts at step 0; go on from a restart file, or write to another path");
+    const size_t dropped = trace_->drop_after(replica_, update->ntimestep);
+    if (dropped > 0)
+      utils::logmesg(lmp,
+                     "fix petdos: {}: the simulation goes on from step {}; {} samples of replica {} after it are dropped, to be taken "
+                     "again\n",
+                     file_, update->ntimestep, dropped, replica_);
+    double time = update->ntimestep == defined_step_ ? defined_time_fs_ : lammps_time_fs();
+    int64_t step = 0;
+    double last_time = 0.0;
+    if (trace_->last_sample(replica_, step, last_time)) {
+      const double due = last_time + static_cast<double>(update->ntimestep - step) * update->dt * compute_->units().time_fs;
+      if (step < update->ntimestep ? time <= last_time : time < last_time * (1 - 1e-9)) time = due;
+    }
+    time_offset_fs_ = time - lammps_time_fs();
+  });
+  MPI_Bcast(&time_offset_fs_, 1, MPI_DOUBLE, 0, world);
 }
 
 bool FixPetdos::is_recorded()
@@ -208,16 +217,24 @@ bool FixPetdos::is_recorded()
   return known != 0;
 }
 
+// The first frame of a run is the last one of the run before, and a rerun comes twice to each; more than that is said.
+void FixPetdos::warn_if_repeated()
+{
+  if (update->ntimestep == update->firststep || told_) return;
+  told_ = true;
+  if (comm->me == 0)
+    error->warning(FLERR, "fix petdos: " + file_ + " holds step " + std::to_string(update->ntimestep) + " of replica " +
+                              std::to_string(replica_) +
+                              " already, steps that are there are not sampled again; give another replica or another file if "
+                              "this is another simulation");
+}
+
 void FixPetdos::record()
 {
+  if (seen_step_ == update->ntimestep) return;
+  seen_step_ = update->ntimestep;
   if (is_recorded()) {
-    // The first frame of a run is the last one of the run before; more than that is said.
-    if (update->ntimestep != update->firststep && !told_ && comm->me == 0)
-      error->warning(FLERR, "fix petdos: " + file_ + " holds step " + std::to_string(update->ntimestep) + " of replica " +
-                                std::to_string(replica_) +
-                                " and later ones already, they are not sampled again; give another replica or another file if "
-                                "this is another simulation");
-    told_ = told_ || update->ntimestep != update->firststep;
+    warn_if_repeated();
     return;
   }
   modify->clearstep_compute();
@@ -227,8 +244,8 @@ void FixPetdos::record()
   row.features = compute_->features();
   row.step = update->ntimestep;
   row.replica = replica_;
-  row.time_fs = (update->atime + static_cast<double>(update->ntimestep - update->atimestep) * update->dt) * units.time_fs;
-  row.temperature_K = temperature();
+  row.time_fs = time_fs();
+  everywhere([&] { row.temperature_K = temperature_.value_K(); });
   row.kinetic_temperature_K = kinetic_temperature();
   row.potential_energy_eV = energy() * units.energy_eV;
   row.volume_A3 = domain->xperiodic && domain->yperiodic && domain->zperiodic
@@ -246,16 +263,9 @@ void FixPetdos::expect_energy()
   if (Compute *pe = modify->get_compute_by_id("thermo_pe")) pe->addstep((update->ntimestep / every_ + 1) * every_);
 }
 
-double FixPetdos::temperature()
+double FixPetdos::lammps_time_fs() const
 {
-  double value = temperature_;
-  if (!variable_.empty())
-    value = input->variable->compute_equal(input->variable->find(variable_.c_str()));
-  else if (target_)
-    value = *target_;
-  if (!(value > 0) || !std::isfinite(value))
-    fail("the temperature of the ensemble is " + std::to_string(value) + " K, expected a positive one; check temp");
-  return value;
+  return (update->atime + static_cast<double>(update->ntimestep - update->atimestep) * update->dt) * compute_->units().time_fs;
 }
 
 double FixPetdos::energy()
@@ -288,18 +298,11 @@ void FixPetdos::store(petdos::Row &row, bool finite)
   if (!problem.empty()) error->warning(FLERR, std::string("fix petdos: ") + problem);
 }
 
-void FixPetdos::flush(bool must)
+void FixPetdos::flush()
 {
-  std::string problem;
-  if (trace_) {
-    try {
-      trace_->flush();
-    } catch (const std::exception &error) {
-      problem = error.what();
-    }
-  }
-  problem = shared(problem);
-  if (must && !problem.empty()) fail(problem);
+  on_first_rank([&] {
+    if (trace_) trace_->flush();
+  });
 }
 
 void FixPetdos::fail(const std::string &message)
@@ -307,11 +310,29 @@ void FixPetdos::fail(const std::string &message)
   error->all(FLERR, std::string("fix petdos: ") + message);
 }
 
-// What rank 0 has to say, on all ranks.
-std::string FixPetdos::shared(const std::string &message)
+// What rank 0 alone does, and all ranks hear of if it fails.
+void FixPetdos::on_first_rank(const std::function<void()> &work)
 {
   char text[1024] = {};
-  if (comm->me == 0) std::strncpy(text, message.c_str(), sizeof(text) - 1);
+  if (comm->me == 0) {
+    try {
+      work();
+    } catch (const std::exception &error) {
+      std::strncpy(text, error.what(), sizeof(text) - 1);
+    }
+  }
   MPI_Bcast(text, sizeof(text), MPI_CHAR, 0, world);
-  return text;
+  if (text[0]) fail(text);
+}
+
+// What all ranks do in the same way, and fail in if one does.
+void FixPetdos::everywhere(const std::function<void()> &work)
+{
+  std::string problem;
+  try {
+    work();
+  } catch (const std::runtime_error &error) {
+    problem = error.what();
+  }
+  if (!problem.empty()) fail(problem);
 }

@@ -5,10 +5,12 @@
 #define PETDOS_FIX_H
 
 #include "compute_petdos.h"
+#include "target_temperature.h"
 #include "trace.h"
 
 #include "fix.h"
 
+#include <functional>
 #include <memory>
 #include <string>
 
@@ -24,38 +26,43 @@ class FixPetdos : public Fix {
   void end_of_step() override;
   void post_run() override;
   void write_restart(FILE *) override;
+  void restart(char *) override;
   double compute_scalar() override;
 
  private:
   void read_keywords(int, char **);
-  void find_thermostat();
-  void check_ramp();
+  void warn_of_box();
+  petdos::Description description();
   void open_trace();
+  void describe_run();
+  void go_on();
   bool is_recorded();
+  void warn_if_repeated();
   void record();
   void expect_energy();
-  double timestep_fs() const;
-  double temperature();
+  double lammps_time_fs() const;
+  double time_fs() const { return lammps_time_fs() + time_offset_fs_; }
   double energy();
   double kinetic_temperature();
   void store(petdos::Row &, bool);
-  void flush(bool);
+  void flush();
   [[noreturn]] void fail(const std::string &);
-  std::string shared(const std::string &);
+  void on_first_rank(const std::function<void()> &);
+  void everywhere(const std::function<void()> &);
 
   int every_;
   int replica_;
-  bool append_ = false, ramp_ = false, told_ = false;
-  std::string compute_id_, file_, temp_text_;
+  bool append_ = false, told_ = false, warned_of_box_ = false;
+  std::string compute_id_, file_;
   ComputePetdos *compute_ = nullptr;
+  TargetTemperature temperature_;
   std::unique_ptr<petdos::TraceWriter> trace_;    // of rank 0
+  bool is_open_ = false;
+  bigint seen_step_ = -1;                         // of the last frame that was looked at
 
-  double temperature_ = 0.0;         // if given as a number
-  std::string variable_;             // else name of a variable,
-  std::string thermostat_;           // or ID of a fix; if both are empty, the only thermostat there is
-  const double *target_ = nullptr;
-  double last_target_ = 0.0;
-  int changes_ = 0;
+  // LAMMPS forgets its time in the first run after read_restart (22 July 2025): it is taken note of before, and from the trace.
+  bigint defined_step_;
+  double defined_time_fs_, time_offset_fs_ = 0.0;
 };
 
 }    // namespace LAMMPS_NS

@@ -59,7 +59,7 @@ void check_versions()
 
 }    // namespace
 
-std::unique_ptr<Network> open_network(const std::string &path, const std::string &device, int index, int threads)
+std::unique_ptr<Network> open_network(const std::string &path, const Placement &placement)
 {
   static OpenNetwork open = nullptr;
   if (!open) {
@@ -71,10 +71,12 @@ std::unique_ptr<Network> open_network(const std::string &path, const std::string
     open = reinterpret_cast<OpenNetwork>(dlsym(handle, OPEN_NETWORK));
     if (!open) throw std::runtime_error(std::string("the plugin is incomplete") + HOW);
   }
-  std::string error;
-  std::unique_ptr<Network> network(open(path.c_str(), device.c_str(), index, threads, error));
-  if (!network) throw std::runtime_error(error);
-  return network;
+  OpenFailure failure;
+  std::unique_ptr<Network> network(
+      open(path.c_str(), placement.device.c_str(), placement.index, placement.threads, failure));
+  if (network) return network;
+  if (failure.is_of_file) throw NoModel(failure.reason);
+  throw std::runtime_error(failure.reason);
 }
 
 std::string models_folder()

@@ -1,33 +1,19 @@
 // SPDX-License-Identifier: GPL-2.0-only
-// petdos-md, plugin for LAMMPS: a model file and its readout, without torch: identity, energies, electrons, features -> DOS.
+// petdos-md, plugin for LAMMPS: a model and its readout, without torch: identity, energies, electrons, features -> DOS.
 
 #ifndef PETDOS_MODEL_H
 #define PETDOS_MODEL_H
 
 #include "bridge.h"
+#include "readout.h"
 
 #include <map>
 #include <memory>
+#include <stdexcept>
 #include <string>
 #include <vector>
 
 namespace petdos {
-
-// A file that is mapped into memory; throws std::runtime_error.
-class MappedFile {
- public:
-  explicit MappedFile(const std::string &path);
-  ~MappedFile();
-  MappedFile(const MappedFile &) = delete;
-  MappedFile &operator=(const MappedFile &) = delete;
-
-  const char *data() const { return data_; }
-  size_t size() const { return size_; }
-
- private:
-  char *data_ = nullptr;
-  size_t size_ = 0;
-};
 
 // What must agree for two records to be comparable, as petdos_md.base.sample.ModelInfo.
 struct ModelInfo {
@@ -40,46 +26,52 @@ struct ModelInfo {
   std::string to_json() const;
 };
 
-// A model that `petdos export` wrote: backbone NAME.pt and readout NAME.readout.safetensors. Everything that fails throws
-// std::runtime_error with one line for the user.
+// Where a model is evaluated.
+struct Placement {
+  std::string device;    // "" for the first that the model prefers and the machine has
+  int index = 0;         // tells ranks on one machine apart
+  int threads = 1;
+};
+
+// A model that `petdos export` wrote: backbone NAME.pt and readout NAME.readout.safetensors.
 class Model {
  public:
-  // `name` is a shipped model or a path; `electrons` is "Al=3,Mg=2" or empty.
-  Model(const std::string &name, const std::string &device, int index, int threads, const std::string &electrons);
+  // `name` is a shipped model or a path; `electrons` complete or replace those of the model. Throws std::runtime_error with one line.
+  static std::unique_ptr<Model> open(const std::string &name, const Placement &placement,
+                                     const std::map<std::string, double> &electrons);
 
   const ModelInfo &info() const { return info_; }
   const std::vector<double> &energies() const { return energies_; }
-  const Capabilities &capabilities() const { return network_->capabilities(); }
 
   bool knows(int number) const;
   std::string symbols() const;    // of the elements that it knows
 
   // The part of features that the atoms first ... first + count - 1 contribute; their sum over ranks is for finish_features().
-  std::string partial_features(const Structure &structure, int first, int count, int max_atoms, std::vector<double> &features,
-                          Work &work);
+  // Returns an empty string or one line for the user.
+  std::string partial_features(const Structure &structure, int first, int count, int max_atoms, std::vector<double> &features);
   // features in the precision of the model, in which it is kept.
   void finish_features(std::vector<double> &features) const;
 
-  // Density of states (states/eV per structure, both spins) of a complete features.
-  void dos(const std::vector<double> &features, std::vector<double> &out) const;
+  // Density of states (states/eV per structure, both spins) of complete features.
+  void dos(const std::vector<double> &features, std::vector<double> &out) const { readout_->dos(features, out); }
 
  private:
-  void read_readout(const std::string &path);
+  Model(std::unique_ptr<Network> network, std::unique_ptr<Readout> readout, ModelInfo info);
 
-  ModelInfo info_;
   std::unique_ptr<Network> network_;
-  std::unique_ptr<MappedFile> readout_;
-  const char *weights_ = nullptr;    // (n_channels, n_features)
-  bool weights_double_ = false;
+  std::unique_ptr<Readout> readout_;
+  ModelInfo info_;
   std::vector<double> energies_;
 };
 
-// Atomic number of a chemical symbol, 0 if there is none; and back.
-int atomic_number(const std::string &symbol);
-const char *chemical_symbol(int number);
+// The file is no metatomic model; every other failure is of the plugin or the device.
+class NoModel : public std::runtime_error {
+ public:
+  using std::runtime_error::runtime_error;
+};
 
 // Opens a network through the bridge library beside this one, if it was built for what is installed; throws std::runtime_error.
-std::unique_ptr<Network> open_network(const std::string &path, const std::string &device, int index, int threads);
+std::unique_ptr<Network> open_network(const std::string &path, const Placement &placement);
 // The folder of the shipped models, and versions of packages as JSON; throws std::runtime_error.
 std::string models_folder();
 std::string versions_json();

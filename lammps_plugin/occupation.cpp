@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 // Where several levels hold the electrons, because a predicted DOS dips below zero, the one is taken that charge relaxation reaches
-// from the middle between the lowest and the highest; src/petdos_md/occupation.py explains it, and the tests compare with it.
+// from the middle between the lowest and the highest; src/petdos_md/physics/occupation.py explains it, and the tests compare with it.
 
 #include "occupation.h"
 

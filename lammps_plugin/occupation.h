@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
-// petdos-md, plugin for LAMMPS: the Fermi level of a piecewise linear density of states, by the conventions of petdos_md.physics.occupation.
+// petdos-md, plugin for LAMMPS: the Fermi level of a piecewise linear density of states, by the conventions of
+// petdos_md.physics.occupation.
 
-#ifndef PETDOS_FILLING_H
-#define PETDOS_FILLING_H
+#ifndef PETDOS_OCCUPATION_H
+#define PETDOS_OCCUPATION_H
 
 #include <vector>
 

@@ -2,7 +2,7 @@
 
 #include "trace.h"
 
-#include "trace_files.h"
+#include "files.h"
 #include "trace_store.h"
 
 #include <algorithm>
@@ -10,6 +10,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
+#include <iterator>
 #include <stdexcept>
 #include <system_error>
 
@@ -42,20 +43,17 @@ void flush_at_exit()
 
 }    // namespace
 
-TraceWriter::TraceWriter(const std::string &path, const ModelInfo &model, double timestep_fs, const std::string &versions,
-                         bool append)
+TraceWriter::TraceWriter(const std::string &path, const ModelInfo &model, const Description &description, bool append)
     : path_(path), store_(std::make_unique<TraceStore>(path, model))
 {
   std::error_code none;
   const bool there = fs::exists(path, none) && !(fs::is_directory(path, none) && fs::is_empty(path, none));
   if (there && !append)
     throw std::runtime_error(path + ": exists; give `append yes` to go on with this trace, or another path");
-  if (!there) store_->create(timestep_fs, versions);
-  store_->lock();
-  store_->load(timestep_fs);
-  const auto steps = store_->read_steps();
-  const auto replicas = store_->read_replicas();
-  for (size_t i = 0; i < steps.size(); ++i) keys_.insert({replicas[i], steps[i]});
+  if (!there) store_->create(description);
+  warning_ = store_->open(description);
+  read_keys();
+  describe(description);
   flushed_s_ = now_s();
   open_writers().push_back(this);    // the list must be older than the function that needs it at exit
   static const bool registered = std::atexit(flush_at_exit) == 0;
@@ -72,6 +70,62 @@ TraceWriter::~TraceWriter()
 size_t TraceWriter::size() const
 {
   return store_->length() + rows_.size();
+}
+
+int64_t TraceWriter::last_step(int32_t replica) const
+{
+  const auto next = keys_.upper_bound({replica, INT64_MAX});
+  if (next == keys_.begin() || std::prev(next)->first != replica) return -1;
+  return std::prev(next)->second;
+}
+
+void TraceWriter::describe(const Description &description)
+{
+  check_simulation(path_, store_->attributes, description);
+  const auto first = keys_.lower_bound({description.replica, INT64_MIN});
+  complete(store_->attributes, description, first == keys_.end() || first->first != description.replica);
+}
+
+size_t TraceWriter::drop_after(int32_t replica, int64_t step)
+{
+  flush();
+  const auto steps = store_->steps();
+  const auto replicas = store_->replicas();
+  size_t start = steps.size(), count = 0;
+  for (size_t i = steps.size(); i-- > 0;) {
+    if (replicas[i] != replica || steps[i] <= step) continue;
+    start = i;
+    ++count;
+  }
+  if (count == 0) return 0;
+  const std::string where = " of replica " + std::to_string(replica) + " after step " + std::to_string(step);
+  if (count != steps.size() - start)
+    throw std::runtime_error(path_ + ": " + std::to_string(count) + " samples" + where +
+                             " are to be taken again, but samples that stay lie between them; run `petdos truncate " + path_ +
+                             " --step " + std::to_string(step) + " --replica " + std::to_string(replica) + "` once");
+  try {
+    store_->shrink(start);
+  } catch (const std::system_error &error) {
+    throw std::runtime_error(path_ + ": cannot drop the samples" + where + ": " + error.code().message() + "; " +
+                             fix_for(error.code()));
+  }
+  read_keys();
+  return count;
+}
+
+bool TraceWriter::last_sample(int32_t replica, int64_t &step, double &time_fs) const
+{
+  const auto steps = store_->steps();
+  const auto replicas = store_->replicas();
+  const auto times = store_->times_fs();
+  bool found = false;
+  for (size_t i = 0; i < steps.size(); ++i) {
+    if (replicas[i] != replica || (found && steps[i] < step)) continue;
+    found = true;
+    step = steps[i];
+    time_fs = times[i];
+  }
+  return found;
 }
 
 void TraceWriter::append(Row row)
@@ -119,6 +173,14 @@ void TraceWriter::flush_quietly()
   } catch (const std::exception &error) {
     if (!told) std::fprintf(stderr, "%s\n", error.what());
   }
+}
+
+void TraceWriter::read_keys()
+{
+  const auto steps = store_->steps();
+  const auto replicas = store_->replicas();
+  keys_.clear();
+  for (size_t i = 0; i < steps.size(); ++i) keys_.insert({replicas[i], steps[i]});
 }
 
 }    // namespace petdos

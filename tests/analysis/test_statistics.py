@@ -57,13 +57,105 @@ def test_replicas_are_pooled_without_crossing_their_borders(method: str) -> None
     np.testing.assert_allclose(mixed.error, pooled.error, rtol=1e-12)
 
 
-def test_replicas_that_disagree_raise_the_error() -> None:
-    n, offsets = 400, np.array([-3.0, -1.0, 1.0, 3.0])
-    parts = [ar1(0.0, n, 1, seed=40 + i)[:, 0] + offset for i, offset in enumerate(offsets)]
-    estimate = standard_error(np.concatenate(parts), segments=np.repeat(np.arange(4), n))
-    # Four frozen replicas are four samples: 1.3, not the 0.06 of 1600 independent ones.
-    expected = offsets.std(ddof=1) / 2
-    assert np.isnan(estimate.error) or estimate.error > 0.5 * expected
+LENGTHS = (64, 100, 128, 256, 512, 1024)
+
+
+@pytest.mark.parametrize("method", ["autocorrelation", "blocking"])
+@pytest.mark.parametrize("kind", ["one series", "weighted", "four replicas"])
+@pytest.mark.parametrize("phi", [0.0, 0.5, 0.8, 0.9, 0.97])
+def test_errors_called_reliable_are_true(method: str, kind: str, phi: float) -> None:
+    """The selection must not prefer underestimates."""
+    columns, ever = 2000, False
+    for n in LENGTHS:
+        weights, segments, error = None, None, exact_error(phi, n)
+        if kind == "four replicas":
+            x = np.concatenate([ar1(phi, n // 4, columns, seed=10 * n + k) for k in range(4)])
+            segments, error = np.repeat(np.arange(4), n // 4), exact_error(phi, n // 4) / 2
+        else:
+            x = ar1(phi, n, columns, seed=n)
+        if kind == "weighted":
+            weights = np.random.default_rng(n).uniform(0.2, 1.8, size=n)
+            share, t = weights / weights.sum(), np.arange(n)
+            error = float(np.sqrt(share @ phi ** np.abs(t[:, None] - t) @ share))
+        estimate = standard_error(x, weights, method, segments)
+        chosen = estimate.reliable
+        if n < 20 * (1 + phi) / (1 - phi):
+            assert chosen.mean() < 0.02
+        # Fewer than one in ten are a tail, in which errors are smaller still.
+        if chosen.mean() < 0.1:
+            continue
+        ever = True
+        assert 0.85 <= estimate.error[chosen].mean() / error <= 1.25, n
+        deviations = np.abs(np.average(x[:, chosen], axis=0, weights=weights))
+        assert (deviations < estimate.error[chosen]).mean() >= 0.58, n
+    assert ever or phi > 0.8
+
+
+@pytest.mark.parametrize("method", ["autocorrelation", "blocking"])
+def test_uncorrelated_series_are_mostly_reliable_from_64_samples_on(method: str) -> None:
+    shares = [standard_error(ar1(0.0, n, 2000, seed=n), method=method).reliable.mean() for n in (64, 100, 200)]
+    assert shares[0] > 0.8 and shares[1] > 0.97 and shares[2] > 0.99
+
+
+@pytest.mark.parametrize("method", ["autocorrelation", "blocking"])
+def test_fast_noise_seldom_hides_what_is_slow_and_small(method: str) -> None:
+    """A tenth of the variance has the correlation time 200: 1000 samples are 60 independent ones rather than 1000."""
+    n, columns = 1000, 400
+    x = np.random.default_rng(4).normal(size=(n, columns)) + np.sqrt(0.1) * ar1(0.99, n, columns, seed=3)
+    true = np.sqrt(1 / n + 0.1 * exact_error(0.99, n) ** 2)
+    estimate = standard_error(x, method=method)
+    assert x.mean(axis=0).std() == pytest.approx(true, rel=0.1) and true > 4 / np.sqrt(n)
+    assert estimate.reliable.mean() < 0.2
+    assert estimate.error[~estimate.reliable].mean() > 0.5 * true
+
+
+def test_vibrations_sampled_finely_are_not_held_for_slow() -> None:
+    """A damped oscillation: neighbors correlate by 0.95, but the mean converges faster than that of independent samples."""
+    radius, angle = 0.97, 2 * np.pi / 25
+    noise = np.random.default_rng(5).normal(size=(3000, 300))
+    x = scipy.signal.lfilter([1.0], [1.0, -2 * radius * np.cos(angle), radius**2], noise, axis=0)[600:]
+    estimate = standard_error(x)
+    assert np.corrcoef(x[1:, 0], x[:-1, 0])[0, 1] > 0.9
+    assert estimate.reliable.mean() > 0.9
+
+
+@pytest.mark.parametrize("phi", [0.0, 0.5, 0.9])
+def test_samples_missing_are_those_that_make_it_reliable(phi: float) -> None:
+    n, columns = 48 if phi == 0 else 100, 400
+    short = standard_error(ar1(phi, n, columns, seed=6))
+    assert (short.n_missing[short.reliable] == 0).all() and (short.n_missing[~short.reliable] >= 1).all()
+    enough = int(n + np.median(short.n_missing[~short.reliable]))
+    share = [standard_error(ar1(phi, m, columns, seed=7)).reliable.mean() for m in (enough, 2 * enough)]
+    assert share[0] > 0.25 and share[1] > 0.95
+    # One series that is told what it needs does not have it at half of that.
+    assert phi == 0 or standard_error(ar1(phi, enough // 2, columns, seed=8)).reliable.mean() < 0.15
+
+
+@pytest.mark.parametrize("method", ["autocorrelation", "blocking"])
+@pytest.mark.parametrize("lengths", [[100] * 8, [40, 60, 80, 100, 120, 140, 160, 100]])
+@pytest.mark.parametrize("is_weighted", [False, True])
+def test_frozen_replicas_have_the_error_of_brute_force(method: str, lengths: list[int], is_weighted: bool) -> None:
+    """Each replica fluctuates around a state of its own; the spread of the means of many such runs is the oracle."""
+    columns, n, rng = 2000, sum(lengths), np.random.default_rng(9)
+    parts = [0.3 * ar1(0.5, size, columns, seed=k) + rng.normal(size=(1, columns)) for k, size in enumerate(lengths)]
+    x, segments = np.concatenate(parts), np.repeat(np.arange(8), lengths)
+    weights = rng.uniform(0.2, 1.8, size=n) if is_weighted else None
+    brute = np.average(x, axis=0, weights=weights).std()
+    estimate = standard_error(x, weights, method, segments)
+    assert np.sqrt((estimate.error**2).mean()) == pytest.approx(brute, rel=0.05)
+    # More of the same replicas do not help, and eight are too few to be sure.
+    assert not estimate.reliable.any() and np.isinf(estimate.n_missing).all()
+    if not is_weighted and len(set(lengths)) == 1:
+        means = x.reshape(8, 100, columns).mean(axis=1)
+        np.testing.assert_allclose(estimate.error, means.std(axis=0, ddof=1) / np.sqrt(8), rtol=1e-10)
+
+
+def test_many_frozen_replicas_are_reliable_together() -> None:
+    rng = np.random.default_rng(10)
+    x = 0.3 * rng.normal(size=(20 * 50, 500)) + np.repeat(rng.normal(size=(20, 500)), 50, axis=0)
+    estimate = standard_error(x, segments=np.repeat(np.arange(20), 50))
+    assert estimate.reliable.mean() > 0.99
+    assert estimate.error.mean() == pytest.approx(1 / np.sqrt(20), rel=0.1)
 
 
 def test_weights_equal_to_zero_drop_samples_and_constant_weights_change_nothing() -> None:

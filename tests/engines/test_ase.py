@@ -1,4 +1,4 @@
-"""The observer and the calculator for ASE, on a real (small) model and real dynamics."""
+"""The observer for ASE, on a real (small) model and real dynamics."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from ase import Atoms, units
 from ase.calculators.emt import EMT
 from ase.md.langevin import Langevin
 from ase.md.verlet import VelocityVerlet
+from ase.optimize import BFGS, FIRE
 from helpers.models import spoil_species
 
 from petdos_md.ase import DOSCalculator, DOSObserver
-from petdos_md.base.errors import ModelError, NoSamplesError, PetdosError, SettingError, StructureError, TraceError
+from petdos_md.base.errors import NoSamplesError, PetdosError, SettingError, StructureError, TraceError
 from petdos_md.models.model import DOSModel
 from petdos_md.physics import thermo
 from petdos_md.traces.trace import Trace
@@ -108,20 +109,55 @@ class TestObserver:
             observer.trace.close()
         assert Trace.open(tmp_path / "t.zarr", "r").step.tolist() == [4, 6, 8, 14, 16, 18, 20, 22, 24, 26]
 
-    def test_restored_step_count_fills_no_step_twice(self, atoms, metal, tmp_path: Path) -> None:
-        """Dynamics put back to an older step, as a restart from a checkpoint does."""
+    def test_a_restored_run_drops_what_it_takes_again(self, atoms, metal, tmp_path: Path, caplog) -> None:
+        """Dynamics put back to a checkpoint between two samples, with other random numbers from there on."""
+        path, kept = tmp_path / "t.zarr", {}
         dyn = dynamics(atoms)
-        observer = DOSObserver(atoms, metal, tmp_path / "t.zarr", 600, dynamics=dyn)
-        dyn.attach(observer, interval=2)
-        dyn.run(8)
-        observer.trace.close()
+        with DOSObserver(atoms, metal, path, 600, dynamics=dyn) as observer:
+            dyn.attach(lambda: kept.setdefault(dyn.nsteps, (atoms.get_positions(), atoms.get_momenta())))
+            dyn.attach(observer, interval=2)
+            dyn.run(8)
+        with Trace.open(path) as trace:  # another replica, which nobody touches
+            for row in range(5):
+                trace.append(trace[row], replica=1)
+        before = np.asarray(Trace.open(path, "r").features)
+        for n, dropped in ((5, 2), (4, 3)):
+            atoms.positions[:], momenta = kept[n]
+            atoms.set_momenta(momenta)
+            dyn, frames = dynamics(atoms, seed=n), []
+            dyn.nsteps = n
+            caplog.clear()
+            with DOSObserver(atoms, metal, path, 600, dynamics=dyn) as observer:
+                told = f"the simulation goes on from step {n}; {dropped} samples of replica 0 after it are dropped"
+                assert [told in record.message for record in caplog.records] == [True]
+                dyn.attach(observer, interval=2)
+                dyn.attach(lambda frames=frames: frames.append(atoms.copy()), interval=2)
+                dyn.run(6)
+            trace = Trace.open(path, "r")
+            first = trace.replica == 0
+            steps = [step for step in range(0, n + 7, 2)]
+            assert trace.step[first].tolist() == steps and trace.step[~first].tolist() == [0, 2, 4, 6, 8]
+            features = np.asarray(trace.features)
+            np.testing.assert_array_equal(features[~first], before[5:])
+            np.testing.assert_array_equal(features[first][:3], before[:3])
+            np.testing.assert_array_equal(features[first][3:], [metal.evaluate(f).features for f in frames])
+            assert observer.n_samples == len(frames) == 3 and observer.running.n_samples() == len(steps)
+
+    def test_another_run_of_that_many_steps_drops_nothing(self, atoms, metal, tmp_path: Path) -> None:
+        """Dynamics that were equilibrated have a count of their own; the structure tells that they are not this trace's."""
+        path = tmp_path / "t.zarr"
         dyn = dynamics(atoms)
-        dyn.nsteps = 4
-        observer = DOSObserver(atoms, metal, tmp_path / "t.zarr", 600, dynamics=dyn)
-        dyn.attach(observer, interval=2)
-        dyn.run(8)
-        assert observer.trace.step.tolist() == [0, 2, 4, 6, 8, 10, 12]
-        assert observer.n_samples == 2
+        with DOSObserver(atoms, metal, path, 600, dynamics=dyn) as observer:
+            dyn.attach(observer, interval=2)
+            dyn.run(8)
+        atoms.rattle(0.1, seed=1)
+        dyn = dynamics(atoms)
+        dyn.run(4)
+        with pytest.raises(
+            TraceError, match="replica 0 at step 4 has another structure than these dynamics; restore the"
+        ):
+            DOSObserver(atoms, metal, path, 600, dynamics=dyn)
+        assert Trace.open(path, "r").step.tolist() == [0, 2, 4, 6, 8]
 
     def test_replicas_count_apart(self, atoms, metal, tmp_path: Path) -> None:
         trace = Trace.open(tmp_path / "t.zarr", model=metal)
@@ -180,9 +216,11 @@ class TestObserver:
         assert len(observer.trace) == 1 and observer.trace.skipped == {"prediction is not finite": 1}
 
     @pytest.mark.parametrize(
-        "temperature", [None, 0, -300.0, float("nan"), lambda: -1.0], ids=["None", "0", "-300", "nan", "function"]
+        "temperature",
+        [None, 0, -300.0, float("nan"), lambda: -1.0, "300", True, [300.0]],
+        ids=lambda t: "function" if callable(t) else str(t),
     )
-    def test_temperature_must_be_positive(self, atoms, metal, tmp_path: Path, temperature) -> None:
+    def test_temperature_must_be_a_positive_number(self, atoms, metal, tmp_path: Path, temperature) -> None:
         with pytest.raises(SettingError, match="expected the temperature of the ensemble, positive, in K"):
             DOSObserver(atoms, metal, tmp_path / "t.zarr", temperature)
         assert not (tmp_path / "t.zarr").exists()
@@ -234,107 +272,87 @@ class TestObserver:
         dyn = dynamics(atoms)
         observer = DOSObserver(atoms, metal, tmp_path / "t.zarr", 600, dynamics=dyn, target_error=0.02)
         dyn.attach(observer, interval=2)
-        assert observer.run(2000)
+        assert observer.run(6000)
         result = observer.result()
         assert result.reliable and result.heat_capacity.sampling_err <= 0.02 * result.heat_capacity.value
-        assert 62 <= dyn.nsteps < 2000
+        assert 62 <= dyn.nsteps < 6000
         # one that was met is met after a restart, and one that cannot be met is not
         observer.trace.close()
         assert DOSObserver(atoms, metal, tmp_path / "t.zarr", 600, target_error=0.02).converged
         assert not DOSObserver(atoms, metal, tmp_path / "t.zarr", 600, target_error=1e-9).converged
 
+    def test_an_optimizer_is_no_dynamics(self, atoms, metal, tmp_path: Path) -> None:
+        for optimizer in (BFGS(atoms, logfile=None), FIRE(atoms, logfile=None)):  # the latter has a time step
+            with pytest.raises(SettingError, match=f"got a {type(optimizer).__name__} as dynamics, expected molecular"):
+                DOSObserver(atoms, metal, tmp_path / "t.zarr", 300, dynamics=optimizer)
+        assert not (tmp_path / "t.zarr").exists()
 
-class TestCalculator:
-    def test_any_potential(self, atoms: Atoms, metal: DOSModel) -> None:
-        expected = atoms.get_potential_energy(), atoms.get_forces(), atoms.get_stress()
-        atoms.calc = DOSCalculator(metal, EMT(), temperature_K=500)
-        got = atoms.get_potential_energy(), atoms.get_forces(), atoms.get_stress()
-        for a, b in zip(got, expected, strict=True):
-            np.testing.assert_array_equal(a, b)
-        dos, energies = metal.dos(atoms), metal.grid.energies
-        np.testing.assert_array_equal(atoms.calc.get_property("dos", atoms), dos)
-        results = atoms.calc.results
-        assert results["fermi_level"] == thermo.fermi_level(energies, dos, 24.0)
-        assert results["chemical_potential"] == thermo.chemical_potential(energies, dos, 24.0, 500)
-        assert results["electronic_heat_capacity"] == thermo.heat_capacity(energies, dos, 24.0, 500) > 0
-        atoms.positions[0, 0] += 0.1
-        assert not np.array_equal(atoms.calc.get_property("dos", atoms), dos)
-        with pytest.raises(KeyError):
-            results["charges"]
+    def test_wrong_options(self, atoms, metal, tmp_path: Path) -> None:
+        for options in ({"burn_in": -1}, {"target_error": 0.0}, {"interval": 0}):
+            with pytest.raises(SettingError, match=f"got .*{next(iter(options))}="):
+                DOSObserver(atoms, metal, tmp_path / "t.zarr", 300, **options)
+        with pytest.raises(TypeError, match="burnin"):
+            DOSObserver(atoms, metal, tmp_path / "t.zarr", 300, burnin=3)
 
-    def test_forces_alone_cost_no_dos(self, atoms: Atoms, metal: DOSModel, monkeypatch) -> None:
-        evaluations = count_evaluations(metal, monkeypatch)
-        atoms.calc = DOSCalculator(metal, EMT())
-        VelocityVerlet(atoms, units.fs).run(5)
-        assert evaluations == []
-        atoms.calc.get_property("fermi_level", atoms)
-        atoms.calc.get_property("dos", atoms)
-        assert evaluations == ["validate"]
-
-    def test_one_pass_serves_both(self, atoms: Atoms, metal: DOSModel, tmp_path: Path, monkeypatch) -> None:
-        evaluations = count_evaluations(metal, monkeypatch)
-        atoms.calc = DOSCalculator(metal, temperature_K=600)
+    def test_a_change_of_folder_loses_nothing(self, atoms, metal, tmp_path: Path, monkeypatch) -> None:
+        (tmp_path / "scratch").mkdir()
+        monkeypatch.chdir(tmp_path)
         dyn = dynamics(atoms)
-        observer = DOSObserver(atoms, metal, tmp_path / "t.zarr", 600, dynamics=dyn)
+        observer = DOSObserver(atoms, metal, "run.zarr", 600, dynamics=dyn, flush_every=1)
         dyn.attach(observer, interval=2)
         dyn.run(4)
-        assert evaluations == ["evaluate_with_forces"] * 5
-        assert len(observer.trace) == 3
-        assert observer.trace.potential_energy_eV[-1] == atoms.get_potential_energy()
-        atoms.get_stress()
-        atoms.calc.get_property("electronic_heat_capacity", atoms)
-        assert len(evaluations) == 5
-        np.testing.assert_allclose(observer.trace[-1].features, metal.evaluate(atoms).features, rtol=1e-5, atol=1e-6)
+        monkeypatch.chdir(tmp_path / "scratch")
+        dyn.run(4)
+        observer.close()
+        assert Trace.open(tmp_path / "run.zarr", "r").step.tolist() == [0, 2, 4, 6, 8]
+        assert not list((tmp_path / "scratch").iterdir())
 
-    def test_energy_head_is_a_potential(self, atoms: Atoms, metal: DOSModel) -> None:
-        """Forces and stress against finite differences of the energy (float32, hence the tolerance)."""
-        atoms.calc = DOSCalculator(metal)
-        forces, stress = atoms.get_forces(), atoms.get_stress(voigt=False)
-        energy, h = [], 0.01
-        for sign in (1, -1):
-            moved = atoms.copy()
-            moved.calc = atoms.calc
-            moved.positions[2, 1] += sign * h
-            energy.append(moved.get_potential_energy())
-        assert abs((energy[1] - energy[0]) / (2 * h) - forces[2, 1]) < 2e-3 * np.abs(forces).max() + 2e-3
-        energy = []
-        strain = np.zeros((3, 3))
-        strain[0, 1] = strain[1, 0] = 0.5e-2
-        for sign in (1, -1):
-            moved = atoms.copy()
-            moved.calc = atoms.calc
-            moved.set_cell(atoms.cell.array @ (np.eye(3) + sign * strain), scale_atoms=True)
-            energy.append(moved.get_potential_energy())
-        expected = (energy[0] - energy[1]) / (2e-2 * atoms.get_volume())
-        assert abs(expected - stress[0, 1]) < 1e-2 * np.abs(stress).max()
+    def test_a_cell_of_a_notebook_that_is_run_again(self, atoms, metal, tmp_path: Path) -> None:
+        """The first observer was never closed; the second takes over with all samples of the first on disk."""
+        observers = []
+        for seed in range(3):
+            dyn = dynamics(atoms, seed)
+            observers.append(DOSObserver(atoms, metal, tmp_path / "t.zarr", 600, dynamics=dyn))
+            dyn.attach(observers[-1], interval=2)
+            dyn.run(4)
+        assert observers[-1].trace.step.tolist() == [0, 2, 4, 6, 8, 10, 12]
+        assert observers[-1].running.n_samples() == 7
+        atoms.rattle(0.01)
+        with pytest.raises(
+            TraceError, match=r"was closed; open it again to write \(a newer observer of this process writes"
+        ):
+            observers[0].dynamics.run(2)
+        observers[-1].close()
+        assert len(Trace.open(tmp_path / "t.zarr", "r")) == 7
 
-    def test_errors(self, atoms: Atoms, metal: DOSModel, metal_path: Path) -> None:
-        with pytest.raises(SettingError, match="positive temperature"):
-            DOSCalculator(metal, EMT(), temperature_K=-1)
-        with pytest.raises(SettingError, match="expected an ASE calculator"):
-            DOSCalculator(metal, "emt")
-        calculator = DOSCalculator(metal, EMT())
-        with pytest.raises(SettingError, match="needs a temperature"):
-            calculator.get_property("electronic_heat_capacity", atoms)
-        model = DOSModel.load(metal_path)
-        model.has_energy = False
-        with pytest.raises(ModelError, match="no energy output"):
-            DOSCalculator(model)
+    def test_a_trace_of_ones_own_is_not_taken_over(self, atoms, metal, tmp_path: Path) -> None:
+        with Trace.open(tmp_path / "t.zarr", model=metal, flush_every=100) as trace:
+            observer = DOSObserver(atoms, metal, trace, 600)
+            observer()
+            observer.close()
+            assert len(Trace.open(tmp_path / "t.zarr", "r")) == 1  # flushed, not closed
+            atoms.rattle(0.01)
+            observer()
+            other = DOSObserver(atoms, metal, tmp_path / "t.zarr", 600, replica=1)
+            with pytest.raises(TraceError, match="by another Trace object of this process; close it"):
+                other()
+        assert other() is None and other.trace.replica.tolist() == [0, 0, 1]
 
+    def test_closes_itself(self, atoms, metal, tmp_path: Path) -> None:
+        with pytest.raises(ZeroDivisionError), DOSObserver(atoms, metal, tmp_path / "t.zarr", 600) as observer:
+            observer()
+            raise ZeroDivisionError
+        assert len(Trace.open(tmp_path / "t.zarr", "r")) == 1
+        with pytest.raises(TraceError, match="was closed"):
+            observer()
 
-def count_evaluations(model: DOSModel, monkeypatch) -> list[str]:
-    """Names of the model's methods as they are called."""
-    called: list[str] = []
-    for name in ("validate", "evaluate_with_forces"):
-        function = getattr(model, name)
-
-        def wrapper(*args, _name=name, _function=function, **kwargs):
-            if isinstance(args[0], Atoms):  # one structure is evaluated as a list of one
-                called.append(_name)
-            return _function(*args, **kwargs)
-
-        monkeypatch.setattr(model, name, wrapper)
-    return called
+    def test_the_same_time_step_on_reopening(self, atoms, metal, tmp_path: Path) -> None:
+        """0.1 fs in ASE's units and back differs in the last digit."""
+        for timestep_fs in (0.1, 0.1 * (1 + 1e-12)):
+            dyn = VelocityVerlet(atoms, timestep_fs * units.fs)
+            DOSObserver(atoms, metal, tmp_path / "t.zarr", 600, dynamics=dyn).close()
+        with pytest.raises(TraceError, match=r"it has timestep_fs = 0\.\d*, got 0\.2"):
+            DOSObserver(atoms, metal, tmp_path / "t.zarr", 600, dynamics=VelocityVerlet(atoms, 0.2 * units.fs))
 
 
 def test_all_errors_are_of_one_line(atoms, metal, tmp_path: Path) -> None:

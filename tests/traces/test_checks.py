@@ -17,7 +17,7 @@ from petdos_md.traces.trace import Trace
 BAD_SAMPLES = [
     ({"model": OTHER_MODEL}, TraceError, r"trace of another model: it holds samples of 'test' \(0123456789ab\), got"),
     ({"model": OTHER_GRID}, TraceError, "trace of another energy grid"),
-    ({"model": OTHER_KIND}, TraceError, "trace of samples of 37 float32 numbers, got direct"),
+    ({"model": OTHER_KIND}, TraceError, "trace of separated samples of 37 float32 numbers, got direct"),
     ({"temperature_K": math.nan}, TraceError, "got temperature_K=nan, expected the temperature of the ensemble"),
     ({"temperature_K": 0.0}, TraceError, "got temperature_K=0, expected"),
     ({"temperature_K": -300.0}, TraceError, "got temperature_K=-300, expected"),

@@ -68,3 +68,42 @@ def test_merge_refuses(tmp_path: Path) -> None:
         with pytest.raises(TraceError, match=message):
             Trace.merge(output, paths, replicas=replicas)
         assert not out.exists()
+
+
+def test_lists_by_replica_follow_their_replicas(tmp_path: Path) -> None:
+    """The pressure of a sample is that of its new replica number, whatever the order of the sources."""
+    ladders = {"a": ([300.0, 600.0], [0.0, 1.0]), "b": ([300.0, 900.0], [5.0, 7.0]), "c": ([1200.0], None)}
+    for name, (temperatures, pressures) in ladders.items():
+        about = {
+            "temperatures_K": temperatures,
+            "formula": "Al4",
+            **({"pressures_GPa": pressures} if pressures else {}),
+        }
+        with Trace.open(tmp_path / name, metadata=about) as trace:
+            for replica, temperature in reversed(list(enumerate(temperatures))):
+                trace.append(make_sample(0, replica, temperature_K=temperature))
+    merged = Trace.merge(tmp_path / "all", [tmp_path / name for name in "bca"])
+    known = merged.attributes["metadata"]
+    assert known["formula"] == "Al4"
+    for sample in merged:
+        assert known["temperatures_K"][sample.replica] == sample.temperature_K
+    assert known["temperatures_K"] == [300.0, 900.0, 1200.0, 300.0, 600.0]
+    assert known["pressures_GPa"] == [5.0, 7.0, None, 0.0, 1.0]
+    assert [source["metadata"]["temperatures_K"] for source in merged.attributes["sources"]] == [
+        ladders[name][0] for name in "bca"
+    ]
+    again = Trace.merge(tmp_path / "more", [tmp_path / "all", tmp_path / "a"]).attributes["metadata"]
+    assert again["temperatures_K"] == [300.0, 900.0, 1200.0, 300.0, 600.0, 300.0, 600.0]
+
+
+def test_lists_by_replica_of_parts(tmp_path: Path) -> None:
+    """Numbers that are kept: entries of the parts complete each other; what contradicts is not told."""
+    for name, replica, temperatures in (("a", 0, [300.0]), ("b", 2, [None, None, 900.0]), ("c", 1, [301.0, 600.0])):
+        with Trace.open(tmp_path / name, metadata={"temperatures_K": temperatures}) as trace:
+            trace.append(make_sample(0, replica))
+    merged = Trace.merge(tmp_path / "ab", [tmp_path / "a", tmp_path / "b"], replicas="keep")
+    assert merged.attributes["metadata"] == {"temperatures_K": [300.0, None, 900.0]}
+    with Trace.open(tmp_path / "d", metadata={"temperatures_K": [350.0]}) as trace:
+        trace.append(make_sample(1, 0))
+    merged = Trace.merge(tmp_path / "ad", [tmp_path / "a", tmp_path / "d"], replicas="keep")
+    assert merged.attributes["metadata"] == {}

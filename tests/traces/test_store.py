@@ -242,8 +242,8 @@ DAMAGE = [
     (lambda path: (path / "zarr.json").write_text("[]"), "not a trace"),
     (lambda path: _change_attributes(path, schema="xyz"), "not a trace"),
     (
-        lambda path: _change_attributes(path, schema_version=2),
-        "format version 2, this petdos-md reads up to 1; upgrade",
+        lambda path: _change_attributes(path, schema_version=3),
+        "format version 3, this petdos-md reads up to 2; upgrade",
     ),
     (lambda path: _change_attributes(path, model={}), "attributes are incomplete"),
     (lambda path: _change_attributes(path, skipped=3), "attributes are incomplete"),

@@ -110,10 +110,12 @@ def test_two_writers(path: Path) -> None:
     first.append(make_sample(0))
     second = Trace.open(path)  # in order to read: allowed
     assert_is(second, [(0, 0)])
-    message = rf"run.zarr: being written by process {os.getpid()} on \S+; close that writer, or write to another path"
+    message = rf"run.zarr: being written by process {os.getpid()} on \S+, by another Trace object of this process; close it, or"
     for call in (lambda: second.append(make_sample(1)), lambda: second.truncate(0), lambda: second.skip("x")):
         with pytest.raises(TraceError, match=message):
             call()
+
+    message = rf"run.zarr: being written by process {os.getpid()} on \S+; close that writer, or write to another path"
 
     def other_process() -> None:
         with pytest.raises(TraceError, match=message), Trace.open(path) as trace:

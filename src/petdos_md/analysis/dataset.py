@@ -194,6 +194,7 @@ def _add_counts(variables: _Variables, frames: Frames, conditions: Conditions, e
     leading = [next((c for c in columns if np.isfinite(e.error[c])), columns[0]) for e in errors]
     tau = np.array([e.autocorrelation_time[c] for e, c in zip(errors, leading, strict=True)])
     reliable = np.array([e.reliable[c] for e, c in zip(errors, leading, strict=True)])
+    missing = np.array([e.n_missing[c] for e, c in zip(errors, leading, strict=True)])
     n_eff = np.array([e.n_effective[c] for e, c in zip(errors, leading, strict=True)])
     ess = np.array([effective_sample_size(frames.weight[frames.group == g]) for g in group])
     kish = "(sum w)^2 / sum w^2 of the statistical weights w; n_samples if they are equal"
@@ -206,6 +207,7 @@ def _add_counts(variables: _Variables, frames: Frames, conditions: Conditions, e
     add("autocorrelation_time", tau, "samples", "spacing of independent frames: 1 + 2 sum of autocorrelations")
     add("autocorrelation_time_fs", tau * spacing, "fs", "the same in simulated time")
     add("sampling_reliable", reliable.astype(np.int8), "1", "0 where sampling errors are lower bounds at best")
+    add("n_missing", missing, "1", "frames still needed until sampling errors are reliable; inf: more replicas are")
 
 
 def _add_means(variables: _Variables, frames: Frames, group: np.ndarray) -> None:
@@ -250,10 +252,18 @@ def _notes(data: xr.Dataset, frames: Frames, n_skipped: int) -> list[str]:
             notes.append(f"{temperature:g} K: no sampling error, {n} frames are too few or too correlated to tell one")
         elif not int(at["sampling_reliable"]):
             notes.append(
-                f"{temperature:g} K: sampling errors are lower bounds, {n} frames are about {n_eff:.0f} independent ones"
+                f"{temperature:g} K: sampling errors are lower bounds, {n} frames are about {n_eff:.0f} independent ones; "
+                + _still_needed(float(at["n_missing"]))
             )
         elif np.isnan(float(at["heat_capacity_sampling_err"])):
             notes.append(
                 f"{temperature:g} K: no sampling error of the heat capacity, which vanishes in a gap without states"
             )
     return notes
+
+
+def _still_needed(n_missing: float) -> str:
+    if np.isinf(n_missing):
+        return "replicas disagree, so that more of them are needed rather than more frames"
+    size = 10 ** max(int(np.log10(n_missing)) - 1, 0)  # two digits
+    return f"about {int(np.ceil(n_missing / size)) * size} more are needed"

@@ -42,6 +42,8 @@ class RunningResult:
 
     :param n_samples: frames averaged
     :param reliable: False while the sampling errors are lower bounds at best
+    :param n_missing: frames still needed, in all, until they are reliable; see
+        :class:`~petdos_md.analysis.statistics.ErrorEstimate`
     :param dos: ``(n_channels,)`` states/eV per structure
     :param chemical_potential: eV, on the model's own axis
     :param fermi_level: eV, at zero temperature, on the model's own axis
@@ -57,6 +59,7 @@ class RunningResult:
     chemical_potential: Value
     fermi_level: Value
     heat_capacity: Value
+    n_missing: float
 
 
 class RunningAverage:
@@ -161,6 +164,7 @@ class RunningAverage:
             chemical_potential=mu,
             fermi_level=fermi,
             heat_capacity=heat,
+            n_missing=float(np.ceil(estimate.n_missing[-1] * state.n_samples / len(series))),
         )
 
     def _find(self, temperature_K: float) -> _State | None:

@@ -5,9 +5,7 @@
 >>> dyn.run(1000)                                                                       # doctest: +SKIP
 >>> observer.result().heat_capacity                                                     # doctest: +SKIP
 
-With a model that also has an energy head, one forward pass drives the dynamics and gives the sample:
-
->>> atoms.calc = DOSCalculator(model, temperature_K=300)                                # doctest: +SKIP
+The calculator is :class:`~petdos_md.engines.calculator.DOSCalculator`.
 """
 
 from __future__ import annotations
@@ -15,36 +13,77 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from ase import Atoms, units
-from ase.calculators.abc import GetPropertiesMixin
-from ase.calculators.calculator import Calculator, PropertyNotImplementedError, all_changes
 from ase.md.md import MolecularDynamics
 
 from ..analysis.running import RunningAverage, RunningResult
-from ..base.errors import ChemicalPotentialError, ModelError, PredictionError, SettingError, TraceError
+from ..analysis.stopping import FixedWidthStop
+from ..base.errors import ChemicalPotentialError, PredictionError, SettingError, TraceError
 from ..base.sample import Sample
 from ..models.model import DOSModel
-from ..physics import thermo
+from ..traces.checks import check_model
 from ..traces.trace import Trace
+from .ase_dynamics import check_dynamics, describe
+from .calculator import DOSCalculator
+from .labels import checked_temperature_K, kinetic_temperature_K, known_energy
+from .opening import drop_later_samples, open_trace
 
-DOS_PROPERTIES = ("dos", "fermi_level", "chemical_potential", "electronic_heat_capacity")
-"""What :class:`DOSCalculator` adds to the properties of the potential."""
+__all__ = ["DOSCalculator", "DOSObserver", "ObserverOptions"]
+
 SAME_FRAME = 2e-6
 """Two feature vectors that differ by less, relative to the largest number, are of one frame: float32 rounding. A step of molecular
 dynamics changes features a thousand times more."""
+SAME_RESTORED_FRAME = 2e-4
+"""The same for a frame that comes from a restart file, which may have fewer digits, or was evaluated on another device."""
+
+
+@dataclass(frozen=True)
+class ObserverOptions:
+    """Further keywords of :class:`DOSObserver`.
+
+    :param burn_in: steps to skip at the beginning of a simulation, but not where one goes on from the last sample
+    :param first_step: step at which the dynamics' own count is zero; by default 0, or what continues the numbering of the trace
+    :param flush_every: samples after which the trace is flushed; by default the trace decides
+    :param target_error: relative sampling error of the heat capacity at which ``converged`` becomes true
+    :param min_samples: samples without which ``converged`` never becomes true
+    :param on_sample: called with each new sample
+    :param metadata: what else tells this simulation from others, or is known better than the observer can find out
+        (``{"bias": "none"}``); ``docs/trace-format.md`` lists the keys
+    :raises SettingError: for a burn-in below 0 or a target error that is not positive
+    """
+
+    burn_in: int = 0
+    first_step: int | None = None
+    flush_every: int | None = None
+    target_error: float | None = None
+    min_samples: int = 32
+    on_sample: Callable[[Sample], None] | None = None
+    metadata: Mapping[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        if self.burn_in < 0 or (self.target_error is not None and not self.target_error > 0):
+            raise SettingError(
+                f"got burn_in={self.burn_in}, target_error={self.target_error}; expected a burn-in >= 0 and a positive target error"
+            )
 
 
 class DOSObserver:
     """Takes samples of the electronic structure while ASE runs molecular dynamics; made for ``dyn.attach``.
 
-    Safe across restarts: steps that the trace holds already are not sampled again, and a new ``Dynamics`` object, which
-    fires its step 0 again and counts from zero, continues the numbering of the trace. A frame that cannot be sampled (NaN)
-    is skipped and counted, and the dynamics go on.
+    Safe across restarts. A new ``Dynamics`` object, which fires its step 0 again and counts from zero, continues the numbering of
+    the trace. Dynamics that were restored (``dyn.nsteps = n``) go on from step n: samples of this replica after step n are dropped,
+    which is told, and taken again. A frame that cannot be sampled (NaN) is skipped and counted, and the dynamics go on.
+
+    The kinetic temperature of a sample counts 3 N degrees of freedom less those of constraints, and 3 N - 3 where the center of mass
+    is at rest (:func:`petdos_md.engines.labels.kinetic_temperature_K`).
+
+    As a context manager it closes itself at the end. An observer that is made later in this process with the same path takes the
+    trace over; to write with several at once, open one :class:`~petdos_md.traces.trace.Trace` and give it to all.
 
     :param atoms: what the dynamics move
     :param model: the model; its name or path, too
@@ -53,17 +92,14 @@ class DOSObserver:
     :param dynamics: the ASE dynamics, which know the step and the time; without it, calls are counted
     :param interval: of ``dyn.attach``; used for the step number if ``dynamics`` is not given
     :param replica: which simulation of the trace this is
-    :param burn_in: steps to skip at the beginning of a simulation, but not where one goes on from the last sample
-    :param first_step: step at which the dynamics' own count is zero; by default 0, or what continues the numbering of the trace
-    :param flush_every: samples after which the trace is flushed; by default the trace decides
-    :param target_error: relative sampling error of the heat capacity at which ``converged`` becomes true
-    :param min_samples: samples without which ``converged`` never becomes true
-    :param on_sample: called with each new sample
+    :param options: fields of :class:`ObserverOptions`: ``burn_in``, ``first_step``, ``flush_every``, ``target_error``,
+        ``min_samples``, ``on_sample``, ``metadata``
 
     Attributes: ``converged``; ``n_samples`` and ``n_skipped`` of this object; ``elapsed_s``, the time spent in it;
-    ``trace``; ``running`` (:class:`~petdos_md.analysis.running.RunningAverage`), which includes what the trace held before.
+    ``trace``; ``running`` (:class:`~petdos_md.analysis.running.RunningAverage`), which includes what the trace held before;
+    ``target_error`` and ``min_samples``, which may be changed.
 
-    :raises SettingError: if the temperature is missing or not positive
+    :raises SettingError: if the temperature is missing or not positive, or ``dynamics`` is something else (an optimizer)
     :raises StructureError: if the model does not know an element or its number of electrons, or there are no atoms
     :raises TraceError: if the trace is of another model or simulation
     """
@@ -78,46 +114,33 @@ class DOSObserver:
         dynamics: MolecularDynamics | None = None,
         interval: int = 1,
         replica: int = 0,
-        burn_in: int = 0,
-        first_step: int | None = None,
-        flush_every: int | None = None,
-        target_error: float | None = None,
-        min_samples: int = 32,
-        on_sample: Callable[[Sample], None] | None = None,
+        **options: Any,
     ) -> None:
+        self._options = chosen = ObserverOptions(**options)
+        self._temperature = temperature_K
+        self.temperature_K()  # an error now rather than after hours
+        check_dynamics(dynamics)
+        if interval < 1:
+            raise SettingError(f"got interval={interval}, expected at least 1")
         self.atoms = atoms
         self.model = model if isinstance(model, DOSModel) else DOSModel.load(os.fspath(model))
-        self.dynamics, self.interval, self.replica, self.burn_in = dynamics, interval, replica, burn_in
-        self.target_error, self.min_samples = target_error, min_samples
-        self._temperature, self._on_sample, self._flush_every = temperature_K, on_sample, flush_every
-        self.temperature_K()  # an error now rather than after hours
-        if interval < 1 or burn_in < 0 or (target_error is not None and not target_error > 0):
-            raise SettingError(
-                f"got interval={interval}, burn_in={burn_in}, target_error={target_error}; expected an interval >= 1, a "
-                "burn-in >= 0 and a positive target error"
-            )
+        self.dynamics, self.interval, self.replica = dynamics, interval, replica
+        self.burn_in, self.target_error, self.min_samples = chosen.burn_in, chosen.target_error, chosen.min_samples
         self.model.check(atoms)
         self.model.n_electrons(atoms)
-        timestep_fs = math.nan if dynamics is None else dynamics.dt / units.fs
-        if not isinstance(trace, Trace):
-            trace = Trace.open(trace, model=self.model, engine="ase", timestep_fs=timestep_fs)
-        self.trace = trace
-        self._timestep_fs = trace.timestep_fs if math.isnan(timestep_fs) else timestep_fs
+        self._owns_trace = not isinstance(trace, Trace)
+        self.trace = self._open(trace)
+        self._timestep_fs = self.trace.timestep_fs if dynamics is None else dynamics.dt / units.fs
+        self._calls = 0
+        self._offset, self._start = chosen.first_step, chosen.burn_in
+        self._go_on_from_restored_step()
         self.running = RunningAverage(self.model.readout)
         self._before: Sample | None = None  # the last sample of this replica when the observer was made
         self._stride = interval
-        for sample in _samples(trace, self.model, replica):
-            self.running.update(sample)
-            # Rows are in the order in which they came, which need not be that of the steps.
-            if self._before is None or _step(sample) > _step(self._before):
-                self._stride = interval if self._before is None else _step(sample) - _step(self._before)
-                self._before = sample
+        self._read_what_is_there()
         self.n_samples = self.n_skipped = 0
         self.elapsed_s = 0.0
         self.converged = self._is_converged()
-        self._offset = first_step
-        self._start = burn_in
-        self._calls = 0
 
     def __call__(self) -> None:
         """Take a sample of the atoms as they are now, unless the trace has one of this step."""
@@ -130,12 +153,9 @@ class DOSObserver:
     def temperature_K(self) -> float:
         """The temperature of the ensemble now.
 
-        :raises SettingError: if it is missing or not positive
+        :raises SettingError: if it is missing, no number or not positive
         """
-        value = self._temperature() if callable(self._temperature) else self._temperature
-        if value is None or not 0 < value < math.inf:
-            raise SettingError(f"got temperature_K={value}, expected the temperature of the ensemble, positive, in K")
-        return float(value)
+        return checked_temperature_K(self._temperature() if callable(self._temperature) else self._temperature)
 
     def result(self, temperature_K: float | None = None, members: bool = True) -> RunningResult:
         """Averages so far, with model and sampling errors; see :meth:`petdos_md.analysis.running.RunningAverage.result`.
@@ -164,11 +184,71 @@ class DOSObserver:
             pass
         return self.converged
 
+    def close(self) -> None:
+        """Write what is left, and let go of the trace if the observer has opened it; happens at exit, too.
+
+        :raises TraceError: if it cannot be written; the call may be repeated
+        """
+        if self._owns_trace:
+            self.trace.close()
+        else:
+            self.trace.flush()
+
+    def __enter__(self) -> DOSObserver:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
     def __repr__(self) -> str:
         skipped = f", {self.n_skipped} skipped" if self.n_skipped else ""
         return f"<DOSObserver of {self.atoms.get_chemical_formula()}: {self.running.n_samples()} samples{skipped}>"
 
     # -- helpers --------------------------------------------------------------------------------------------------
+
+    def _open(self, trace: Trace | str | os.PathLike[str]) -> Trace:
+        """The trace, told what is known of this simulation."""
+        constant = None if callable(self._temperature) else self.temperature_K()
+        found = describe(self.atoms, self.dynamics, constant, self.replica)
+        about: dict[str, Any] = {
+            "engine": "ase",
+            "timestep_fs": math.nan if self.dynamics is None else self.dynamics.dt / units.fs,
+            "metadata": {**found, **(self._options.metadata or {})},
+        }
+        if not isinstance(trace, Trace):
+            return open_trace(trace, model=self.model, **about)
+        if len(trace):
+            check_model(trace.path, trace.model, self.model.info)
+        trace.describe(**about)
+        return trace
+
+    def _go_on_from_restored_step(self) -> None:
+        """Dynamics with a count of their own were restored from a checkpoint: what came after it will be sampled again.
+
+        :raises TraceError: if the trace has another structure at that step
+        """
+        if self.dynamics is None or self.dynamics.nsteps == 0:
+            return
+        step, trace = self._step(), self.trace
+        if (trace.last_step(self.replica) or 0) > step and trace.has_step(step, self.replica):
+            row = int(np.flatnonzero((trace.replica == self.replica) & (trace.step == step))[0])
+            sample = self._evaluate()
+            if not isinstance(sample, Sample) or not _same_frame(sample, trace[row], SAME_RESTORED_FRAME):
+                raise TraceError(
+                    f"{trace.path}: trace of another simulation: replica {self.replica} at step {step} has another structure than these "
+                    "dynamics; restore the atoms of that step, set dynamics.nsteps = 0 to go on behind the trace, or write to another path"
+                )
+        drop_later_samples(trace, self.replica, step)
+
+    def _read_what_is_there(self) -> None:
+        for sample in self.trace:
+            if sample.replica != self.replica:
+                continue
+            self.running.update(sample)
+            # Rows are in the order in which they came, which need not be that of the steps.
+            if self._before is None or _step(sample) > _step(self._before):
+                self._stride = self.interval if self._before is None else _step(sample) - _step(self._before)
+                self._before = sample
 
     def _observe(self) -> None:
         temperature = self.temperature_K()
@@ -190,18 +270,18 @@ class DOSObserver:
             step=step,
             time_fs=step * self._timestep_fs,
             temperature_K=temperature,
-            kinetic_temperature_K=self.atoms.get_temperature() if self.atoms.has("momenta") else math.nan,
+            kinetic_temperature_K=kinetic_temperature_K(self.atoms),
             potential_energy_eV=known_energy(self.atoms),
         )
         if not self.trace.append(sample):
             return
         self.running.update(sample)
         self.n_samples += 1
-        if self._flush_every and self.n_samples % self._flush_every == 0:
+        if self._options.flush_every and self.n_samples % self._options.flush_every == 0:
             self.trace.flush()
         self.converged = self.converged or self._is_converged()
-        if self._on_sample is not None:
-            self._on_sample(sample)
+        if self._options.on_sample is not None:
+            self._options.on_sample(sample)
 
     def _count(self) -> int:
         """Steps on the dynamics' own count."""
@@ -221,10 +301,8 @@ class DOSObserver:
         """
         if self._before is None or self._count() > 0:
             return 0
-        if isinstance(first, Sample):
-            size = np.abs(self._before.features).max()
-            if np.allclose(first.features, self._before.features, rtol=0.0, atol=SAME_FRAME * size):
-                return _step(self._before)
+        if isinstance(first, Sample) and _same_frame(first, self._before, SAME_FRAME):
+            return _step(self._before)
         offset = _step(self._before) + self._stride
         self._start = offset + self.burn_in
         return offset
@@ -245,148 +323,24 @@ class DOSObserver:
             return "prediction is not finite"
 
     def _is_converged(self) -> bool:
-        n = self.running.n_samples(self.temperature_K())
-        # An estimate costs about as much as a sample, and errors fall slowly: every eighth sample is often enough.
-        if self.target_error is None or n < self.min_samples or n % 8:
+        if self.target_error is None:
+            return False
+        rule = FixedWidthStop(self.target_error, self.min_samples)
+        if not rule.due(self.running.n_samples(self.temperature_K())):
             return False
         try:
             result = self.result(members=False)
         except ChemicalPotentialError:
             return False
-        return result.reliable and result.heat_capacity.sampling_err <= self.target_error * result.heat_capacity.value
+        heat = result.heat_capacity
+        return rule.met(heat.sampling_err, heat.value, result.reliable)
 
 
-class DOSCalculator(Calculator):
-    """Energy and forces of a potential, electronic structure of a model, in one ASE calculator.
-
-    Adds the properties ``dos`` (states/eV per structure, on ``model.grid``), ``fermi_level`` and ``chemical_potential`` (eV,
-    on the model's own axis) and ``electronic_heat_capacity`` (eV/K per structure, at fixed number of electrons). They are
-    computed when asked for, ``calc.get_property("dos", atoms)`` or ``calc.results["dos"]``, so that forces alone cost nothing
-    extra.
-
-    :param model: the DOS model; its name or path, too
-    :param potential: any ASE calculator; None for the energy head of the model itself
-    :param temperature_K: of the electrons, for chemical potential and heat capacity
-    :raises ModelError: if there is no potential and the model has no energy head
-    :raises SettingError: if the temperature is not positive
-    """
-
-    def __init__(
-        self,
-        model: DOSModel | str | os.PathLike[str],
-        potential: Any = None,
-        temperature_K: float | None = None,
-    ) -> None:
-        super().__init__()
-        self.model = model if isinstance(model, DOSModel) else DOSModel.load(os.fspath(model))
-        if potential is None and not self.model.has_energy:
-            raise ModelError(f"{self.model.info.name} has no energy output; give potential=, any ASE calculator")
-        if potential is not None and not isinstance(potential, GetPropertiesMixin):
-            raise SettingError(f"potential is a {type(potential).__name__}, expected an ASE calculator")
-        if temperature_K is not None and not 0 < temperature_K < math.inf:
-            raise SettingError(f"got temperature_K={temperature_K}, expected a positive temperature in K")
-        self.potential, self.temperature_K = potential, temperature_K
-        own = ["energy", "free_energy", "forces", "stress"]
-        if potential is not None:
-            own = list(getattr(potential, "implemented_properties", own))
-        self.implemented_properties = [*own, *DOS_PROPERTIES]
-        self._sample: Sample | None = None
-
-    def get_sample(self, atoms: Atoms) -> Sample:
-        """The model's sample of these atoms; that of the last calculation if it was for them."""
-        if self.check_state(atoms):
-            self.reset()
-            self.atoms = atoms.copy()
-        return self._get_sample(atoms)
-
-    def reset(self) -> None:
-        """Forget the last calculation."""
-        super().reset()
-        self._sample = None
-
-    def calculate(
-        self, atoms: Atoms | None = None, properties: Any = ("energy",), system_changes: Any = all_changes
-    ) -> None:
-        """As ASE calls it."""
-        super().calculate(atoms, properties, system_changes)
-        if system_changes:
-            self.results, self._sample = {}, None
-        if not isinstance(self.results, _Results):
-            self.results = _Results(self, self.results)
-        structure = self.atoms if atoms is None else atoms
-        assert structure is not None
-        for name in properties:
-            if name in self.results:
-                continue
-            if name in DOS_PROPERTIES:
-                self.results[name] = self._electronic(name, structure)
-            elif self.potential is not None:
-                self.results[name] = self.potential.get_property(name, structure)
-            else:
-                self._forward(structure)
-
-    def _forward(self, atoms: Atoms) -> None:
-        """One pass for everything."""
-        self._sample, energy, forces, stress = self.model.evaluate_with_forces(atoms)
-        self.results.update(energy=energy, free_energy=energy, forces=forces)
-        if stress is not None:
-            self.results["stress"] = stress.reshape(9)[[0, 4, 8, 5, 2, 1]]
-
-    def _get_sample(self, atoms: Atoms) -> Sample:
-        if self._sample is None:
-            self._sample = self.model.evaluate(atoms)
-        return self._sample
-
-    def _electronic(self, name: str, atoms: Atoms) -> Any:
-        if "dos" not in self.results:
-            self.results["dos"] = self.model.dos(self._get_sample(atoms))
-        dos, energies = self.results["dos"], self.model.grid.energies
-        if name == "dos":
-            return dos
-        n_electrons = self.model.n_electrons(atoms)
-        if name == "fermi_level":
-            return float(thermo.fermi_level(energies, dos, n_electrons))
-        if self.temperature_K is None:
-            raise SettingError(f"{name} needs a temperature; give temperature_K= when making the DOSCalculator")
-        function = thermo.chemical_potential if name == "chemical_potential" else thermo.heat_capacity
-        return float(function(energies, dos, n_electrons, self.temperature_K))
-
-
-class _Results(dict):
-    """Results in which the electronic ones appear when they are looked up."""
-
-    def __init__(self, calculator: DOSCalculator, values: dict[str, Any]) -> None:
-        super().__init__(values)
-        self._calculator = calculator
-
-    def __missing__(self, name: str) -> Any:
-        if name not in DOS_PROPERTIES:
-            raise KeyError(name)
-        return self._calculator.get_property(name)
-
-
-def _samples(trace: Trace, model: DOSModel, replica: int) -> Iterator[Sample]:
-    """Samples of a replica that the trace holds already."""
-    if len(trace) == 0:
-        return
-    if trace.model.fingerprint != model.info.fingerprint:
-        raise TraceError(
-            f"{trace.path}: trace of another model, {trace.model.name!r}, got {model.info.name!r}; write to another path"
-        )
-    yield from (sample for sample in trace if sample.replica == replica)
+def _same_frame(one: Sample, other: Sample, tolerance: float) -> bool:
+    size = np.abs(other.features).max()
+    return bool(np.abs(one.features.astype(np.float64) - other.features).max() <= tolerance * size)
 
 
 def _step(sample: Sample) -> int:
     assert sample.step is not None  # a trace has numbered it
     return sample.step
-
-
-def known_energy(atoms: Atoms) -> float:
-    """The potential energy (eV) if the calculator has it for these very atoms, else NaN."""
-    if atoms.calc is None:
-        return math.nan
-    try:
-        energy = atoms.calc.get_property("energy", atoms, allow_calculation=False)
-    except (PropertyNotImplementedError, NotImplementedError, TypeError):
-        return math.nan
-    return math.nan if energy is None else float(energy)

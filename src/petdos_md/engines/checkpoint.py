@@ -21,12 +21,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import filelock
 import numpy as np
 from ase.md.langevinbaoab import LangevinBAOAB
 
 from ..base.errors import TraceError
 from ..base.fixes import fix_for
+from ..base.locks import FileLock, LockTaken
 
 _BAROSTAT = ("p_eps", "force_eps")
 
@@ -81,7 +81,7 @@ class RunState:
     """
 
     def __init__(self, output: str | os.PathLike[str]) -> None:
-        self.output = Path(output)
+        self.output = Path(output).expanduser().absolute()
         self.folder = self.output.with_name(self.output.name + ".state")
 
     @property
@@ -96,12 +96,12 @@ class RunState:
         :raises TraceError: if another run is at work
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        lock = filelock.FileLock(self.folder / "lock")
+        lock = FileLock(self.folder / "lock")
         try:
-            lock.acquire(timeout=0)
-        except filelock.Timeout:
+            lock.acquire()
+        except LockTaken as taken:
             raise TraceError(
-                f"{self.output}: another `petdos md` is running on it; wait for it to end or choose another -o"
+                f"{self.output}: another `petdos md` is running on it ({taken.holder}); wait for it to end or choose another -o"
             ) from None
         try:
             yield

@@ -149,19 +149,16 @@ def run_md(
     if settings.ensemble == "npt" and not atoms.pbc.all():
         raise SettingError("npt needs a structure that is periodic in three directions; use nvt or give it a cell")
     state = RunState(output)
-    if not resume and (os.path.lexists(output) or state.exists):
-        raise TraceError(f"{output}: exists; give --resume to go on with that run, or another -o to start a new one")
+    if not resume and (os.path.lexists(state.output) or state.exists):
+        raise TraceError(
+            f"{state.output}: exists; give --resume to go on with that run, or another -o to start a new one"
+        )
     with state.locked():
         settings = _agree(state, settings, atoms, potential, model)
-        assert settings.seed is not None
-        told = {"seed": settings.seed, "ensemble": settings.ensemble, "pressure_GPa": settings.pressure_GPa}
+        about = _metadata(settings, atoms, potential)
         with (
             Trace.open(
-                output,
-                model=model,
-                engine="ase",
-                timestep_fs=settings.timestep_fs,
-                metadata={**told, "potential": potential.name, "formula": atoms.get_chemical_formula()},
+                state.output, model=model, engine="ase", timestep_fs=settings.timestep_fs, metadata=about
             ) as trace,
             TrajectoryFile(trajectory, resume) as frames,
         ):
@@ -220,6 +217,7 @@ class Simulation:
             # The trace may be ahead of a checkpoint at step 0, which is not the start of other dynamics.
             first_step=0,
             target_error=settings.target_error,
+            metadata={"potential": potential.name},
         )
         self._last_checkpoint = (self.phase, self.dynamics.nsteps) if checkpoint is not None else None
 
@@ -335,7 +333,22 @@ def _set_velocities(atoms: Atoms, temperature_K: float, rng: np.random.Generator
     # From rest in the potential minimum, half of the kinetic energy goes into potential energy within a vibration.
     at_rest = np.abs(atoms.get_forces()).max() < AT_REST
     thermalize_momenta(atoms, temperature_K * (2 if at_rest else 1), rng=rng)
-    Stationary(atoms)
+    if len(atoms) > 1:  # the center of mass of one atom is all that moves
+        Stationary(atoms)
+
+
+def _metadata(settings: MDSettings, atoms: Atoms, potential: Potential) -> dict[str, Any]:
+    """What the trace says of the run; lists are by replica."""
+    pressures = [settings.pressure_GPa] * len(settings.temperatures_K)
+    return {
+        "formula": atoms.get_chemical_formula(),
+        "ensemble": settings.ensemble,
+        "temperatures_K": settings.temperatures_K,
+        **({"pressures_GPa": pressures} if settings.ensemble == "npt" else {}),
+        "potential": potential.name,
+        "bias": "none",
+        "seed": settings.seed,
+    }
 
 
 def _agree(state: RunState, settings: MDSettings, atoms: Atoms, potential: Potential, model: DOSModel) -> MDSettings:

@@ -71,9 +71,10 @@ class Potential:
 
     @classmethod
     def _of_dos_model(cls, model: DOSModel) -> Potential:
-        from .ase import DOSCalculator
+        from .ase_dynamics import model_name
+        from .calculator import DOSCalculator
 
-        return cls(model.path, lambda: DOSCalculator(model))
+        return cls(model_name(model.path) or "model", lambda: DOSCalculator(model))
 
     @classmethod
     def _of_file(cls, path: Path) -> Potential:

@@ -24,7 +24,7 @@ from ..base.errors import PredictionError, SettingError, StructureError, TraceEr
 from ..base.sample import Sample
 from ..models.model import DOSModel
 from ..traces.trace import Trace
-from .ase import known_energy
+from .labels import checked_temperature_K, kinetic_temperature_K, known_energy
 from .structure_files import read_frames
 
 
@@ -44,59 +44,70 @@ class RerunResult:
     n_skipped: int
 
 
+@dataclass(frozen=True)
+class Reading:
+    """How a trajectory is read; further keywords of :func:`rerun_trajectory`.
+
+    :param index: which frames, as a slice (``::10``)
+    :param batch: structures evaluated together
+    :param file_format: ASE's name of the format, if the file name does not tell it
+    :param replica: for frames that do not name theirs
+    :raises SettingError: for a batch without structures
+    """
+
+    index: str = ":"
+    batch: int = 16
+    file_format: str | None = None
+    replica: int = 0
+
+    def __post_init__(self) -> None:
+        if self.batch < 1:
+            raise SettingError(f"got a batch of {self.batch} structures, expected at least 1")
+
+
 def rerun_trajectory(
     model: DOSModel,
     trajectory: str | os.PathLike[str],
     output: str | os.PathLike[str],
     *,
     temperature_K: float | None = None,
-    index: str = ":",
-    batch: int = 16,
     resume: bool = False,
-    file_format: str | None = None,
-    replica: int = 0,
     progress: Callable[[int], None] | None = None,
+    **reading: Any,
 ) -> RerunResult:
     """Evaluate the frames of a trajectory into a trace.
 
     :param trajectory: any file that ASE reads
     :param output: the trace
     :param temperature_K: of the ensemble; by default ``atoms.info["temperature_K"]`` of each frame
-    :param index: which frames, as a slice (``::10``)
-    :param batch: structures evaluated together
     :param resume: add what is missing to a trace that exists
-    :param file_format: ASE's name of the format, if the file name does not tell it
-    :param replica: for frames that do not name theirs
     :param progress: called with the number of frames just dealt with
+    :param reading: fields of :class:`Reading`: ``index``, ``batch``, ``file_format``, ``replica``
     :raises SettingError: if the file cannot be read, holds no frames, or a temperature is missing or not positive
     :raises StructureError: if the model does not know an element of a frame or its electrons, or a frame has no atoms; frames
         with NaN are skipped and counted instead
     :raises TraceError: if the output exists and ``resume`` is not given, or is of another model
     """
-    if temperature_K is not None and not 0 < temperature_K < math.inf:
+    how = Reading(**reading)
+    if isinstance(temperature_K, int | float) and not 0 < temperature_K < math.inf:
         raise SettingError(f"got a temperature of {temperature_K:g} K, expected a positive one")
-    if batch < 1:
-        raise SettingError(f"got a batch of {batch} structures, expected at least 1")
-    if os.path.lexists(output) and not resume:
+    temperature_K = None if temperature_K is None else checked_temperature_K(temperature_K)
+    trajectory, output = (Path(path).expanduser().absolute() for path in (trajectory, output))
+    fresh = not os.path.lexists(output)
+    if not fresh and not resume:
         raise TraceError(f"{output}: exists; give --resume to add missing frames, or another -o")
-    frames = read_frames(trajectory, index, file_format)
+    frames = read_frames(trajectory, how.index, how.file_format)
     first = next(frames, None)
     if first is None:
-        raise SettingError(f"{trajectory}: no frames with index {index!r}; give another --index")
+        raise SettingError(f"{trajectory}: no frames with index {how.index!r}; give another --index")
     counts = {"n_frames": 0, "n_new": 0, "n_known": 0, "n_skipped": 0}
-    source = Path(trajectory).name
-    fresh = not os.path.lexists(output)
     try:
-        with Trace.open(output, model=model, engine="rerun", metadata={"source": source}) as trace:
-            if trace.engine != "rerun":
-                raise TraceError(
-                    f"{output}: its samples are not of {source}; choose another -o, and give both to `petdos analyze`"
-                )
+        with _open_trace(output, model, trajectory.name) as trace:
             labelled = (
-                (number, atoms, _labels(atoms, number, temperature_K, replica, str(trajectory)))
+                (number, atoms, _labels(atoms, number, temperature_K, how.replica, str(trajectory)))
                 for number, atoms in _chain(first, frames)
             )
-            while group := list(islice(labelled, batch)):
+            while group := list(islice(labelled, how.batch)):
                 _sample_group(model, trace, group, counts, str(trajectory))
                 if progress is not None:
                     progress(len(group))
@@ -106,6 +117,16 @@ def rerun_trajectory(
             shutil.rmtree(output)
         raise
     return RerunResult(**counts)
+
+
+def _open_trace(output: Path, model: DOSModel, source: str) -> Trace:
+    """The trace, which must hold samples of this trajectory alone; what the ensemble was, no file tells for sure."""
+    trace = Trace.open(output, model=model, engine="rerun", metadata={"source": source})
+    if trace.engine != "rerun":
+        raise TraceError(
+            f"{output}: its samples are not of {source}; choose another -o, and give both to `petdos analyze`"
+        )
+    return trace
 
 
 def _sample_group(
@@ -152,7 +173,7 @@ def _labels(atoms: Atoms, number: int, temperature_K: float | None, replica: int
         "time_fs": float(info.get("time_fs", math.nan)),
         "weight": float(info.get("weight", 1.0)),
         "temperature_K": float(temperature),
-        "kinetic_temperature_K": float(atoms.get_temperature()) if atoms.has("momenta") else math.nan,
+        "kinetic_temperature_K": kinetic_temperature_K(atoms),
         "potential_energy_eV": known_energy(atoms),
     }
 

@@ -29,7 +29,7 @@ class TrajectoryFile:
     """
 
     def __init__(self, path: str | os.PathLike[str] | None, resume: bool) -> None:
-        self.path = None if path is None else Path(path)
+        self.path = None if path is None else Path(path).expanduser().absolute()
         self._file: Any = None
         if self.path is None:
             return

@@ -16,6 +16,7 @@ from ..base.errors import TraceError
 from ..base.fixes import fix_for
 from ..base.sample import ModelInfo
 from .checks import check_model
+from .metadata import PER_REPLICA, combined, renumbered, same
 from .schema import ARRAYS, COLUMNS
 from .store import Store
 from .writer import full_attributes
@@ -58,7 +59,7 @@ def merge_traces(output: Path, sources: list[Source], replicas: str) -> None:
     draft = output.with_name(f".{output.name}.{os.getpid()}.merge")
     shutil.rmtree(draft, ignore_errors=True)
     try:
-        attributes = full_attributes(sources[0].model, _common(sources))
+        attributes = full_attributes(sources[0].model, _common(sources, numbers))
         attributes["sources"] = [_describe(source, number) for source, number in zip(sources, numbers, strict=True)]
         store = Store.create(draft, attributes, sources[0].model.n_features, sources[0].model.dtype)
         store.lock()
@@ -94,27 +95,46 @@ def _check_unique(output: Path, sources: list[Source]) -> None:
                 )
 
 
-def _common(sources: list[Source]) -> dict[str, Any]:
+def _common(sources: list[Source], numbers: list[dict[int, int]]) -> dict[str, Any]:
     """What holds for all sources; a time step or metadata in which they differ is left to ``sources``."""
     all_attributes = [source.attributes for source in sources]
     skipped: dict[str, int] = {}
     for source in sources:
         for reason, count in source.skipped.items():
             skipped[reason] = skipped.get(reason, 0) + count
-    steps = {attributes["timestep_fs"] for attributes in all_attributes}
-    first = all_attributes[0]["metadata"].items()
+    steps = [attributes["timestep_fs"] for attributes in all_attributes]
+    first, *others = [attributes["metadata"] for attributes in all_attributes]
+    metadata = {
+        key: value
+        for key, value in first.items()
+        if key not in PER_REPLICA and all(key in other and _equal(other[key], value) for other in others)
+    }
+    for key in PER_REPLICA:
+        values = _by_replica([attributes["metadata"].get(key) for attributes in all_attributes], numbers)
+        metadata |= {key: values} if values is not None else {}
     return {
         "engine": ", ".join(dict.fromkeys(name for source in sources for name in source.engine.split(", ") if name)),
-        "timestep_fs": steps.pop() if len(steps) == 1 else None,
-        "metadata": {
-            key: value
-            for key, value in first
-            if all(key in other["metadata"] and other["metadata"][key] == value for other in all_attributes)
-        },
+        "timestep_fs": steps[0] if all(_equal(step, steps[0]) for step in steps) else None,
+        "metadata": metadata,
         "n_skipped": sum(skipped.values()),
         "skipped": skipped,
         "skipped_last_step": {},
     }
+
+
+def _by_replica(lists: list[Any], numbers: list[dict[int, int]]) -> list[Any] | None:
+    """The entries of all sources at the new numbers of their replicas; None if nothing is known, or sources contradict each other."""
+    whole: list[Any] = []
+    for values, number in zip(lists, numbers, strict=True):
+        mine = renumbered(values, number) if isinstance(values, list) else []
+        if not same(whole, mine):
+            return None
+        whole = combined(whole, mine)
+    return whole if any(value is not None for value in whole) else None
+
+
+def _equal(a: Any, b: Any) -> bool:
+    return (a is None) == (b is None) and same(a, b)
 
 
 def _block(source: Source, rows: slice, number: dict[int, int]) -> dict[str, np.ndarray]:

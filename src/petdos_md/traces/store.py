@@ -14,25 +14,24 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
+import gc
 import io
 import os
 import shutil
-import socket
-import warnings
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..base.errors import TraceError
+from ..base.locks import FileLock, LockTaken
+from .chunks import read_rows, sync_folders, write_rows
 from .schema import (
     ARRAYS,
     SCHEMA,
     SCHEMA_VERSION,
-    Array,
+    array_folder,
     array_metadata,
     damaged,
     group_metadata,
@@ -41,14 +40,13 @@ from .schema import (
     read_json,
     replace_files,
     replace_json,
-    sync_files,
     upgraded,
 )
 
 _LOCK = "features/writer.lock"  # not at the top of the group, where zarr would warn of an unknown object
 _JOURNAL = "features/truncate.npz"
-OPEN_FILES = 64
-"""At most so many chunks are open at a time."""
+LOOKS = 100
+"""A trace that changes whenever its length is read is taken as it is after so many looks."""
 
 
 class Store:
@@ -65,7 +63,7 @@ class Store:
         self.path = path
         self.fsync = fsync
         self.version = 0
-        self._lock_fd: int | None = None
+        self._lock = FileLock(path / _LOCK)
         self.reload()
 
     @classmethod
@@ -77,8 +75,9 @@ class Store:
         :raises TraceError: if ``path`` holds something else
         :raises OSError: if it cannot be written
         """
-        path.parent.mkdir(parents=True, exist_ok=True)
-        draft = path.parent / f".{path.name}.{os.getpid()}.partial"
+        place = Path(os.path.realpath(path))  # a link to an empty folder stays one
+        place.parent.mkdir(parents=True, exist_ok=True)
+        draft = place.parent / f".{place.name}.{os.getpid()}.partial"
         shutil.rmtree(draft, ignore_errors=True)
         try:
             for name in ARRAYS:
@@ -86,9 +85,9 @@ class Store:
                 replace_json(draft / name / "zarr.json", array_metadata(name, n_features, features_dtype), fsync)
             (draft / _LOCK).touch()
             replace_json(draft / "zarr.json", group_metadata(attributes), fsync)
-            draft.rename(path)  # succeeds on nothing or on an empty directory
+            draft.rename(place)  # succeeds on nothing or on an empty directory
         except OSError as error:
-            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR) or not path.exists():
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR) or not place.exists():
                 raise
         finally:
             shutil.rmtree(draft, ignore_errors=True)
@@ -97,7 +96,20 @@ class Store:
     # -- reading --------------------------------------------------------------------------------------------------
 
     def reload(self) -> None:
-        """Read the length and the attributes again."""
+        """Read the length and the attributes again, as they are at one moment."""
+        for _ in range(LOOKS):
+            commit = self._last_commit()
+            self._reload()
+            # Readers must notice when rows that they count on are dropped: the keys of now tell them.
+            self._known_keys = (
+                None if self.locked else [self._read(name, self._all_rows()) for name in ("step", "replica")]
+            )
+            if commit == self._last_commit():
+                break
+        self._commit_seen = commit
+        self.version += 1
+
+    def _reload(self) -> None:
         group = read_json(self.path / "zarr.json", self.path)
         attributes = group.get("attributes", {}) if isinstance(group, dict) else {}
         if not isinstance(attributes, dict) or attributes.get("schema") != SCHEMA:
@@ -112,7 +124,6 @@ class Store:
         self._arrays = {name: read_array(self.path, name, version) for name in ARRAYS}
         self._journal = self._read_journal()
         self._check_chunks()
-        self.version += 1
 
     @property
     def n_features(self) -> int:
@@ -131,33 +142,33 @@ class Store:
     def read(self, name: str, rows: np.ndarray) -> np.ndarray:
         """Rows of one array in the order asked for; ``rows`` are valid, non-negative integers.
 
-        :raises TraceError: if a chunk is missing or too short
+        :raises TraceError: if a chunk is missing or too short, or another process has dropped rows since the last reload
         """
+        out = self._read(name, rows)
+        if not self.locked and self._last_commit() != self._commit_seen:
+            self._check_still_there()
+        return out
+
+    def _read(self, name: str, rows: np.ndarray) -> np.ndarray:
         array = self._arrays[name]
+        if self._journal is None:
+            return read_rows(array, rows)
         out = np.empty((len(rows), *array.item_shape), array.dtype)
-        plain = np.flatnonzero(rows < self._n_plain)
-        if self._journal is not None:
-            kept = np.flatnonzero(rows >= self._n_plain)
-            out[kept] = self._journal[name][rows[kept] - self._n_plain]
-        chunks = rows[plain] // array.chunk_rows
-        order = np.argsort(chunks, kind="stable")
-        for part in np.split(order, np.flatnonzero(np.diff(chunks[order])) + 1):
-            if len(part):
-                index = int(chunks[part[0]])
-                within = rows[plain[part]] - index * array.chunk_rows
-                out[plain[part]] = self._read_span(array, index, within)
+        plain = rows < self._n_plain
+        out[plain] = read_rows(array, rows[plain])
+        out[~plain] = self._journal[name][rows[~plain] - self._n_plain]
         return out
 
     def read_all(self, name: str) -> np.ndarray:
         """A whole array."""
-        return self.read(name, np.arange(self.n_rows))
+        return self.read(name, self._all_rows())
 
     # -- writing --------------------------------------------------------------------------------------------------
 
     @property
     def locked(self) -> bool:
         """Whether this object is the writer."""
-        return self._lock_fd is not None
+        return self._lock.held
 
     def lock(self) -> None:
         """Become the writer and take over what an earlier writer left.
@@ -169,24 +180,19 @@ class Store:
                 f"{self.path}: a trace of format {self.format}, which can be read but not written; copy it into a new one with "
                 f"`petdos merge NEW.zarr {self.path}` and go on with that"
             )
-        fd = os.open(self.path / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno in (errno.EAGAIN, errno.EACCES):
-                holder = os.pread(fd, 200, 0).decode(errors="replace").strip() or "another process"
-                os.close(fd)
-                raise TraceError(
-                    f"{self.path}: being written by {holder}; close that writer, or write to another path and merge"
-                ) from None
-            if error.errno not in (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP):
-                os.close(fd)
-                raise
-            warnings.warn(f"{self.path}: no file locks here; take care that one process writes", stacklevel=3)
-        with contextlib.suppress(OSError):  # for people only; a full disk must not matter here
-            os.ftruncate(fd, 0)
-            os.pwrite(fd, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
-        self._lock_fd = fd
+            try:
+                self._lock.acquire()
+            except LockTaken as taken:
+                if not taken.is_own:
+                    raise
+                gc.collect()  # a forgotten writer that is part of a circle lives until then
+                self._lock.acquire()
+        except LockTaken as taken:
+            fix = ", by another Trace object of this process; close it" if taken.is_own else "; close that writer"
+            raise TraceError(
+                f"{self.path}: being written by {taken.holder}{fix}, or write to another path and merge"
+            ) from None
         try:
             self.reload()
         except BaseException:
@@ -195,10 +201,10 @@ class Store:
 
     def unlock(self) -> None:
         """Stop being the writer."""
-        if self._lock_fd is not None:
-            fcntl.flock(self._lock_fd, fcntl.LOCK_UN)  # closing is not enough while a forked child holds a copy
-            os.close(self._lock_fd)
-            self._lock_fd = None
+        if self.locked:
+            self._lock.release()
+            with contextlib.suppress(TraceError):  # the folder may be gone
+                self.reload()
 
     def append(self, rows: dict[str, np.ndarray]) -> None:
         """Add rows for good; an interrupted call leaves the trace as it was and may be repeated.
@@ -208,7 +214,7 @@ class Store:
         """
         self._repair()
         start = self.n_rows
-        self._write(start, rows)
+        write_rows(self._arrays, start, rows, self.fsync)
         self._commit(start + len(rows["step"]))
 
     def keep(self, mask: np.ndarray) -> None:
@@ -230,7 +236,7 @@ class Store:
             kept: dict[str, Any] = {name: self.read(name, tail) for name in ARRAYS}
             np.savez(buffer, start=start, **kept)
             replace_files({self.path / _JOURNAL: buffer.getvalue()}, self.fsync)
-            self._sync(self.path / "features")
+            self._sync_features()
             self._journal = self._read_journal()
             self._repair()
         else:
@@ -252,6 +258,28 @@ class Store:
         n = min(array.n for array in self._arrays.values())
         return n if self._journal is None else min(n, int(self._journal["start"]))
 
+    def _all_rows(self) -> np.ndarray:
+        return np.arange(self.n_rows)
+
+    def _last_commit(self) -> tuple[int, int]:
+        """What changes with every change of the length."""
+        for version in (SCHEMA_VERSION, 1):
+            with contextlib.suppress(OSError):
+                found = os.stat(self.path / array_folder("features", version) / "zarr.json")
+                return found.st_ino, found.st_mtime_ns
+        return 0, 0
+
+    def _check_still_there(self) -> None:
+        """Whether another process has only added rows."""
+        now = Store(self.path, self.fsync)
+        old, new = self._known_keys, now._known_keys
+        assert old is not None and new is not None
+        if now.n_rows < self.n_rows or not all(np.array_equal(b[: len(a)], a) for a, b in zip(old, new, strict=True)):
+            raise TraceError(
+                f"{self.path}: samples were dropped by its writer while this was being read; open it again, or refresh()"
+            )
+        self._commit_seen = now._commit_seen
+
     def _check_chunks(self) -> None:
         for array in self._arrays.values():
             size = array.chunk_rows * array.row_bytes
@@ -260,17 +288,6 @@ class Store:
                 found = chunk.stat().st_size if chunk.exists() else 0
                 if found != size:
                     raise damaged(self.path, f"{chunk.relative_to(self.path)} has {found} of {size} bytes")
-
-    def _read_span(self, array: Array, index: int, within: np.ndarray) -> np.ndarray:
-        first, last = int(within.min()), int(within.max())
-        count = (last + 1 - first) * array.row_bytes // array.dtype.itemsize
-        try:
-            span = np.fromfile(array.chunk(index), array.dtype, count, offset=first * array.row_bytes)
-        except OSError as error:
-            raise damaged(self.path, f"{array.folder.name} chunk {index}: {error.strerror}") from None
-        if len(span) != count:
-            raise damaged(self.path, f"{array.folder.name} chunk {index} is too short")
-        return span.reshape(-1, *array.item_shape)[within - first]
 
     def _read_journal(self) -> dict[str, np.ndarray] | None:
         if self.format == 1 and (self.path / "psi" / "rewind.npz").exists():
@@ -291,62 +308,16 @@ class Store:
         if self._journal is not None:
             start = self._n_plain
             self._commit(start)
-            self._write(start, self._journal)
+            write_rows(self._arrays, start, self._journal, self.fsync)
             self._commit(start + len(self._journal["step"]))
             (self.path / _JOURNAL).unlink(missing_ok=True)
-            self._sync(self.path / "features")  # it must not come back after a power cut, on top of newer rows
+            self._sync_features()  # it must not come back after a power cut, on top of newer rows
             self._journal = None
         self._commit(self._n_plain)
 
-    def _write(self, start: int, rows: dict[str, np.ndarray]) -> None:
-        parts = [
-            (array, index, values)
-            for name, array in self._arrays.items()
-            for index, values in _by_chunk(array, start, np.ascontiguousarray(rows[name], array.dtype))
-        ]
-        for first in range(0, len(parts), OPEN_FILES):
-            with contextlib.ExitStack() as stack:
-                opened: list[int] = []
-                folders: dict[Path, None] = {}
-                for array, index, values in parts[first : first + OPEN_FILES]:
-                    opened.append(self._open_chunk(array, index, folders))
-                    stack.callback(os.close, opened[-1])
-                    offset = max(start - index * array.chunk_rows, 0) * array.row_bytes
-                    _write_at(opened[-1], values.tobytes(), offset)
-                if self.fsync:
-                    sync_files(opened)
-                    self._sync(*folders)
-
-    def _open_chunk(self, array: Array, index: int, changed: dict[Path, None]) -> int:
-        """A chunk of full size; folders that have got a new entry are added to ``changed``."""
-        chunk = array.chunk(index)
-        try:
-            fd = os.open(chunk, os.O_RDWR | os.O_CLOEXEC)
-        except FileNotFoundError:
-            # Nothing above these two: a trace that was removed must not come back in parts.
-            for folder in (array.folder / "c", chunk.parent):
-                folder.mkdir(exist_ok=True)
-            fd = os.open(chunk, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-            changed |= dict.fromkeys((array.folder, array.folder / "c", chunk.parent))
-        try:
-            size = array.chunk_rows * array.row_bytes
-            if os.fstat(fd).st_size != size:
-                os.ftruncate(fd, size)
-        except BaseException:
-            os.close(fd)
-            raise
-        return fd
-
-    def _sync(self, *folders: Path) -> None:
-        if not self.fsync or not folders:
-            return
-        with contextlib.ExitStack() as stack:
-            opened = []
-            for folder in folders:
-                opened.append(os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
-                stack.callback(os.close, opened[-1])
-            with contextlib.suppress(OSError):  # some network file systems have no fsync of directories
-                sync_files(opened)
+    def _sync_features(self) -> None:
+        if self.fsync:
+            sync_folders(self.path / "features")
 
     def _commit(self, n: int) -> None:
         growing = n > self._arrays["features"].n
@@ -359,18 +330,3 @@ class Store:
         replace_files({file: json_bytes(metadata) for file, metadata in changed.items()}, self.fsync)
         for array in arrays:
             array.metadata = changed.get(array.folder / "zarr.json", array.metadata)
-
-
-def _by_chunk(array: Array, start: int, values: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
-    """Rows from ``start`` on, by the chunk that they go to."""
-    stop = start + len(values)
-    for index in range(start // array.chunk_rows, -(-stop // array.chunk_rows)):
-        base = index * array.chunk_rows
-        yield index, values[max(base - start, 0) : base + array.chunk_rows - start]
-
-
-def _write_at(fd: int, data: bytes, offset: int) -> None:
-    view = memoryview(data)
-    while view:
-        written = os.pwrite(fd, view, offset)
-        view, offset = view[written:], offset + written

@@ -28,10 +28,11 @@ from .checks import check_model, checked_sample
 from .merge import merge_traces
 from .schema import COLUMNS
 from .store import Store
-from .writer import Writer, new_attributes
+from .writer import Flushing, Writer, new_attributes
 
 LABELS = tuple(field.name for field in fields(Sample) if field.name not in ("features", "model"))
 """Fields of a Sample that :meth:`Trace.append` can replace."""
+ITERATION_ROWS = 512
 
 
 class HasModelInfo(Protocol):
@@ -81,9 +82,7 @@ class Trace:
         engine: str = "",
         timestep_fs: float = math.nan,
         metadata: Mapping[str, Any] | None = None,
-        flush_every: int = 64,
-        flush_interval_s: float = 10.0,
-        fsync: bool = True,
+        **flushing: Any,
     ) -> Trace:
         """Open a trace, or make one.
 
@@ -91,32 +90,34 @@ class Trace:
         ``"a"`` in order to read disturbs nobody.
 
         :param path: a directory; if nothing is there and the mode is ``"a"``, it is made at once when ``model`` is
-            given, else at the first append
+            given, else at the first append; kept as an absolute path, so that a change of folder does no harm
         :param mode: ``"a"`` to read and append, ``"r"`` to read the samples that are there now (see :meth:`refresh`)
         :param model: the model that the samples must belong to (a DOSModel or its ModelInfo)
         :param engine: name of the engine, for the record
-        :param timestep_fs: of the simulation (fs), for the record; must agree with the trace if both are known
-        :param metadata: anything JSON-able that tells this simulation from others; must agree with the trace, key by key
-        :param flush_every: an append flushes if there are so many samples in memory,
-        :param flush_interval_s: or if the last flush was so many seconds ago
-        :param fsync: wait at every flush until the disk has the data, so that a power cut does no harm either
+        :param timestep_fs: of the simulation (fs), for the record
+        :param metadata: what tells this simulation from others, JSON-able (``docs/trace-format.md`` lists the keys of the engines).
+            Time step and metadata must agree with the trace where both are known, numbers within a relative 1e-6
+        :param flushing: ``flush_every=64``: an append flushes if there are so many samples in memory,
+            ``flush_interval_s=10.0``: or if the last flush was so many seconds ago;
+            ``fsync=True``: wait at every flush until the disk has the data, so that a power cut does no harm either
             (a kill of the process never does); 5 to 100 ms per flush, by the disk
         :raises TraceError: if it is no trace, is damaged, or belongs to another model or simulation
         """
-        path = Path(path).expanduser()
+        path = Path(path).expanduser().absolute()
         if mode not in ("a", "r"):
             raise TraceError(f"{path}: mode {mode!r} given, expected 'a' (read and append) or 'r' (read)")
-        if not flush_every >= 1 or not flush_interval_s >= 0:
+        if path.is_symlink() and not path.exists():
             raise TraceError(
-                f"{path}: flush_every must be at least 1 and flush_interval_s at least 0, "
-                f"got {flush_every} and {flush_interval_s}"
+                f"{path}: a link to {os.readlink(path)}, where nothing is; make that folder, or remove the link"
             )
+        how = Flushing(**flushing)
+        how.check(path)
         info = model if model is None or isinstance(model, ModelInfo) else model.info
-        store = Store(path, fsync) if mode == "r" or (path.exists() and not _is_empty_folder(path)) else None
-        writer = Writer(path, store, flush_every, flush_interval_s, fsync)
+        store = Store(path, how.fsync) if mode == "r" or (path.exists() and not _is_empty_folder(path)) else None
+        writer = Writer(path, store, how)
         trace = cls(path, mode, writer)
         if mode == "a":
-            writer.attributes = new_attributes(engine, timestep_fs, metadata)
+            writer.attributes = new_attributes(path, engine, timestep_fs, metadata)
         if store is not None:
             writer.check_attributes()
             if info is not None:
@@ -150,6 +151,16 @@ class Trace:
             self._writer.create(sample.model)
         return self._writer.append(sample)
 
+    def describe(
+        self, *, engine: str = "", timestep_fs: float = math.nan, metadata: Mapping[str, Any] | None = None
+    ) -> None:
+        """Add to what :meth:`open` was told of the simulation; stored with the next flush.
+
+        :raises TraceError: if something differs from what the trace says, or JSON cannot hold it
+        """
+        self._check_writable()
+        self._writer.describe(new_attributes(self.path, engine, timestep_fs, metadata))
+
     def skip(self, reason: str, step: int | None = None, replica: int = 0) -> bool:
         """Count a frame that gave no sample; stored with the next flush.
 
@@ -169,12 +180,13 @@ class Trace:
             self._check_writable()
             self._writer.flush()
 
-    def close(self) -> None:
+    def close(self, reason: str = "") -> None:
         """Flush and give up writing; reading goes on. Happens at exit and when the object is forgotten, too.
 
+        :param reason: told to whom writes nevertheless
         :raises TraceError: if the flush fails; the trace then stays open and the call may be repeated
         """
-        self._writer.close()
+        self._writer.close(reason)
 
     def __enter__(self) -> Trace:
         return self
@@ -207,7 +219,7 @@ class Trace:
         :raises TraceError: if a source is not readable or of another model, the output exists, or numbers that are to
             be kept clash
         """
-        merge_traces(Path(output).expanduser(), [cls.open(path, "r") for path in paths], replicas)
+        merge_traces(Path(output).expanduser().absolute(), [cls.open(path, "r") for path in paths], replicas)
         return cls.open(output, "r")
 
     # -- reading --------------------------------------------------------------------------------------------------
@@ -228,8 +240,12 @@ class Trace:
         return self._samples(np.array([i % n]))[0]
 
     def __iter__(self) -> Iterator[Sample]:
-        for start in range(0, len(self), 256):
-            yield from self[start : start + 256]
+        n, truncations = len(self), self._writer.n_truncations
+        for start in range(0, n, ITERATION_ROWS):
+            rows = np.arange(start, min(start + ITERATION_ROWS, n))
+            if len(self) < n or self._writer.n_truncations > truncations:
+                raise TraceError(f"{self.path}: samples were dropped while it was iterated over; start again")
+            yield from self._samples(rows)
 
     @property
     def features(self) -> FeatureRows:
@@ -316,8 +332,8 @@ class Trace:
     def _samples(self, rows: np.ndarray) -> list[Sample]:
         if not len(rows):
             return []
-        features, model = self._writer.read_features(rows), self.model
-        columns = {name: self._read_column(name)[rows].tolist() for name in COLUMNS}
+        features, model = self._writer.read_rows("features", rows), self.model
+        columns = {name: self._writer.read_rows(name, rows).tolist() for name in COLUMNS}
         return [
             Sample(features=features[i], model=model, **{name: values[i] for name, values in columns.items()})
             for i in range(len(rows))
@@ -348,7 +364,7 @@ class FeatureRows:
     def __getitem__(self, index: Any) -> np.ndarray:
         rows, rest = (index[0], index[1:]) if isinstance(index, tuple) else (index, ())
         chosen = np.arange(len(self))[rows]  # NumPy's own rules for integers, slices, masks and lists
-        values = self._writer.read_features(chosen.reshape(-1)).reshape(*chosen.shape, self.shape[1])
+        values = self._writer.read_rows("features", chosen.reshape(-1)).reshape(*chosen.shape, self.shape[1])
         return values[(slice(None),) * chosen.ndim + rest] if rest else values
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:

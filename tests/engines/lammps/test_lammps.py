@@ -49,7 +49,7 @@ def test_equals_python(box: str, shipped: DOSModel, lammps_model: DOSModel, lamm
         atoms = atoms_of(lmp, ["Al", "Mg"])
         dos = shipped.dos(atoms)
         assert np.abs(vector(lmp) - dos).max() < 1e-5 * np.abs(dos).max()
-        assert deviation(vector(lmp, "features"), lammps_model.evaluate(atoms).features) < 1e-10
+        assert deviation(vector(lmp, "feat"), lammps_model.evaluate(atoms).features) < 1e-10
         if len(atoms) > 2:
             level = thermo.fermi_level(shipped.grid.energies, dos, shipped.n_electrons(atoms))
             assert scalar(lmp) == pytest.approx(float(level), abs=2e-5)
@@ -149,7 +149,7 @@ def test_evaluated_once_in_a_step(tmp_path: Path) -> None:
     fix md all nve
     fix a all ave/time 2 1 2 c_feat mode vector file {tmp_path}/a.txt
     fix b all ave/time 2 1 2 c_feat mode vector file {tmp_path}/b.txt
-    fix obs all petdos 2 features {tmp_path}/run.zarr temp 300
+    fix obs all petdos 2 feat {tmp_path}/run.zarr temp 300
     variable first equal c_feat[1]
     thermo_style custom step c_feat[1] c_feat[2] v_first
     thermo 2
@@ -168,7 +168,7 @@ def test_ranks_and_chunks(lammps_model: DOSModel, lammps_model_path: Path, tmp_p
         LONG
         + f"""
     compute feat all petdos {lammps_model_path} Al Mg output features chunk ${{chunk}}
-    fix obs all petdos 1 features ${{out}}.zarr temp 300
+    fix obs all petdos 1 feat ${{out}}.zarr temp 300
     dump d all custom 1 ${{out}}.dump id type x y z
     dump_modify d format float %.17g
     run 0
@@ -190,6 +190,44 @@ def test_ranks_and_chunks(lammps_model: DOSModel, lammps_model_path: Path, tmp_p
     assert deviation(features("two_chunks", 2, 250, "p", 24), serial) < 1e-10
     half = features("half", 0, 10000, "f", 10)
     assert deviation(features("empty_rank", 3, 10000, "f", 10), half) < 1e-10
+
+
+def with_one_output(path: Path, target: Path) -> None:
+    """The same network with all its features in the one output ``petdos::features``."""
+    import shutil
+
+    import torch
+    from helpers.one_output import OneOutput
+    from metatomic.torch import AtomisticModel, ModelCapabilities, ModelOutput, load_atomistic_model
+
+    from petdos_md.models.files import readout_path
+
+    inner = load_atomistic_model(str(path))
+    known = inner.capabilities()
+    capabilities = ModelCapabilities(
+        outputs={"petdos::features": ModelOutput(unit="", sample_kind="atom")},
+        atomic_types=known.atomic_types,
+        interaction_range=known.interaction_range,
+        length_unit=known.length_unit,
+        supported_devices=known.supported_devices,
+        dtype=known.dtype,
+    )
+    with torch.no_grad():
+        AtomisticModel(OneOutput(inner.module).eval(), inner.metadata(), capabilities).save(str(target))
+    shutil.copy(readout_path(path), readout_path(target))
+
+
+def test_all_features_in_one_output(lammps_model: DOSModel, lammps_model_path: Path, tmp_path: Path) -> None:
+    """Exports with `petdos::features` give the same as those with two outputs, of systems and of the atoms of chunks."""
+    from petdos_md.lammps import atoms_of
+
+    with_one_output(lammps_model_path, tmp_path / "one.pt")
+    for chunk in (10000, 250):
+        use = f"compute feat all petdos {tmp_path}/one.pt Al Mg output features chunk {chunk}\n"
+        deck = LONG.replace("${z}", "p").replace("${low}", "0").replace("${filled}", "24")
+        with instance(deck + use + "run 0\n") as lmp:
+            expected = lammps_model.evaluate(atoms_of(lmp, ["Al", "Mg"])).features
+            assert deviation(vector(lmp, "feat"), expected) < 1e-10
 
 
 def test_rerun_equals_the_run(tmp_path: Path) -> None:
@@ -217,7 +255,7 @@ def test_rerun_equals_the_run(tmp_path: Path) -> None:
         DOSModel.load("almgsi-lda"), tmp_path / "run.dump", tmp_path / "eval.zarr", temperature_K=600.0,
         file_format="lammps-dump-text",
     )  # fmt: skip
-    run, rerun, evaluated = (Trace.open(tmp_path / f"{n}.zarr", "r") for n in ("run", "again", "rerun"))
+    run, rerun, evaluated = (Trace.open(tmp_path / f"{n}.zarr", "r") for n in ("run", "again", "eval"))
     assert run.step.tolist() == rerun.step.tolist() == [0, 2, 4, 6]
     assert np.allclose(run.potential_energy_eV, rerun.potential_energy_eV, rtol=1e-9)
     for a, b, c in zip(run, rerun, evaluated, strict=True):

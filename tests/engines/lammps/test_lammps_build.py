@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -246,32 +247,73 @@ def test_what_stands_twice() -> None:
 
     for constant in ("NEUTRAL", "OVERFULL"):
         assert float(found("occupation.cpp", rf"double {constant} = ([^;]+);")) == getattr(occupation, constant)
-    for constant, value in (
-        ("LAST_LAYER_OUTPUT", model.LAST_LAYER_OUTPUT),
-        ("CUTOFF_SUM_OUTPUT", model.CUTOFF_SUM_OUTPUT),
-    ):
-        assert found("model.cpp", rf'{constant} = "([^"]+)"') == value
-    assert found("model.cpp", r'READOUT_FORMAT = "([^"]+)"') == readout.FORMAT
-    assert re.findall(r'"(\w+)"', found("model.cpp", r"SYMBOLS\[\] = {(.*?)};")) == chemical_symbols
+    for constant in ("LAST_LAYER_OUTPUT", "CUTOFF_SUM_OUTPUT"):
+        assert found("model.cpp", rf'{constant} = "([^"]+)"') == getattr(model, constant)
+    assert found("readout.cpp", r'READOUT_FORMAT = "([^"]+)"') == readout.FORMAT
+    assert re.findall(r'"(\w+)"', found("elements.cpp", r"SYMBOLS\[\] = {(.*?)};")) == chemical_symbols
+    assert int(found("trace_metadata.cpp", r"SCHEMA_VERSION = (\d+);")) == _trace_schema.SCHEMA_VERSION
     assert found("bridge.cpp", r'extra\.contains\("([^"]+)"') == model.METADATA_KEY
     assert int(found("bridge.cpp", r"hops = [^;]*\+ (\d+);")) == chunks.EXTRA_HOPS
     defaults = {name: p.default for name, p in signature(Trace.open).parameters.items()}
     assert int(found("trace.cpp", r"FLUSH_EVERY = (\d+);")) == defaults["flush_every"]
     assert float(found("trace.cpp", r"FLUSH_INTERVAL_S = ([^;]+);")) == defaults["flush_interval_s"]
     for constant in ("COLUMN_CHUNK_ROWS", " FEATURES_CHUNK_ROWS"):
-        assert int(found("trace_store.cpp", rf"{constant} = (\d+)")) == getattr(_trace_schema, constant.strip())
+        assert int(found("trace_array.cpp", rf"{constant} = (\d+)")) == getattr(_trace_schema, constant.strip())
     assert (
-        int(found("trace_store.cpp", r"FEATURES_CHUNK_BYTES = 1 << (\d+);"))
+        int(found("trace_array.cpp", r"FEATURES_CHUNK_BYTES = 1 << (\d+);"))
         == _trace_schema.FEATURES_CHUNK_BYTES.bit_length() - 1
     )
     columns = re.findall(
-        r'{"([^"]*)", "([^"]*)", "([^"]*)", "([^"]*)"}', found("trace_store.cpp", r"COLUMNS\[\] = {(.*?)};")
+        r'{"([^"]*)", "([^"]*)", "([^"]*)", "([^"]*)", &Row::\1}', found("trace_row.h", r"COLUMNS\[\] = {(.*?)};")
     )
     assert [(name, tuple(rest)) for name, *rest in columns] == list(_trace_schema.COLUMNS.items())
-    words = re.findall(
-        r'((?:case \w+:\s*)+|default: )return "([^"]*)"', found("trace_files.h", r"switch \(error.*?\n  }")
-    )
+    words = re.findall(r'((?:case \w+:\s*)+|default: )return "([^"]*)"', found("files.cpp", r"switch \(error.*?\n  }"))
     for cases, text in words:
         for name in re.findall(r"case (\w+)", cases) or ["EIO"]:
             assert _remedies.fix_for(OSError(getattr(errno, name), "")) == text
     assert len(words) == 4
+
+
+def functions(text: str) -> Iterator[tuple[str, int]]:
+    """Signature and number of lines of each function whose braces stand on lines of their own, as they do here."""
+    lines = text.splitlines()
+    for first, line in enumerate(lines):
+        if line.strip() != "{":
+            continue
+        last = next(i for i in range(first, len(lines)) if lines[i] == line.replace("{", "}"))
+        head = first
+        while head > 0 and lines[head - 1].strip() and not lines[head - 1].lstrip().startswith(("//", "#", "public:")):
+            head -= 1
+        yield " ".join(lines[head:first]), last - head + 1
+
+
+def parameters(signature: str) -> int:
+    """Of the first pair of parentheses."""
+    depth, count, text = 0, 0, ""
+    for letter in signature[signature.index("(") :]:
+        depth += (letter in "(<{") - (letter in ")>}")
+        if depth == 0 or (depth == 1 and letter == ","):
+            count += bool(text.strip(" ("))
+            text = ""
+        else:
+            text += letter
+        if depth == 0:
+            break
+    return count
+
+
+def test_sizes_in_cpp() -> None:
+    """The rules for Python hold for C++, too."""
+    seen = 0
+    for path in _lammps_plugin.sources():
+        text = path.read_text()
+        assert len(text.splitlines()) <= 400, path.name
+        assert max(map(len, text.splitlines())) <= 140, path.name
+        assert text.startswith("// SPDX-License-Identifier: GPL-2.0-only\n"), path.name
+        for signature, lines in functions(text):
+            seen += 1
+            assert lines <= 60, f"{path.name}: {signature} has {lines} lines"
+            assert parameters(signature) <= 8, f"{path.name}: {signature}"
+    assert seen > 100
+    ((signature, lines),) = functions("int f(int a,\n      std::map<int, int> b)\n{\n  g();\n}\n")
+    assert (parameters(signature), lines) == (2, 5)

@@ -46,7 +46,7 @@ COMPUTES = {
     "all petdos almgsi-lda Al Mg window 3 -3": "got window 3 -3, expected the lower energy first",
     "all petdos almgsi-lda Al Mg window 1.01 1.02": "in which the model has no energy",
     "all petdos almgsi-lda Al Mg output features window 0 1": "is of the DOS; leave it out with output features",
-    "all petdos almgsi-lda Al Mg output features": "got output features, expected dos or features",
+    "all petdos almgsi-lda Al Mg output density": "got output density, expected dos or features",
     "all petdos almgsi-lda Al Mg device gpu": "got device gpu, expected cpu or cuda",
     "all petdos almgsi-lda Al Mg threads 0": "got threads 0, expected a number >= 1",
     "all petdos almgsi-lda Al Mg output": "unknown or incomplete keyword output",

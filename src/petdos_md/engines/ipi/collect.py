@@ -16,7 +16,7 @@ import math
 import os
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from ...base.errors import SettingError, TraceError
 from ...base.sample import Sample
 from ...models.model import DOSModel
 from ...traces.trace import Trace
+from .described import described
 
 EXTRA = "petdos"
 _HEADER = re.compile(rb"#EXTRAS\w*\(petdos\)#\s*Step:\s*(\d+)")
@@ -63,15 +64,15 @@ def collect(
     :raises StructureError: if the model does not know an element or its number of electrons
     :raises TraceError: if the output exists
     """
+    path, output = (Path(given).expanduser().absolute() for given in (path, output))
     if os.path.lexists(output):
         raise TraceError(f"{output}: exists; remove it or choose another -o")
     model.check(structure)
     n_electrons = model.n_electrons(structure)
-    folder = Path(path).parent
-    prefix, trajectory, properties, columns = _outputs(Path(path))
+    prefix, trajectory, properties, columns = _outputs(path)
     systems = [
-        _System(folder, name, prefix, trajectory, properties, columns, model.info.n_features)
-        for name in _system_names(folder, prefix, properties)
+        _System(path.parent, name, prefix, trajectory, properties, columns, model.info.n_features)
+        for name in _system_names(path.parent, prefix, properties)
     ]
     steps = sorted(set.intersection(*(set(system.rows) & set(system.places) for system in systems)))
     steps = [step for step in steps if step >= max(burn_in, 1)]
@@ -79,36 +80,19 @@ def collect(
         raise SettingError(
             f"{path}: no step has both features and properties in all systems; give both outputs the same stride"
         )
-    ladder = [sorted(system.rows[step]["ensemble_temperature"] for system in systems) for step in steps]
-    distinct = all(high > low * (1 + 1e-6) for low, high in zip(ladder[0], ladder[0][1:], strict=False))
-    metadata = {"formula": structure.get_chemical_formula(), "beads": systems[0].n_beads}
-    metadata |= _pressures(systems, steps, distinct)
+    replicas = _Replicas(path, systems, steps[0])
+    about = described(path)
+    about["metadata"] |= {
+        "formula": structure.get_chemical_formula(),
+        "beads": systems[0].n_beads,
+        **replicas.metadata(),
+    }
     try:
-        with Trace.open(output, model=model, engine="i-pi", metadata=metadata) as trace:
-            for number, step in enumerate(steps):
-                if not np.allclose(ladder[number], ladder[0], rtol=1e-6):
-                    raise SettingError(
-                        f"{path}: the temperatures at step {step} are not those of step {steps[0]}; ramps cannot be averaged"
-                    )
-                for index, system in enumerate(systems):
-                    known = system.rows[step]
-                    temperature = float(f"{known['ensemble_temperature']:.7g}")
-                    slot = int(np.searchsorted(ladder[0], temperature * (1 - 1e-6))) if distinct else index
-                    trace.append(
-                        Sample(
-                            features=system.features(step),
-                            model=model.info,
-                            n_atoms=len(structure),
-                            n_electrons=n_electrons,
-                            volume_A3=known.get("volume", math.nan),
-                            replica=slot,
-                            step=step,
-                            time_fs=known.get("time", math.nan),
-                            temperature_K=temperature,
-                            kinetic_temperature_K=known.get("temperature", math.nan),
-                            potential_energy_eV=known.get("potential", math.nan),
-                        )
-                    )
+        with Trace.open(output, model=model, engine="i-pi", **about) as trace:
+            for step in steps:
+                for system, labels in replicas.of(step):
+                    known: dict[str, Any] = {"n_atoms": len(structure), "n_electrons": n_electrons, "step": step}
+                    trace.append(Sample(features=system.features(step), model=model.info, **known, **labels))
                 if progress is not None:
                     progress(len(systems))
     except SettingError:
@@ -116,6 +100,56 @@ def collect(
         shutil.rmtree(output)
         raise
     return Trace.open(output, "r")
+
+
+class _Replicas:
+    """Which replica a system is at a step: the rank of its temperature, or its number if systems share a temperature."""
+
+    def __init__(self, path: Path, systems: list[_System], first_step: int) -> None:
+        self._path, self._systems, self._first_step = path, systems, first_step
+        self._ladder = self._temperatures(first_step)
+        self._distinct = all(high > low * (1 + 1e-6) for low, high in zip(self._ladder, self._ladder[1:], strict=False))
+
+    def of(self, step: int) -> Iterator[tuple[_System, dict[str, Any]]]:
+        """The systems at a step, with the labels of their samples.
+
+        :raises SettingError: if the temperatures are no longer those of the first step
+        """
+        if not np.allclose(self._temperatures(step), self._ladder, rtol=1e-6):
+            raise SettingError(
+                f"{self._path}: the temperatures at step {step} are not those of step {self._first_step}; ramps cannot be averaged"
+            )
+        for index, system in enumerate(self._systems):
+            known = system.rows[step]
+            temperature = float(f"{known['ensemble_temperature']:.7g}")
+            rank = int(np.searchsorted(self._ladder, temperature * (1 - 1e-6)))
+            yield (
+                system,
+                {
+                    "replica": rank if self._distinct else index,
+                    "temperature_K": temperature,
+                    "volume_A3": known.get("volume", math.nan),
+                    "time_fs": known.get("time", math.nan),
+                    "kinetic_temperature_K": known.get("temperature", math.nan),
+                    "potential_energy_eV": known.get("potential", math.nan),
+                },
+            )
+
+    def metadata(self) -> dict[str, Any]:
+        """Temperatures and pressures by replica, where they stay with it; pressures if i-PI wrote them."""
+        rows = [system.rows[self._first_step] for system in self._systems]
+        if not self._distinct and not np.allclose(self._ladder, self._ladder[0], rtol=1e-6):
+            return {}  # exchanges may have moved temperatures from system to system
+        if self._distinct:
+            rows.sort(key=lambda row: row["ensemble_temperature"])
+        temperatures = [float(f"{row['ensemble_temperature']:.7g}") for row in rows]
+        pressures = [row.get("ensemble_pressure", math.nan) for row in rows]
+        if not self._distinct or not np.isfinite(pressures).all():
+            return {"temperatures_K": temperatures}
+        return {"temperatures_K": temperatures, "pressures_GPa": [float(f"{value:.7g}") for value in pressures]}
+
+    def _temperatures(self, step: int) -> list[float]:
+        return sorted(system.rows[step]["ensemble_temperature"] for system in self._systems)
 
 
 class _System:
@@ -290,14 +324,3 @@ def _system_names(folder: Path, prefix: str, properties: str) -> list[str]:
     if not names:
         raise SettingError(f"{folder / tail}: no such file, nor one for each system; keep the outputs beside the input")
     return sorted(names, key=lambda name: (len(name), name))
-
-
-def _pressures(systems: list[_System], steps: list[int], distinct: bool) -> dict[str, Any]:
-    """Of each replica, if i-PI wrote them and they belong to the temperatures."""
-    first = [system.rows[steps[0]] for system in systems]
-    if not distinct or any(
-        "ensemble_pressure" not in row or not math.isfinite(row["ensemble_pressure"]) for row in first
-    ):
-        return {}
-    ranked = sorted(first, key=lambda row: row["ensemble_temperature"])
-    return {"pressures_GPa": [float(f"{row['ensemble_pressure']:.7g}") for row in ranked]}

@@ -5,7 +5,10 @@ socket clients:
 
     i-pi-driver-py -u -a almg -m custom -P .../petdos_potential.py -o model=almgsi-lda,template=init.xyz
 
-features goes into the extras of i-PI as the array ``petdos``; :mod:`petdos_md.engines.ipi.collect` makes a trace of what i-PI writes.
+Features go into the extras of i-PI as the array ``petdos``; :mod:`petdos_md.engines.ipi.collect` makes a trace of what i-PI writes.
+
+>>> driver = PotentialDriver("almgsi-lda", "init.xyz", features=True)       # doctest: +SKIP
+>>> energy, forces, virial, extras = driver.compute(cell, positions)        # doctest: +SKIP
 """
 
 from __future__ import annotations

@@ -43,65 +43,12 @@ FLUSH_EVERY, FLUSH_INTERVAL_S = 1024, 60.0
 """Waiting for the disk is what sampling costs most beside the model, and only what is there before a checkpoint can be resumed."""
 
 
-def attach(
-    simulation: Any,
-    model: DOSModel | str | os.PathLike[str],
-    output: str | os.PathLike[str],
-    *,
-    every: int,
-    burn_in: int = 0,
-    max_failed: int = 10,
-    periodic: bool = True,
-    previous: str | os.PathLike[str] | None = None,
-) -> Observer:
-    """Sample an i-PI simulation that is bound (``Simulation.load_from_xml`` or ``InteractiveSimulation``) from now on.
-
-    If the simulation resumes at step n, samples of the trace after step n are dropped: they will be taken again.
-
-    :param model: the model; its name or path, too
-    :param output: the trace; made if there is nothing, continued if the simulation resumes
-    :param every: steps between samples; step 0 is never sampled
-    :param burn_in: no samples at smaller steps
-    :param max_failed: samplings in a row with a failure after which the simulation is ended, with a RESTART
-    :param periodic: whether the cell is a real one, in all three directions
-    :param previous: a trace that this simulation has come from; copied to ``output`` if that does not exist
-    :raises SettingError: for settings that make no sense, an i-PI that is not supported, or a simulation that cannot be sampled
-    :raises StructureError: if the model does not know an element or its number of electrons
-    :raises TraceError: if the trace is of another model or simulation, or being written
-    """
-    check_version()
-    for name, value, least in (("every", every, 1), ("burn_in", burn_in, 0), ("max_failed", max_failed, 1)):
-        if not isinstance(value, int) or value < least:
-            raise SettingError(f"got {name} = {value}, expected a whole number >= {least}")
-    check_start(output, int(simulation.step))
-    setup = Setup.of(simulation)
-    model = model if isinstance(model, DOSModel) else DOSModel.load(os.fspath(model))
-    for system in simulation.syslist:
-        first = structures(system, periodic)[0]
-        model.check(first)
-        model.n_electrons(first)
-    trace, setup = _open_trace(Path(output).expanduser(), model, setup, int(simulation.step), previous)
-    observer = Observer(simulation, model, trace, setup, every, burn_in, max_failed, periodic)
-    try:
-        observer._resume()
-    except BaseException:
-        trace.close()
-        raise
-    observer._join_outputs()
-    for message in setup.warnings(simulation):
-        _warn(message)
-    if os.path.exists("EXIT"):
-        _warn("there is a file EXIT in this folder: i-PI will end at once; remove it")
-    _say(f"samples of {model.info.name} every {every} steps to {trace.path}")
-    return observer
-
-
 def check_start(output: str | os.PathLike[str], step: int) -> None:
     """Whether a simulation that starts at ``step`` may write to a trace; to be asked before i-PI opens its own files.
 
     :raises TraceError: if it starts at step 0 and the trace holds samples
     """
-    path = Path(output).expanduser()
+    path = _absolute(output)
     if step > 0 or not path.is_dir() or not any(path.iterdir()):
         return
     n = len(Trace.open(path, "r"))
@@ -112,7 +59,7 @@ def check_start(output: str | os.PathLike[str], step: int) -> None:
 
 
 class Observer:
-    """An output of an i-PI simulation; made by :func:`attach`.
+    """An output of an i-PI simulation; made by :meth:`attach`.
 
     Attributes: ``trace``, ``model``, ``setup``, ``every``, ``burn_in``; ``n_samples`` and ``n_skipped`` of this process;
     ``elapsed_s``, the time spent in it.
@@ -144,6 +91,60 @@ class Observer:
         # Whether samples wait in memory for a disk that was full, and the step up to which all samples are on it.
         self._waiting = False
         self._on_disk = int(simulation.step)
+
+    @classmethod
+    def attach(
+        cls,
+        simulation: Any,
+        model: DOSModel | str | os.PathLike[str],
+        output: str | os.PathLike[str],
+        *,
+        every: int,
+        burn_in: int = 0,
+        max_failed: int = 10,
+        periodic: bool = True,
+        previous: str | os.PathLike[str] | None = None,
+    ) -> Observer:
+        """Sample an i-PI simulation that is bound (``Simulation.load_from_xml`` or ``InteractiveSimulation``) from now on.
+
+        If the simulation resumes at step n, samples of the trace after step n are dropped: they will be taken again.
+
+        :param model: the model; its name or path, too
+        :param output: the trace; made if there is nothing, continued if the simulation resumes
+        :param every: steps between samples; step 0 is never sampled
+        :param burn_in: no samples at smaller steps
+        :param max_failed: samplings in a row with a failure after which the simulation is ended, with a RESTART
+        :param periodic: whether the cell is a real one, in all three directions
+        :param previous: a trace that this simulation has come from; copied to ``output`` if that does not exist
+        :raises SettingError: for settings that make no sense, an i-PI that is not supported, or a simulation that cannot be sampled
+        :raises StructureError: if the model does not know an element or its number of electrons
+        :raises TraceError: if the trace is of another model or simulation, or being written
+        """
+        check_version()
+        for name, value, least in (("every", every, 1), ("burn_in", burn_in, 0), ("max_failed", max_failed, 1)):
+            if not isinstance(value, int) or value < least:
+                raise SettingError(f"got {name} = {value}, expected a whole number >= {least}")
+        check_start(output, int(simulation.step))
+        setup = Setup.of(simulation)
+        model = model if isinstance(model, DOSModel) else DOSModel.load(os.fspath(model))
+        for system in simulation.syslist:
+            first = structures(system, periodic)[0]
+            model.check(first)
+            model.n_electrons(first)
+        trace, setup = _open_trace(_absolute(output), model, setup, int(simulation.step), previous)
+        observer = cls(simulation, model, trace, setup, every, burn_in, max_failed, periodic)
+        try:
+            observer._resume()
+        except BaseException:
+            trace.close()
+            raise
+        observer._join_outputs()
+        for message in setup.warnings(simulation):
+            _warn(message)
+        if os.path.exists("EXIT"):
+            _warn("there is a file EXIT in this folder: i-PI will end at once; remove it")
+        _say(f"samples of {model.info.name} every {every} steps to {trace.path}")
+        return observer
 
     def active(self) -> bool:
         """Called by i-PI at every step of a threaded simulation, in the main thread and before it hands out any output to other
@@ -365,6 +366,10 @@ def _open_trace(
     return trace, setup
 
 
+def _absolute(path: str | os.PathLike[str]) -> Path:
+    return Path(path).expanduser().absolute()
+
+
 def _mean(samples: Sequence[Sample]) -> Sample:
     """The average over the beads of one system."""
     if len(samples) == 1:
@@ -383,3 +388,6 @@ def _warn(message: str) -> None:
     from ipi.utils.messages import verbosity, warning
 
     warning(f" @petdos: {message}", verbosity.low)
+
+
+attach = Observer.attach

@@ -12,20 +12,20 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from ase import Atoms
 from ase.data import atomic_numbers
 
-from ...base.errors import SettingError, StructureError, TraceError
+from ...base.errors import SettingError, StructureError
+from ...traces.metadata import check_same, combined, same
 
 TESTED_VERSIONS = ("3.3.1",)
 SUPPORTED_SERIES = "3.3."
-SAME = 1e-6
-"""Relative difference below which two temperatures, pressures or time steps are one; RESTART files keep 9 digits."""
 _NAME = re.compile(r"([A-Z][a-z]?)\d*")
 _ISOTOPES = {"D": "H", "T": "H"}
 
@@ -54,16 +54,22 @@ class Setup:
     :param n_beads: of the path integral, 1 for classical nuclei
     :param ensemble: ``nve``, ``nvt``, ``npt``, ... as i-PI calls it
     :param temperatures_K: of each ensemble slot
-    :param pressures_GPa: of each ensemble slot; empty unless the ensemble has a pressure
+    :param pressures_GPa: of each ensemble slot, None for a stress without a single pressure; empty unless the ensemble has one
     :param timestep_fs: NaN if the motion has none
+    :param potential: names of the force fields that move the atoms
+    :param bias: names of those that bias, and hamiltonian weights that are not 1; ``none`` without
+    :param seed: of the random numbers
     """
 
     formula: str
     n_beads: int
     ensemble: str
     temperatures_K: tuple[float, ...]
-    pressures_GPa: tuple[float, ...]
+    pressures_GPa: tuple[float | None, ...]
     timestep_fs: float
+    potential: str | None = None
+    bias: str | None = None
+    seed: int | None = None
 
     @classmethod
     def of(cls, simulation: Any) -> Setup:
@@ -90,6 +96,7 @@ class Setup:
         names = {str(motion.enstype) for motion in motions if getattr(motion, "enstype", None)}
         order = np.argsort(slots(simulation))
         pressures = [_pressure_GPa(systems[i]) for i in order] if any("npt" in n or "nst" in n for n in names) else []
+        seed = getattr(simulation.prng, "seed", None)
         formulas = dict.fromkeys(_atoms(system, 0, True).get_chemical_formula() for system in systems)
         return cls(
             formula=" ".join(formulas),
@@ -98,17 +105,24 @@ class Setup:
             temperatures_K=tuple(temperature_K(systems[i]) for i in order),
             pressures_GPa=tuple(pressures),
             timestep_fs=_user("time", "femtosecond", systems[0].motion.dt) or math.nan,
+            potential=_potential(systems),
+            bias=_bias([systems[i] for i in order]),
+            seed=None if seed is None else int(seed),
         )
 
     def metadata(self) -> dict[str, Any]:
         """What a trace keeps."""
-        known: dict[str, Any] = {
+        known = {
             "formula": self.formula,
             "beads": self.n_beads,
-            "ensemble": self.ensemble,
+            "ensemble": self.ensemble or None,
             "temperatures_K": list(self.temperatures_K),
+            "pressures_GPa": list(self.pressures_GPa) or None,
+            "potential": self.potential,
+            "bias": self.bias,
+            "seed": self.seed,
         }
-        return known | ({"pressures_GPa": list(self.pressures_GPa)} if self.pressures_GPa else {})
+        return {key: value for key, value in known.items() if value is not None}
 
     def agreed(self, path: str, known: Mapping[str, Any], timestep_fs: float) -> Setup:
         """This setup with the numbers of a trace, which RESTART files give back rounded.
@@ -116,33 +130,24 @@ class Setup:
         :param known: metadata of the trace
         :raises TraceError: if the trace is of another simulation
         """
-        ours = self.metadata()
-        theirs = {key: known.get(key, ours[key] if known else None) for key in ours}
-        for key in ours:
-            if not _same(theirs[key], ours[key]):
-                raise TraceError(
-                    f"{path}: trace of another simulation: it has {key} = {theirs[key]}, got {ours[key]}; write to another path"
-                )
-        if not (math.isnan(timestep_fs) or math.isnan(self.timestep_fs) or _same(timestep_fs, self.timestep_fs)):
-            raise TraceError(
-                f"{path}: trace of another simulation: it has timestep_fs = {timestep_fs:g}, got {self.timestep_fs:g}; write to "
-                "another path"
-            )
-        return Setup(
-            theirs["formula"],
-            theirs["beads"],
-            theirs["ensemble"],
-            tuple(theirs["temperatures_K"]),
-            tuple(theirs.get("pressures_GPa", ())),
-            self.timestep_fs if math.isnan(timestep_fs) else timestep_fs,
+        ours = {"timestep_fs": None if math.isnan(self.timestep_fs) else self.timestep_fs, "metadata": self.metadata()}
+        there = {"timestep_fs": None if math.isnan(timestep_fs) else timestep_fs, "metadata": known}
+        check_same(Path(path), there, ours)
+        both = combined(known, ours["metadata"])
+        n = len(self.temperatures_K)
+        return replace(
+            self,
+            temperatures_K=tuple(both["temperatures_K"][:n]),
+            pressures_GPa=tuple(both.get("pressures_GPa", [])[:n]),
+            timestep_fs=self.timestep_fs if math.isnan(timestep_fs) else timestep_fs,
         )
 
     def warnings(self, simulation: Any) -> Iterator[str]:
         """What the user should know of before waiting for results."""
         ladder = self.temperatures_K
         for i, temperature in enumerate(ladder):
-            twins = [j for j in range(i) if _same(ladder[j], temperature)]
-            if self.pressures_GPa and any(not _same(self.pressures_GPa[j], self.pressures_GPa[i]) for j in twins):
+            twins = [j for j in range(i) if same(ladder[j], temperature)]
+            if self.pressures_GPa and any(not same(self.pressures_GPa[j], self.pressures_GPa[i]) for j in twins):
                 yield (
                     f"{temperature:g} K is sampled at several pressures; analyze each apart, with analyze(..., replicas=[...])"
                 )
@@ -224,22 +229,28 @@ def _motions(motion: Any) -> Iterator[Any]:
             yield from _motions(part)
 
 
-def _pressure_GPa(system: Any) -> float:
+def _pressure_GPa(system: Any) -> float | None:
     value = float(_user("pressure", "gigapascal", system.ensemble.pext))
-    # The number of a trace is JSON, which has no NaN; an anisotropic stress has no one pressure.
-    return float(f"{value:.7g}") if math.isfinite(value) else 0.0
+    # An anisotropic stress has no one pressure.
+    return float(f"{value:.7g}") if math.isfinite(value) else None
+
+
+def _potential(systems: list[Any]) -> str:
+    used = {str(force.ffield) for system in systems for force in system.fcomp if force.weight != 0}
+    return " ".join(sorted(used)) or "none"
+
+
+def _bias(systems: list[Any]) -> str:
+    """Of systems in the order of their slots."""
+    parts = sorted({str(force.ffield) for system in systems for force in system.ensemble.bcomp})
+    weights = [np.asarray(system.ensemble.hweights, dtype=float) for system in systems]
+    if any(np.any(np.abs(values - 1) > 1e-9) for values in weights):
+        parts.append("hamiltonian_weights")
+        parts += [",".join(f"{value:.7g}" for value in values) for values in weights]
+    return " ".join(parts) or "none"
 
 
 def _user(dimension: str, unit: str, value: Any) -> Any:
     from ipi.utils.units import unit_to_user
 
     return unit_to_user(dimension, unit, value)
-
-
-def _same(a: Any, b: Any) -> bool:
-    if isinstance(a, list | tuple) and isinstance(b, list | tuple):
-        return len(a) == len(b) and all(_same(x, y) for x, y in zip(a, b, strict=True))
-    if isinstance(a, int | float) and isinstance(b, int | float):
-        # Pressures may be zero: what rounding leaves of them in GPa is far below any real one.
-        return math.isclose(a, b, rel_tol=SAME, abs_tol=1e-9)
-    return bool(a == b)

@@ -124,7 +124,7 @@ def _compile(work: Path, wanted: str) -> None:
         _run([*common, *flags, "-c", source.name, "-o", str(target)], source.parent)
         return target
 
-    units.sort(key=lambda path: path.name not in ("bridge.cpp", "trace_store.cpp"))  # the slow ones first
+    units.sort(key=lambda path: path.name != "bridge.cpp")  # the slow one first
     with ThreadPoolExecutor(max(1, min(len(units), len(os.sched_getaffinity(0))))) as pool:
         objects = list(pool.map(compile_one, units))
     bridge = [str(o) for o in objects if f"{o.stem}.cpp" in BRIDGE_SOURCES]

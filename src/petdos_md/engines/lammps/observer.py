@@ -13,8 +13,8 @@ The observer evaluates in Python and needs no compiler. :func:`attach` gives the
 
 from __future__ import annotations
 
-import math
 import os
+import re
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -24,10 +24,12 @@ import numpy as np
 from ase import Atoms, units
 from ase.calculators.lammps import convert
 
-from ...base.errors import PredictionError, SettingError
+from ...base.errors import PredictionError, SettingError, TraceError
 from ...base.sample import Sample
 from ...models.model import DOSModel
 from ...traces.trace import Trace
+from ..labels import checked_temperature_K
+from ..opening import drop_later_samples, open_trace
 from .load_order import LAMMPS_WAS_FIRST
 
 if TYPE_CHECKING:
@@ -43,8 +45,10 @@ if LAMMPS_WAS_FIRST:
 class LAMMPSObserver:
     """Takes samples of the electronic structure while a LAMMPS instance runs.
 
-    Safe across restarts: steps that the trace holds already are not sampled again. A frame that cannot be sampled (NaN) is
-    skipped and counted. Under MPI all ranks must call the same functions; the first one evaluates and writes.
+    Safe across restarts: a simulation goes on from the step at which :meth:`run` is first called. Samples of the replica after
+    that step are dropped, which is told, and taken again; steps that the trace holds already are not sampled a second time. A frame
+    that cannot be sampled (NaN) is skipped and counted. Under MPI all ranks must call the same functions; the first one evaluates
+    and writes. An observer that is made later in this process with the same path takes the trace over.
 
     :param lmp: the instance, with a box
     :param model: the model; its name or path, too
@@ -81,24 +85,34 @@ class LAMMPSObserver:
         self.max_atoms_per_chunk = max_atoms_per_chunk
         self._temperature = temperature_K
         self.temperature_K()
-        self.model.check(atoms_of(lmp, self.symbols))
+        atoms = atoms_of(lmp, self.symbols)  # all ranks take part
+        self.model.check(atoms)
         self.trace: Trace | None = None
         self._is_set_up = False
         self.n_samples = self.n_skipped = 0
         if lmp.extract_setting("world_rank") == 0:
-            if not isinstance(trace, Trace):
-                timestep_fs = float(f"{self._timestep_fs():.12g}")  # the same in all units, and from the plugin
-                trace = Trace.open(trace, model=self.model, engine="lammps", timestep_fs=timestep_fs)
-            self.trace = trace
+            about: dict[str, Any] = {
+                "engine": "lammps",
+                "timestep_fs": float(f"{self._timestep_fs():.12g}"),  # the same in all units, and from the plugin
+                "metadata": self._metadata(atoms.get_chemical_formula()),
+            }
+            if isinstance(trace, Trace):
+                trace.describe(**about)
+                self.trace = trace
+            else:
+                self.trace = open_trace(trace, model=self.model, **about)
 
     def run(self, steps: int) -> None:
         """Run so many steps of the dynamics; samples are taken at steps that ``every`` divides, the present one included.
 
         The trajectory is that of one long ``run``: the pieces in between are not set up anew.
+
+        :raises TraceError: if the trace cannot be written, or holds samples although the simulation starts at step 0
         """
         start = int(self.lmp.extract_global("ntimestep"))
         stop = start + steps
         if not self._is_set_up:
+            self._go_on_from(start)
             self.lmp.command("run 0 post no")  # so that energy and temperature are those of the present step
             self._is_set_up = True
         self._sample_if_due()
@@ -116,10 +130,15 @@ class LAMMPSObserver:
 
         :raises SettingError: if it is not positive
         """
-        value = self._temperature() if callable(self._temperature) else self._temperature
-        if not 0 < value < math.inf:
-            raise SettingError(f"got temperature_K={value}, expected the temperature of the ensemble, positive, in K")
-        return float(value)
+        return checked_temperature_K(self._temperature() if callable(self._temperature) else self._temperature)
+
+    def close(self) -> None:
+        """Write what is left and let go of the trace; happens at exit, too.
+
+        :raises TraceError: if it cannot be written; the call may be repeated
+        """
+        if self.trace is not None:
+            self.trace.close()
 
     def sample(self) -> Sample | None:
         """A sample of the present configuration with its labels; None where the structure or the prediction is not finite.
@@ -127,6 +146,25 @@ class LAMMPSObserver:
         Under MPI, every rank that calls this evaluates.
         """
         return self._evaluate(*self._gather())
+
+    def _go_on_from(self, step: int) -> None:
+        if self.trace is None:
+            return
+        last = self.trace.last_step(self.replica)
+        if step == 0 and last is not None and last > 0:
+            raise TraceError(
+                f"{self.trace.path}: holds samples of replica {self.replica} up to step {last}, but the simulation starts at step 0; go on "
+                "from a restart file, or write to another path"
+            )
+        drop_later_samples(self.trace, self.replica, step)
+
+    def _metadata(self, formula: str) -> dict[str, Any]:
+        """What LAMMPS tells from Python; the styles of fixes, and the parts of a hybrid potential, it does not."""
+        known: dict[str, Any] = {"formula": formula}
+        if not callable(self._temperature):
+            known["temperatures_K"] = [None] * self.replica + [float(f"{self.temperature_K():.12g}")]
+        style = base_style(self.lmp.extract_global("pair_style") or "none")
+        return known if style == "none" or style.startswith("hybrid") else {**known, "potential": style}
 
     def _gather(self) -> tuple[Atoms, dict[str, Any]]:
         """The present configuration and its labels; all ranks must take part."""
@@ -192,7 +230,8 @@ def attach(
     lmp.command(f'compute {name} all petdos "{os.fspath(model)}" {" ".join(symbols)}')
     temp = "" if temperature_K is None else f" temp {temperature_K}"
     append = " append yes" if resume else ""
-    lmp.command(f'fix {name} all petdos {every} {name} "{os.fspath(trace)}"{temp}{append}')
+    path = os.path.abspath(os.path.expanduser(trace))
+    lmp.command(f'fix {name} all petdos {every} {name} "{path}"{temp}{append}')
 
 
 def atoms_of(lmp: lammps.lammps, symbols: Sequence[str]) -> Atoms:
@@ -218,6 +257,15 @@ def atoms_of(lmp: lammps.lammps, symbols: Sequence[str]) -> Atoms:
         cell=_from(lmp, cell, "distance"),
         pbc=[bool(p) for p in periodic],
     )
+
+
+def base_style(style: str) -> str:
+    """The name of a style without the suffix of an accelerated variant.
+
+    >>> base_style("lj/cut/omp"), base_style("eam/alloy")
+    ('lj/cut', 'eam/alloy')
+    """
+    return re.sub(r"/(kk/host|kk/device|kk|omp|opt|intel|gpu)$", "", style)
 
 
 def _total(lmp: lammps.lammps, name: str, n_atoms: int) -> float:

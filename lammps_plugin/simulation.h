@@ -1,0 +1,23 @@
+// SPDX-License-Identifier: GPL-2.0-only
+// petdos-md, plugin for LAMMPS: what a trace tells about the simulation, as far as LAMMPS tells it.
+
+#ifndef PETDOS_SIMULATION_H
+#define PETDOS_SIMULATION_H
+
+#include "compute_petdos.h"
+#include "trace_metadata.h"
+
+namespace LAMMPS_NS {
+
+// What is not known is left out: LAMMPS tells no seed, and not whether a fix is a bias. Collective.
+petdos::Description describe(LAMMPS *lmp, const ComputePetdos &compute, int replica, double temperature_K);
+
+// Whether the present command is `rerun`, which has no dynamics of its own.
+bool is_rerun(LAMMPS *lmp);
+
+// ID of a fix that changes the box at the end of a step after the fix of this ID has been called; empty if there is none.
+std::string later_change_of_box(LAMMPS *lmp, const char *fix_id);
+
+}    // namespace LAMMPS_NS
+
+#endif

@@ -1,0 +1,66 @@
+"""What an ASE structure itself says about a sample: energy and temperature of its atoms.
+
+>>> atoms = Atoms("Al4", positions=np.eye(4, 3))
+>>> atoms.set_momenta([[1, 0, 0], [-1, 0, 0], [0, 1, 0], [0, -1, 0]])
+>>> bool(np.isclose(kinetic_temperature_K(atoms), 12 / 9 * atoms.get_temperature()))     # 3 N - 3 = 9 of 12
+True
+"""
+
+from __future__ import annotations
+
+import math
+import numbers
+from typing import Any
+
+import numpy as np
+from ase import Atoms, units
+from ase.calculators.calculator import PropertyNotImplementedError
+from ase.constraints import FixCom
+
+from ..base.errors import SettingError
+
+AT_REST = 1e-9
+"""The center of mass is at rest if it has less than this share of the kinetic energy; in a thermal structure it has 1/N."""
+
+
+def checked_temperature_K(value: Any) -> float:
+    """The temperature of an ensemble.
+
+    :raises SettingError: if it is missing, no number or not positive
+    """
+    if not isinstance(value, numbers.Real) or isinstance(value, bool) or not 0 < float(value) < math.inf:
+        shown = repr(value) if isinstance(value, str) else value
+        raise SettingError(f"got temperature_K={shown}, expected the temperature of the ensemble, positive, in K")
+    return float(value)
+
+
+def known_energy(atoms: Atoms) -> float:
+    """The potential energy (eV) if the calculator has it for these very atoms, else NaN."""
+    if atoms.calc is None:
+        return math.nan
+    try:
+        energy = atoms.calc.get_property("energy", atoms, allow_calculation=False)
+    except (PropertyNotImplementedError, NotImplementedError, TypeError):
+        return math.nan
+    return math.nan if energy is None else float(energy)
+
+
+def kinetic_temperature_K(atoms: Atoms) -> float:
+    """2 E_kin / (k_B n) with n degrees of freedom, NaN without velocities.
+
+    n is 3 N less what constraints take away, and less the three of the center of mass where that is at rest: then it is the
+    ``temp`` of LAMMPS and i-PI. Where the center of mass moves (a Langevin thermostat on every atom), all 3 N count, while LAMMPS
+    still takes 3 N - 3, so that its number is larger by 3 N / (3 N - 3).
+    """
+    if not atoms.has("momenta"):
+        return math.nan
+    kinetic_eV = float(atoms.get_kinetic_energy())
+    if not kinetic_eV > 0:
+        return kinetic_eV
+    n = int(atoms.get_number_of_degrees_of_freedom())
+    momentum = atoms.get_momenta().sum(axis=0)
+    of_center_eV = float(np.square(momentum).sum() / (2 * atoms.get_masses().sum()))
+    counted = any(isinstance(constraint, FixCom) for constraint in atoms.constraints)
+    if of_center_eV < AT_REST * kinetic_eV and n > 3 and not counted:
+        n -= 3
+    return 2 * kinetic_eV / (n * units.kB) if n > 0 else math.nan

@@ -1,0 +1,56 @@
+"""Traces as observers open them: a newer observer of this process takes over, and a restart drops what it will take again.
+
+>>> trace = open_trace("run.zarr", model=model, engine="ase")               # doctest: +SKIP
+>>> drop_later_samples(trace, replica=0, step=1200)                         # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import weakref
+from typing import Any
+
+from ..traces.trace import Trace
+
+logger = logging.getLogger(__name__)
+
+_OPENED: weakref.WeakValueDictionary[str, Trace] = weakref.WeakValueDictionary()
+"""By their real paths."""
+TAKEN_OVER = "a newer observer of this process writes it; for several at once, open one Trace and give it to all"
+
+
+def open_trace(path: str | os.PathLike[str], **settings: Any) -> Trace:
+    """Open a trace for an observer of this process, as :meth:`petdos_md.traces.trace.Trace.open`.
+
+    The trace of an earlier observer on the same path is closed, with all its samples on disk: a cell of a notebook that is run again
+    leaves the old dynamics and the old observer behind, each kept alive by the other.
+
+    :raises TraceError: as ``Trace.open``, or if samples of the earlier observer cannot be written
+    """
+    place = os.path.realpath(os.path.expanduser(path))
+    earlier = _OPENED.get(place)
+    if earlier is not None:
+        earlier.close(TAKEN_OVER)
+    trace = Trace.open(path, **settings)
+    _OPENED[place] = trace
+    return trace
+
+
+def drop_later_samples(trace: Trace, replica: int, step: int) -> int:
+    """Drop the samples of a replica after the step that its simulation goes on from, and say so; returns how many.
+
+    :raises TraceError: if the trace cannot be written
+    """
+    last = trace.last_step(replica)
+    if last is None or last <= step:
+        return 0
+    n = trace.truncate(step, replica)
+    logger.warning(
+        "%s: the simulation goes on from step %d; %d samples of replica %d after it are dropped, to be taken again",
+        trace.path,
+        step,
+        n,
+        replica,
+    )
+    return n
