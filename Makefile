@@ -1,9 +1,12 @@
-# For a fresh machine: `make demo`, `make test`, `make docs`. Each makes .venv with the tested versions first.
+# For a fresh machine with Python 3.11 or newer: `make demo`, `make test`, `make docs`. Each makes .venv with the tested versions first.
 PYTHON ?= python3
 VENV := .venv
 PIP := $(VENV)/bin/python -m pip install --quiet --constraint constraints.txt
+# One worker for each core. A file of tests stays with one worker, for the sake of what its tests share; in the order of their
+# names, as the default order puts the files with few but long tests last, when other workers have nothing left to do.
+PARALLEL := -n auto --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo test test-slow lint bench docs gallery clean
+.PHONY: demo test test-slow test-lowest test-pythons lint bench docs gallery clean
 
 demo: $(VENV)/.demo
 	$(VENV)/bin/petdos lammps build
@@ -11,15 +14,42 @@ demo: $(VENV)/.demo
 
 test: $(VENV)/.test
 	$(VENV)/bin/petdos lammps build
-	$(VENV)/bin/python -m pytest
+	$(VENV)/bin/python -m pytest $(PARALLEL)
 
 test-slow: $(VENV)/.test
 	$(VENV)/bin/python -m pytest -m slow
+
+# With the lowest versions that pyproject.toml allows, except torch (tests/lowest.py says why).
+LOWEST := .venv-lowest
+test-lowest:
+	$(PYTHON) -m venv $(LOWEST)
+	$(PYTHON) tests/lowest.py train ipi > $(LOWEST)/lowest.txt
+	grep -E '^torch==' constraints.txt >> $(LOWEST)/lowest.txt
+	$(LOWEST)/bin/python -m pip install --quiet --prefer-binary --constraint $(LOWEST)/lowest.txt \
+		--editable ".[train,ipi]" hypothesis mpmath pytest pytest-xdist qeschema upet==0.3.1 "zarr<4"
+	$(LOWEST)/bin/python -m pytest $(PARALLEL) -o filterwarnings=default tests/physics tests/traces tests/analysis \
+		tests/models tests/validation/test_metrics.py tests/results tests/engines/test_ase.py tests/cli/test_cli.py
+
+# `make test PYTHON=python3.12 VENV=.venv-3.12` is the whole suite on another Python where the index has a torch for it that
+# is small enough to fetch: on Linux the default is a CUDA build of several GB. This target is the part that needs no torch.
+PYTHONS ?= python3.12 python3.13
+NO_TORCH := tests/traces tests/analysis/test_statistics.py $(addprefix tests/physics/test_, \
+	broadcasting.py fermi_integrals.py occupation.py targets.py thermo.py)
+test-pythons:
+	set -e; for python in $(PYTHONS); do \
+		$$python -m venv .venv-$$python; \
+		.venv-$$python/bin/python -m pip install --quiet --constraint constraints.txt ase filelock hypothesis matplotlib mpmath \
+			netCDF4 numpy pandas pytest pytest-xdist scipy shtab tqdm xarray zarr; \
+		.venv-$$python/bin/python -m pip install --quiet --no-deps --editable .; \
+		.venv-$$python/bin/python -m pytest $(PARALLEL) $(NO_TORCH); \
+	done
 
 lint: $(VENV)/.test
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports
+	$(VENV)/bin/python tests/sizes.py
 
 bench: $(VENV)/.test
 	$(VENV)/bin/petdos lammps build
@@ -59,4 +89,4 @@ $(VENV)/.docs: $(VENV)/.demo
 	@touch $@
 
 clean:
-	rm -rf $(VENV) build dist demo docs/_build docs/_gallery
+	rm -rf $(VENV) .venv-* build dist demo docs/_build docs/_gallery .import_linter_cache .hypothesis

@@ -18,7 +18,8 @@ from cost_per_frame import product_speed
 
 from petdos_md.base.grid import EnergyGrid
 from petdos_md.base.quiet import quiet
-from petdos_md.physics.networks import CHANNELS, HIDDEN, KERNELS, POOL, SHORTEST, DOSNetwork, Network
+from petdos_md.physics.dos_network import CHANNELS, HIDDEN, KERNELS, POOL, SHORTEST, DOSNetwork
+from petdos_md.physics.networks import Network
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""Models with random weights, made once for all tests: real networks of metatrain, exported by the real commands."""
+"""Models and places that all tests share; a run makes each model once, whatever the number of its workers."""
 
 from __future__ import annotations
 
@@ -7,41 +7,31 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-# Two cores: more threads than that only get in each other's way, and one makes small models reproducible and quick.
+# One thread for a worker: there is a worker for each core, and one thread makes small models reproducible and quick.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
 
 import ase.build
 import pytest
 from ase import Atoms
-
-ELECTRONS = {"Al": 3, "Mg": 2, "Si": 4}
-GRID_START = -12.0
-N_CHANNELS = 400
-N_MEMBERS = 5
+from helpers.once import once
 
 
 @pytest.fixture(scope="session")
 def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """PET with energy and DOS heads, and the LLPR that wraps it."""
-    from petdos_md.models.testing import SMALL, write_checkpoints
+    from helpers.models import write_small_checkpoints
 
-    folder = tmp_path_factory.mktemp("checkpoints")
-    pet, llpr = write_checkpoints(
-        folder, SMALL, symbols=list(ELECTRONS), n_channels=N_CHANNELS, n_members=N_MEMBERS, energy=True
-    )
-    assert llpr is not None
-    return pet, llpr
+    folder = once(tmp_path_factory, "checkpoints", write_small_checkpoints)
+    return folder / "pet.ckpt", folder / "llpr.ckpt"
 
 
 @pytest.fixture(scope="session")
 def model_path(checkpoints: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model with separate readout with random weights."""
-    from petdos_md.models.export import export_model
+    from helpers.models import write_model
 
-    path = tmp_path_factory.mktemp("models") / "small.pt"
-    export_model(checkpoints[0], path, llpr=checkpoints[1], grid_start=GRID_START, electrons=ELECTRONS)
-    return path
+    return once(tmp_path_factory, "small", lambda at: write_model(at / "small.pt", checkpoints)) / "small.pt"
 
 
 @pytest.fixture(scope="session")
@@ -54,31 +44,10 @@ def model(model_path: Path):
 
 @pytest.fixture(scope="session")
 def metal_path(checkpoints: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model with separate readout whose DOS is that of a metal (a square root per atom) with a ripple that follows the structure."""
-    import metatomic.torch  # noqa: F401  so that torch can read the metadata in checkpoints
-    import torch
+    """A model with separate readout whose DOS is that of a metal with a ripple that follows the structure."""
+    from helpers.models import write_metal
 
-    from petdos_md.models.export import export_model
-
-    folder = tmp_path_factory.mktemp("metal")
-    energies = GRID_START + 0.05 * torch.arange(N_CHANNELS)
-    changed = []
-    for path in checkpoints:
-        checkpoint = torch.load(path, weights_only=False)
-        inner = checkpoint.get("wrapped_model_checkpoint") or checkpoint
-        for state in (inner["model_state_dict"], inner["best_model_state_dict"]):
-            for name, value in state.items():
-                if "_last_layers.mtt::dos" in name:
-                    value *= 0.001
-                if "node_last_layers.mtt::dos.0" in name and name.endswith("bias"):
-                    value += 0.15 * (energies - GRID_START - 2.0).clamp(min=0.0).sqrt()
-        for name, value in checkpoint["model_state_dict"].items():
-            if "llpr_ensemble_layers" in name:
-                value *= 0.01
-        changed.append(folder / path.name)
-        torch.save(checkpoint, changed[-1])
-    export_model(changed[0], folder / "metal.pt", llpr=changed[1], grid_start=GRID_START, electrons=ELECTRONS)
-    return folder / "metal.pt"
+    return once(tmp_path_factory, "metal", lambda at: write_metal(at / "metal.pt", checkpoints)) / "metal.pt"
 
 
 @pytest.fixture(scope="session")
@@ -99,19 +68,10 @@ def aluminium() -> Atoms:
 
 @pytest.fixture(scope="session")
 def lammps_model_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model with separate readout in double precision with adaptive cutoffs, whose halo must be wider than the reach of its messages."""
-    import torch
+    """A model with separate readout in double precision with adaptive cutoffs."""
+    from helpers.models import write_double_model
 
-    from petdos_md.models.export import export_model
-    from petdos_md.models.testing import SMALL, write_checkpoints
-
-    folder = tmp_path_factory.mktemp("double")
-    hypers = {**SMALL, "num_neighbors_adaptive": 12.0}
-    pet, llpr = write_checkpoints(
-        folder, hypers, symbols=list(ELECTRONS), n_channels=N_CHANNELS, n_members=2, dtype=torch.float64
-    )
-    export_model(pet, folder / "double.pt", llpr=llpr, grid_start=GRID_START, electrons=ELECTRONS)
-    return folder / "double.pt"
+    return once(tmp_path_factory, "double", lambda at: write_double_model(at / "double.pt")) / "double.pt"
 
 
 @pytest.fixture(scope="session")
@@ -124,7 +84,7 @@ def lammps_model(lammps_model_path: Path):
 
 @pytest.fixture(scope="session")
 def lammps_plugin() -> Path:
-    """The folder of the LAMMPS plugin, compiled if it is not there."""
+    """The folder of the LAMMPS plugin, compiled if it is not there; workers wait for each other by its lock."""
     from petdos_md.engines.lammps.build import build
 
     return build()

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import sizes
 
 import petdos_md
 
@@ -35,13 +36,47 @@ def test_folders_import_what_stands_above_them() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+def test_sizes() -> None:
+    """The counted table of tests/sizes.py: nothing is over a limit without a reason."""
+    for script in ("sizes.py", "lowest.py"):
+        done = subprocess.run(
+            [sys.executable, "-m", "doctest", str(ROOT / "tests" / script)], capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stdout
+    done = subprocess.run([sys.executable, str(ROOT / "tests" / "sizes.py")], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_sizes_are_seen(tmp_path: Path) -> None:
+    """A module, a function and a signature that are just too large, in both languages, and what is just small enough."""
+    code = {
+        "long.py": "\n" * 400 + "x = 1\n",
+        "fits.py": "def f(self, a, b, c, d, e, f, *, g, h):\n" + "    x = 1\n" * 59 + "\n" * 340,
+        "two.py": "class A:\n    def f(self, a, b, c, d, e, f, g, *h, i):\n" + "        x = 1\n" * 60,
+        "two.cpp": "int n::f(int a, A<int, 2> b, int c, int d, int e, int f, int g, int h, int i)\n{\n"
+        + "  if (a) { return b; }  // }\n" * 58
+        + "}\n",
+        "fits.h": "struct S {\n  int f(int a) const\n  {\n" + '    std::string s = "}";\n' * 57 + "  }\n};\n",
+    }
+    (tmp_path / "src").mkdir()
+    for name, text in code.items():
+        (tmp_path / "src" / name).write_text(text)
+    assert [tuple(large) for large in sizes.oversized(("src",), tmp_path)] == [
+        ("src/two.cpp", "n::f", "lines of a function", 61),
+        ("src/two.py", "A.f", "lines of a function", 61),
+        ("src/long.py", "", "lines of a module", 401),
+        ("src/two.cpp", "n::f", "parameters", 9),
+        ("src/two.py", "A.f", "parameters", 9),
+    ]
+
+
 def runnable(name: str) -> bool:
     """Whether a module has an example that is not left out."""
     lines = source(name).splitlines()
     return any(line.lstrip().startswith(">>>") and "+SKIP" not in line for line in lines)
 
 
-@pytest.mark.parametrize("name", filter(runnable, MODULES))
+@pytest.mark.parametrize("name", [m for m in MODULES if runnable(m)])
 def test_examples_in_docstrings(name: str) -> None:
     result = doctest.testmod(importlib.import_module(f"petdos_md.{name}"))
     assert result.attempted > 0 and result.failed == 0

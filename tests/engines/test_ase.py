@@ -12,6 +12,7 @@ from ase.calculators.emt import EMT
 from ase.md.langevin import Langevin
 from ase.md.verlet import VelocityVerlet
 from ase.optimize import BFGS, FIRE
+from helpers.models import spoil_species
 
 from petdos_md.ase import DOSCalculator, DOSObserver
 from petdos_md.base.errors import NoSamplesError, PetdosError, SettingError, StructureError, TraceError
@@ -215,7 +216,9 @@ class TestObserver:
         assert len(observer.trace) == 1 and observer.trace.skipped == {"prediction is not finite": 1}
 
     @pytest.mark.parametrize(
-        "temperature", [None, 0, -300.0, float("nan"), lambda: -1.0, "300", True, [300.0]], ids=str
+        "temperature",
+        [None, 0, -300.0, float("nan"), lambda: -1.0, "300", True, [300.0]],
+        ids=lambda t: "function" if callable(t) else str(t),
     )
     def test_temperature_must_be_a_positive_number(self, atoms, metal, tmp_path: Path, temperature) -> None:
         with pytest.raises(SettingError, match="expected the temperature of the ensemble, positive, in K"):
@@ -350,18 +353,6 @@ class TestObserver:
             DOSObserver(atoms, metal, tmp_path / "t.zarr", 600, dynamics=dyn).close()
         with pytest.raises(TraceError, match=r"it has timestep_fs = 0\.\d*, got 0\.2"):
             DOSObserver(atoms, metal, tmp_path / "t.zarr", 600, dynamics=VelocityVerlet(atoms, 0.2 * units.fs))
-
-
-def spoil_species(model: DOSModel, symbol: str) -> None:
-    """Give a model NaN weights for one element."""
-    import torch
-    from ase.data import atomic_numbers
-
-    known = model.atomic_types.index(atomic_numbers[symbol])
-    with torch.no_grad():
-        for name, parameter in model.evaluator.module.named_parameters():
-            if "node_embedder" in name:
-                parameter[known] = torch.nan
 
 
 def test_all_errors_are_of_one_line(atoms, metal, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import ase.io
 import numpy as np
 import pytest
 import torch
-from validation.test_validate import structures
+from helpers.structures import structures
 
 from petdos_md.models.model import DOSModel
 from petdos_md.physics.networks import networks_beside

@@ -15,8 +15,8 @@ import ase.io
 import numpy as np
 import pytest
 from ase import Atoms
-from engines.test_ase import spoil_species
 from helpers.kill_campaign import rows
+from helpers.models import spoil_species
 
 from petdos_md.base.errors import TraceError
 from petdos_md.cli.main import main

@@ -85,7 +85,7 @@ def test_infinite_range() -> None:
 
 def test_direct_mode_in_chunks(checkpoints: tuple[Path, Path], tmp_path: Path) -> None:
     """A model that is asked for its DOS itself."""
-    from conftest import GRID_START, N_CHANNELS
+    from helpers.models import GRID_START, N_CHANNELS
     from metatrain.utils.io import load_model
 
     from petdos_md.base.grid import EnergyGrid

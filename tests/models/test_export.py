@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import ELECTRONS
+from helpers.models import ELECTRONS
 
 from petdos_md.base.errors import ModelError
 from petdos_md.models.export import export_model, random_structures
@@ -128,7 +128,7 @@ def test_scaled_target_is_separated(tmp_path: Path) -> None:
 
 
 def test_export_is_reproducible_and_named(checkpoints, model_path: Path, tmp_path: Path) -> None:
-    from conftest import GRID_START
+    from helpers.models import GRID_START
 
     report = export_model(
         checkpoints[0], tmp_path / "again.pt", llpr=checkpoints[1], grid_start=GRID_START, electrons=ELECTRONS

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from ase import Atoms
-from conftest import ELECTRONS, GRID_START, N_CHANNELS, N_MEMBERS
+from helpers.models import ELECTRONS, GRID_START, N_CHANNELS, N_MEMBERS, energy_only_model
 
 from petdos_md.base.errors import ModelError, PredictionError, StructureError
 from petdos_md.base.grid import EnergyGrid
@@ -233,17 +233,6 @@ def test_unsuitable_files(
     with pytest.raises(ModelError) as error:
         DOSModel.load(path)
     assert expected in message(error)
-
-
-def energy_only_model(path: Path) -> None:
-    from metatrain.pet import __model__ as PET
-    from metatrain.utils.architectures import get_default_hypers
-    from metatrain.utils.data import DatasetInfo
-    from metatrain.utils.data.target_info import get_energy_target_info
-
-    energy = get_energy_target_info("energy", {"quantity": "energy", "unit": "eV", "description": ""})
-    pet = PET({**get_default_hypers("pet")["model"], **SMALL}, DatasetInfo("angstrom", [13], {"energy": energy}))
-    pet.export().save(str(path))
 
 
 def test_device_that_is_not_there(model_path: Path) -> None:

@@ -6,10 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import scipy.integrate
-import scipy.ndimage
 import torch
 from ase import Atoms
+from helpers.denoising import brute_force, random_network
 from helpers.synthetic import GRID, N_ATOMS, N_ELECTRONS, N_MEMBERS, readout, samples, write
 from upet.ase.dos import PETMADDOSCalculator
 
@@ -18,24 +17,8 @@ from petdos_md.base.errors import ChemicalPotentialError, ModelError
 from petdos_md.models.loading import PET_MAD_GRID
 from petdos_md.physics import thermo
 from petdos_md.physics.denoise import Denoise, states_below
-from petdos_md.physics.networks import DOSNetwork, Network
 
 E, STEP = GRID.energies, GRID.step
-
-
-def brute_force(dos: np.ndarray, level: float, n_electrons: float, n_atoms: int) -> np.ndarray:
-    """Eqs. 11-16 with sums over pairs of channels, for one DOS; SciPy's quadrature does the last integral."""
-    n = len(dos)
-    offsets = np.arange(-24, 25)
-    kernel = np.exp(-0.5 * (offsets * STEP / 0.3) ** 2)
-    mirrored = np.r_[dos[1:25][::-1], dos, dos[-25:-1][::-1]]
-    smooth = np.array([kernel @ mirrored[i : i + 49] for i in range(n)]) / kernel.sum() / n_atoms
-    thresholded = dos / (1 + np.exp(-100 * (smooth - 0.1)))
-    inside = level > E
-    below = scipy.integrate.trapezoid(
-        np.r_[thresholded[inside], np.interp(level, E, thresholded)], np.r_[E[inside], level]
-    )
-    return thresholded * n_electrons / below
 
 
 def test_equals_brute_force() -> None:
@@ -69,17 +52,6 @@ def test_average_of_denoised_frames_per_member(tmp_path: Path) -> None:
     raw = analyze(write(tmp_path / "b.zarr", frames), readout())
     assert raw.attrs["denoise"] == "no"
     assert abs(float(raw["heat_capacity"][0]) / float(at["heat_capacity"]) - 1) > 1e-3
-
-
-def random_network(target: str = "fermi_level", grid=GRID, seed: int = 0, level: float | None = None) -> Network:
-    """A network with random weights; its answers vary with the DOS around ``level`` (on the axis of the grid)."""
-    torch.manual_seed(seed)
-    module = DOSNetwork(grid.n)
-    with torch.no_grad():
-        module.fc2.weight.mul_(20.0)
-        if level is not None:
-            module.fc2.bias.fill_(level - grid.start)
-    return Network(module, grid, target, f"random {target}")
 
 
 def test_network_says_where_the_electrons_hold(tmp_path: Path) -> None:

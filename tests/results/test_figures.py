@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import xarray as xr
+from helpers.figures import band
 from helpers.synthetic import N_ATOMS, readout, samples, write
 from matplotlib.collections import PolyCollection
-from results.test_plot import band
 
 from petdos_md.analysis.analyze import analyze
 from petdos_md.analysis.levels import frame_levels

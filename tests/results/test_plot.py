@@ -11,6 +11,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import xarray as xr
+from helpers.figures import band
 from helpers.synthetic import N_ATOMS, readout, samples, write
 from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
@@ -30,14 +31,6 @@ def result(tmp_path_factory: pytest.TempPathFactory) -> xr.Dataset:
 def line(figure: Figure, panel: int, label: str) -> tuple[np.ndarray, np.ndarray]:
     (found,) = [x for x in figure.axes[panel].get_lines() if x.get_label() == label]
     return np.asarray(found.get_xdata()), np.asarray(found.get_ydata())
-
-
-def band(collection: PolyCollection) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Positions, lower and upper edge of a filled band."""
-    vertices = collection.get_paths()[0].vertices
-    x = np.unique(vertices[:, 0])
-    edges = [vertices[vertices[:, 0] == value, 1] for value in x]
-    return x, np.array([e.min() for e in edges]), np.array([e.max() for e in edges])
 
 
 @pytest.mark.parametrize("reference", ["fermi", "raw"])

@@ -10,8 +10,8 @@ import ase.build
 import ase.io
 import numpy as np
 import pytest
-from ase import Atoms
-from conftest import N_CHANNELS
+from helpers.models import N_CHANNELS
+from helpers.structures import structures
 from scipy.integrate import lebedev_rule
 
 from petdos_md.analysis.analyze import analyze
@@ -34,16 +34,6 @@ from petdos_md.validation.validate import compare, format_validation, validate_m
 
 SHIFT = 7
 LIMIT = 330
-
-
-def structures(n: int) -> list[Atoms]:
-    result = []
-    for i in range(n):
-        atoms = ase.build.bulk("Al", a=4.0 + 0.01 * i, cubic=True)
-        atoms.rattle(0.05 + 0.02 * i, seed=i)
-        atoms.info = {"index": i, "tag": f"{'hot' if i % 2 else 'cold'}-Al4-{100 * (i + 1)}K", "n_electrons": 12}
-        result.append(atoms)
-    return result
 
 
 @pytest.fixture(scope="module")

@@ -94,7 +94,7 @@ def test_model_files(
     elif content == "script":
         torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), str(path))
     elif content == "energy only":
-        from models.test_model import energy_only_model
+        from helpers.models import energy_only_model
 
         energy_only_model(path)
     elif content == "not separated":

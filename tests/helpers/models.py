@@ -1,0 +1,83 @@
+"""Small models with random weights: real networks of metatrain, exported by the real commands. They write, conftest.py keeps."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import metatomic.torch  # noqa: F401  so that torch can read the metadata in checkpoints
+import torch
+from ase.data import atomic_numbers
+
+from petdos_md.models.export import export_model
+from petdos_md.models.model import DOSModel
+from petdos_md.models.testing import SMALL, write_checkpoints
+
+ELECTRONS = {"Al": 3, "Mg": 2, "Si": 4}
+GRID_START = -12.0
+N_CHANNELS = 400
+N_MEMBERS = 5
+
+
+def write_small_checkpoints(folder: Path) -> None:
+    """``pet.ckpt`` with energy and DOS heads, and ``llpr.ckpt`` that wraps it."""
+    write_checkpoints(folder, SMALL, symbols=list(ELECTRONS), n_channels=N_CHANNELS, n_members=N_MEMBERS, energy=True)
+
+
+def write_model(path: Path, checkpoints: tuple[Path, Path]) -> None:
+    """A model with separate readout."""
+    export_model(checkpoints[0], path, llpr=checkpoints[1], grid_start=GRID_START, electrons=ELECTRONS)
+
+
+def write_metal(path: Path, checkpoints: tuple[Path, Path]) -> None:
+    """A model whose DOS is that of a metal (a square root per atom) with a ripple that follows the structure."""
+    changed = []
+    for source in checkpoints:
+        changed.append(path.parent / source.name)
+        torch.save(_metallic(torch.load(source, weights_only=False)), changed[-1])
+    write_model(path, (changed[0], changed[1]))
+
+
+def write_double_model(path: Path) -> None:
+    """In double precision with adaptive cutoffs: its halo must be wider than the reach of its messages."""
+    hypers = {**SMALL, "num_neighbors_adaptive": 12.0}
+    pet, llpr = write_checkpoints(
+        path.parent, hypers, symbols=list(ELECTRONS), n_channels=N_CHANNELS, n_members=2, dtype=torch.float64
+    )
+    assert llpr is not None
+    write_model(path, (pet, llpr))
+
+
+def energy_only_model(path: Path) -> None:
+    """A model of metatrain without a DOS."""
+    from metatrain.pet import __model__ as PET
+    from metatrain.utils.architectures import get_default_hypers
+    from metatrain.utils.data import DatasetInfo
+    from metatrain.utils.data.target_info import get_energy_target_info
+
+    energy = get_energy_target_info("energy", {"quantity": "energy", "unit": "eV", "description": ""})
+    pet = PET({**get_default_hypers("pet")["model"], **SMALL}, DatasetInfo("angstrom", [13], {"energy": energy}))
+    pet.export().save(str(path))
+
+
+def spoil_species(model: DOSModel, symbol: str) -> None:
+    """Give a model NaN weights for one element."""
+    known = model.atomic_types.index(atomic_numbers[symbol])
+    with torch.no_grad():
+        for name, parameter in model.evaluator.module.named_parameters():
+            if "node_embedder" in name:
+                parameter[known] = torch.nan
+
+
+def _metallic(checkpoint: dict) -> dict:
+    energies = GRID_START + 0.05 * torch.arange(N_CHANNELS)
+    inner = checkpoint.get("wrapped_model_checkpoint") or checkpoint
+    for state in (inner["model_state_dict"], inner["best_model_state_dict"]):
+        for name, value in state.items():
+            if "_last_layers.mtt::dos" in name:
+                value *= 0.001
+            if "node_last_layers.mtt::dos.0" in name and name.endswith("bias"):
+                value += 0.15 * (energies - GRID_START - 2.0).clamp(min=0.0).sqrt()
+    for name, value in checkpoint["model_state_dict"].items():
+        if "llpr_ensemble_layers" in name:
+            value *= 0.01
+    return checkpoint
