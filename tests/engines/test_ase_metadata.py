@@ -129,14 +129,26 @@ class TestMetadata:
         with Trace.open(tmp_path / "t.zarr", model=metal) as trace:
             for replica, temperature in ((1, 900), (0, 300)):
                 observer = DOSObserver(
-                    atoms, metal, trace, temperature, replica=replica, metadata={"bias": "none", "seed": np.int64(5)}
+                    atoms,
+                    metal,
+                    trace,
+                    temperature,
+                    replica=replica,
+                    metadata={"bias": "none", "seed": np.int64(5), "beads": 1},
                 )
                 observer()
         known = Trace.open(tmp_path / "t.zarr", "r").attributes["metadata"]
-        expected = {"temperatures_K": [300.0, 900.0], "bias": "none", "seed": 5, "formula": "Al8", "potential": "emt"}
+        expected = {
+            "temperatures_K": [300.0, 900.0],
+            "bias": "none",
+            "seed": 5,
+            "beads": 1,
+            "formula": "Al8",
+            "potential": "emt",
+        }
         assert known == expected
         for change, message in (
-            ({"temperature_K": 301}, r"temperatures_K = \[300\.0, 900\.0\], got \[301\.0\]"),
+            ({"metadata": {"beads": 4}}, "beads = 1, got 4"),
             ({"metadata": {"bias": "plumed"}}, "bias = none, got plumed"),
         ):
             with pytest.raises(TraceError, match=f"trace of another simulation: it has {message}"):

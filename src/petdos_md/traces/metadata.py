@@ -117,9 +117,9 @@ def _plain(path: Path, key: str, value: Any) -> Any:
 
 
 def _targets(there: list[Any] | None, here: list[Any] | None) -> list[Any]:
-    """Thermostat targets by replica: one that has changed is null, and stays so."""
+    """Thermostat targets by replica; of one that has changed nothing is known."""
     old, new = there or [], here or []
-    return [a if a is not None and same(a, b) else None for a, b in zip(old, new, strict=False)] + [
+    return [combined(a, b) if same(a, b) else None for a, b in zip(old, new, strict=False)] + [
         *old[len(new) :],
         *new[len(old) :],
     ]
