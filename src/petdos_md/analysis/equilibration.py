@@ -25,7 +25,7 @@ import scipy.special
 from .statistics import MIN_SAMPLES, mean_and_inefficiency, normalized_weights, segment_bounds
 
 FALSE_ALARMS = 0.03
-"""Chance that a stationary series is called drifting; half as much again in practice, where correlation times are estimated."""
+"""Chance that a stationary series is called drifting, at most."""
 
 _CANDIDATES = 40
 _LATEST = 0.8  # of the longest segment
@@ -121,6 +121,7 @@ def _drifts(x: np.ndarray, w: np.ndarray, bounds: np.ndarray) -> bool:
     if not np.isfinite(inefficiency).any():
         return False
     n_late = len(late)
+    # Half as many as a known correlation time would leave: short series underestimate it.
     freedom = np.maximum(n_late / inefficiency / 4, 1.0)
     windows = np.unique([longest // 2 >> k for k in range(_WINDOWS)])
     windows = windows[windows > 0]
