@@ -10,7 +10,7 @@ import numpy as np
 from synthetic import readout, samples, write
 
 from petdos_md.analysis import analyze
-from petdos_md.averages import RunningAverage
+from petdos_md.analysis.running import RunningAverage
 
 
 def test_the_note_and_the_running_average_say_how_many_frames_are_missing(tmp_path: Path) -> None:
