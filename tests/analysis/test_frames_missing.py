@@ -7,9 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from synthetic import readout, samples, write
+from helpers.synthetic import readout, samples, write
 
-from petdos_md.analysis import analyze
+from petdos_md.analysis.analyze import analyze
 from petdos_md.analysis.running import RunningAverage
 
 

@@ -92,7 +92,7 @@ def test_metadata(shipped: DOSModel, tmp_path: Path) -> None:
             assert known["metadata"] == {**expected, **more}
             assert known["timestep_fs"] == 1.0 and known["versions"]["lammps"]
         lmp.command("timestep 0.002")
-        with pytest.raises(TraceError, match="trace of another simulation: it has timestep_fs = 1.0, got 2.0"):
+        with pytest.raises(TraceError, match=r"trace of another simulation: it has timestep_fs = 1\.0, got 2\.0"):
             LAMMPSObserver(lmp, shipped, tmp_path / "fixed", SYMBOLS, 600.0, replica=1)
         with pytest.raises(SettingError, match="temperature_K='600'"):
             LAMMPSObserver(lmp, shipped, tmp_path / "text", SYMBOLS, "600")
