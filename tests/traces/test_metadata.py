@@ -49,7 +49,7 @@ def test_what_python_holds_is_stored_as_json_and_is_the_same_again(path: Path) -
 
 @pytest.mark.parametrize(
     ("value", "shown"),
-    [(1j, "complex"), (Path("x"), "PosixPath"), (math.inf, "float"), ({3: 1}, "dict"), ([object()], "object")],
+    [(1j, "complex"), (Path("x"), "PosixPath"), (math.inf, "float"), ({3: 1}, "dict"), ([{1, 2}], "set")],
     ids=str,
 )
 def test_what_json_cannot_hold_is_named(path: Path, value: object, shown: str) -> None:
