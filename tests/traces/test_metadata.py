@@ -50,7 +50,7 @@ def test_what_python_holds_is_stored_as_json_and_is_the_same_again(path: Path) -
 @pytest.mark.parametrize(
     ("value", "shown"),
     [(1j, "complex"), (Path("x"), "PosixPath"), (math.inf, "float"), ({3: 1}, "dict"), ([object()], "object")],
-    ids=str,
+    ids=["complex", "PosixPath", "inf", "dict", "object"],
 )
 def test_what_json_cannot_hold_is_named(path: Path, value: object, shown: str) -> None:
     with pytest.raises(TraceError, match=f"metadata 'odd' holds a {shown} .*, which JSON cannot") as caught:
