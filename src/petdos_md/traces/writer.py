@@ -15,7 +15,7 @@ import time
 import weakref
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from importlib import metadata as packages
 from pathlib import Path
 from typing import Any
@@ -82,7 +82,7 @@ def full_attributes(model: ModelInfo, known: Mapping[str, Any]) -> dict[str, Any
     return {
         "schema": SCHEMA,
         "schema_version": SCHEMA_VERSION,
-        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "model": model.to_dict(),
         "versions": _versions(str(known.get("engine", ""))),
         **known,
