@@ -38,7 +38,7 @@ NO_TORCH := tests/traces tests/analysis/test_statistics.py $(addprefix tests/phy
 test-pythons:
 	set -e; for python in $(PYTHONS); do \
 		$$python -m venv .venv-$$python; \
-		.venv-$$python/bin/python -m pip install --quiet --constraint constraints.txt ase filelock hypothesis matplotlib mpmath \
+		.venv-$$python/bin/python -m pip install --quiet --constraint constraints.txt ase hypothesis matplotlib mpmath \
 			netCDF4 numpy pandas pytest pytest-xdist scipy shtab tqdm xarray zarr; \
 		.venv-$$python/bin/python -m pip install --quiet --no-deps --editable .; \
 		.venv-$$python/bin/python -m pytest $(PARALLEL) $(NO_TORCH); \

@@ -100,3 +100,12 @@ def disk(tmp_path: Path) -> Iterator[Path]:
         pytest.skip("needs the right to mount a file system")
     yield path
     subprocess.run(["umount", "--lazy", str(path)], check=True)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Workers must collect the same tests: a name with an address of memory would differ from one to the other."""
+    for item in items:
+        if " at 0x" in item.nodeid:
+            raise pytest.UsageError(
+                f"{item.nodeid}: the name holds an address; give the parameters names with ids=[...]"
+            )
