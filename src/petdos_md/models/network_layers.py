@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from petdos_md.errors import ModelError
+from petdos_md.pointwise import PointwiseLinear
 
 IMAGES = 16
 """Parts into which rows are split, so that oneDNN multiplies them; see :mod:`petdos_md.pointwise`."""
@@ -183,7 +184,7 @@ class MessageLayer(torch.nn.Module):
 
     def __init__(self, stock: Any) -> None:
         super().__init__()
-        if any(type(layer) is not torch.nn.Linear for layer in (stock.edge_embedder, stock.compress[0])):
+        if any(type(layer) not in (torch.nn.Linear, PointwiseLinear) for layer in (stock.edge_embedder, stock.compress[0])):
             raise ModelError(
                 "this checkpoint has adapters in layers other than those of attention; merge them before export"
             )
