@@ -39,7 +39,9 @@ def main() -> None:
     parser.add_argument("--large", action="store_true", help="also 97 336 atoms, in minutes")
     arguments = parser.parse_args()
     models = make_models()
-    print("threads  structure        atoms  neighbors   ms/atom: sliced  trunk  stock   sliced/trunk  sliced/stock  deviation")
+    print(
+        "threads  structure        atoms  neighbors   ms/atom: sliced  trunk  stock   sliced/trunk  sliced/stock  deviation"
+    )
     for threads in arguments.threads:
         torch.set_num_threads(threads)
         for size in arguments.sizes:

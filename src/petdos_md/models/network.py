@@ -18,7 +18,8 @@ Derivatives of any other function of the features take two calls, between which 
 see :mod:`petdos_md.models.network_backbone`.
 """
 
-import copy
+# TorchScript and metatomic's classes want Optional.
+# ruff: noqa: UP045
 from typing import Any, Optional
 
 import torch
@@ -26,19 +27,9 @@ from metatensor.torch import Labels, TensorMap
 from metatomic.torch import AtomisticModel, ModelCapabilities, ModelMetadata, ModelOutput, NeighborListOptions, System
 
 from petdos_md.errors import ModelError
-from petdos_md.models.network_backbone import Backbone
 from petdos_md.models.network_graph import EdgeRules, find_levels, lay_out, lengths, pair_vectors
-from petdos_md.models.network_layers import n_atoms as atoms_in
-from petdos_md.models.network_maps import (
-    add_maps,
-    atom_numbers,
-    atom_samples,
-    blocks_map,
-    gradient_map,
-    plain_map,
-    symmetric_over_volume,
-    system_samples,
-)
+from petdos_md.models.network_maps import atom_numbers, atom_samples, gradient_map, plain_map, system_samples
+from petdos_md.models.network_outputs import NetworkOutputs
 
 POSITION_GRADIENT = "petdos::energy_position_gradient"
 """Derivative of the energy of all systems with respect to positions, (atom, xyz), in eV/angstrom: minus the forces."""
@@ -51,7 +42,7 @@ MULTIPLE_GPU = 8
 """On a GPU the rows of an atom are rounded up to a multiple: fewer and larger rectangles."""
 
 
-class SlicedPET(torch.nn.Module):
+class SlicedPET(NetworkOutputs):
     """A PET network of metatrain 2026.4, in float32 or float64, on CPU or CUDA.
 
     :param pet: metatrain's ``PET``, which stays as it is
@@ -59,20 +50,18 @@ class SlicedPET(torch.nn.Module):
         targets in an atomic basis
     """
 
-    # TorchScript looks up the types of what may be empty here.
-    targets: list[str]
+    # TorchScript looks up the types of what may be empty here, and not in the class above.
     key_labels: dict[str, Labels]
     component_labels: dict[str, list[list[Labels]]]
     property_labels: dict[str, list[Labels]]
+    targets: list[str]
     features_of: dict[str, str]
     outputs: dict[str, ModelOutput]
 
     def __init__(self, pet: Any) -> None:
-        super().__init__()
         _check_architecture(pet)
+        super().__init__(pet)
         hypers = pet.hypers
-        self.backend = Backbone(copy.deepcopy(pet.backend))
-        self.additive_models, self.scaler = pet.additive_models, pet.scaler
         self.edges = EdgeRules(
             float(hypers["cutoff"]),
             str(hypers["cutoff_function"]).lower(),
@@ -85,9 +74,6 @@ class SlicedPET(torch.nn.Module):
         self.multiple_gpu = MULTIPLE_GPU
         self.length_unit, self.atomic_types = str(pet.dataset_info.length_unit), [int(n) for n in pet.atomic_types]
         self.targets = list(pet.target_names)
-        self.key_labels = dict(pet.key_labels)
-        self.component_labels = dict(pet.component_labels)
-        self.property_labels = dict(pet.property_labels)
         self.features_of = {_features_name(name): name for name in self.targets}
         self.position_gradient, self.strain_gradient = POSITION_GRADIENT, STRAIN_GRADIENT
         self.outputs = {
@@ -125,7 +111,10 @@ class SlicedPET(torch.nn.Module):
         return [NeighborListOptions(cutoff=self.cutoff, full_list=True, strict=False)]
 
     def forward(
-        self, systems: list[System], outputs: dict[str, ModelOutput], selected_atoms: Optional[Labels] = None  # noqa: UP045
+        self,
+        systems: list[System],
+        outputs: dict[str, ModelOutput],
+        selected_atoms: Optional[Labels] = None,
     ) -> dict[str, TensorMap]:
         """As the interface of metatomic.
 
@@ -138,7 +127,8 @@ class SlicedPET(torch.nn.Module):
         graph, slices = self.prepare(systems, selected_atoms, differentiate)
         n_atoms = sum([len(system) for system in systems])
         features, states = self.evaluate(graph, slices, len(systems), n_atoms, heads, per_atom, differentiate)
-        chosen, _ = torch.sort(graph["order"][: self._n_selected(slices)])
+        every = torch.arange(n_atoms, device=systems[0].positions.device)
+        chosen = every if selected_atoms is None else atom_numbers(selected_atoms, systems)
         samples = {
             "atom": atom_samples(chosen, systems),
             "system": system_samples(len(systems), systems[0].positions),
@@ -146,23 +136,25 @@ class SlicedPET(torch.nn.Module):
         results: dict[str, TensorMap] = {}
         predictions: dict[str, TensorMap] = {}
         for name, output in outputs.items():
-            head = self.features_of[name] if name in self.features_of else name
+            head = self.features_of.get(name, name)
             if head in self.targets:
                 kind = "atom" if output.sample_kind == "atom" else "system"
-                sums = self._sums(graph, slices, features[head], len(systems), kind, head in per_atom)
+                if kind == "atom":
+                    sums = self.of_atoms(graph, features[head], chosen)
+                else:
+                    sums = self.sums(graph, slices, features[head], len(systems), head in per_atom)
                 if head != name:
                     dtype = systems[0].positions.dtype
                     results[name] = plain_map(sums[0].to(dtype), samples[kind], "feature")
                 else:
-                    predictions[name] = self._predict(name, sums, systems, samples[kind])
-        for name, finished in self._finish(systems, outputs, predictions, selected_atoms).items():
+                    predictions[name] = self.predict(name, sums, systems, samples[kind])
+        for name, finished in self.scale(systems, outputs, predictions, selected_atoms).items():
             results[name] = finished
         if differentiate:
-            sums = self._sums(graph, slices, features["energy"], len(systems), "system", "energy" in per_atom)
-            cotangents = self._energy_cotangents(sums, systems, samples["system"])
+            sums = self.sums(graph, slices, features["energy"], len(systems), "energy" in per_atom)
+            cotangents = self.energy_cotangents(sums, systems, samples["system"])
             by_positions, by_strain = self.pull_back(graph, slices, states, cotangents)
             if self.position_gradient in outputs:
-                every = torch.arange(n_atoms, device=by_positions.device)
                 results[self.position_gradient] = gradient_map(by_positions, atom_samples(every, systems))
             if self.strain_gradient in outputs:
                 results[self.strain_gradient] = gradient_map(by_strain, samples["system"])
@@ -170,7 +162,10 @@ class SlicedPET(torch.nn.Module):
 
     @torch.jit.export
     def prepare(
-        self, systems: list[System], selected_atoms: Optional[Labels], differentiable: bool  # noqa: UP045
+        self,
+        systems: list[System],
+        selected_atoms: Optional[Labels],
+        differentiable: bool,
     ) -> tuple[dict[str, torch.Tensor], list[list[int]]]:
         """Graph and slices of systems, see :mod:`petdos_md.models.network_graph`.
 
@@ -201,7 +196,7 @@ class SlicedPET(torch.nn.Module):
         else:
             moved = positions
         types = torch.cat([system.types for system in systems])
-        selected: Optional[torch.Tensor] = None  # noqa: UP045 TorchScript
+        selected: Optional[torch.Tensor] = None
         if selected_atoms is not None:
             selected = atom_numbers(selected_atoms, systems)
         graph, slices = self._build(moved, cells, torch.cat(pairs), atoms, types, selected)
@@ -230,17 +225,12 @@ class SlicedPET(torch.nn.Module):
         :param heads: names of targets
         :param per_atom: those of them that are wanted per atom
         """
-        before = torch.is_grad_enabled()
-        if keep:
-            torch.set_grad_enabled(False)
         features = self.backend.no_features(graph, n_atoms, n_systems, heads, per_atom)
-        states: list[dict[str, torch.Tensor]] = []
-        state = self.backend.embed(graph)
-        for k in range(self.backend.n_stages):
-            if keep:
-                states.append(state)
-            state = self.backend.layer(k, graph, slices, state, per_atom, features)
-        torch.set_grad_enabled(before)
+        if keep:
+            with torch.no_grad():
+                states = self._run(graph, slices, per_atom, features, keep)
+        else:
+            states = self._run(graph, slices, per_atom, features, keep)
         return features, states
 
     @torch.jit.export
@@ -291,11 +281,11 @@ class SlicedPET(torch.nn.Module):
         d_vectors, d_weights = self.backend.pull_back(graph, slices, states, of_heads)
         d_sums = torch.zeros_like(graph["weight_sums"])
         if "weights" in cotangents:
-            n = self._n_selected(slices)
+            n = self.n_selected(slices)
             d_sums[:n] = cotangents["weights"][graph["systems"][:n], 0].to(d_sums.dtype)
         outputs = [graph["vectors"], graph["weights"], graph["weight_sums"]]
         inputs = [graph["positions"], graph["strain"]]
-        seeds: list[Optional[torch.Tensor]] = [d_vectors, d_weights, d_sums]  # noqa: UP045 TorchScript
+        seeds: list[Optional[torch.Tensor]] = [d_vectors, d_weights, d_sums]
         found = torch.autograd.grad(outputs, inputs, seeds, retain_graph=True, allow_unused=True)
         torch.set_grad_enabled(before)
         gradients: list[torch.Tensor] = []
@@ -304,6 +294,22 @@ class SlicedPET(torch.nn.Module):
             gradients.append(torch.zeros_like(inputs[i]) if gradient is None else gradient)
         return gradients[0], gradients[1]
 
+    def _run(
+        self,
+        graph: dict[str, torch.Tensor],
+        slices: list[list[int]],
+        per_atom: list[str],
+        features: dict[str, torch.Tensor],
+        keep: bool,
+    ) -> list[dict[str, torch.Tensor]]:
+        states: list[dict[str, torch.Tensor]] = []
+        state = self.backend.embed(graph)
+        for k in range(self.backend.n_stages):
+            if keep:
+                states.append(state)
+            state = self.backend.layer(k, graph, slices, state, per_atom, features)
+        return states
+
     def _build(
         self,
         positions: torch.Tensor,
@@ -311,7 +317,7 @@ class SlicedPET(torch.nn.Module):
         pairs: torch.Tensor,
         atoms: torch.Tensor,
         types: torch.Tensor,
-        selected_atoms: Optional[torch.Tensor],  # noqa: UP045 TorchScript
+        selected_atoms: Optional[torch.Tensor],
     ) -> tuple[dict[str, torch.Tensor], list[list[int]]]:
         vectors = pair_vectors(positions, cells, pairs, atoms)
         keep, weights = self.edges(lengths(vectors), pairs[:, 0], pairs[:, 1], len(positions))
@@ -334,97 +340,13 @@ class SlicedPET(torch.nn.Module):
         if differentiate:
             heads.append("energy")
         for name, output in outputs.items():
-            head = self.features_of[name] if name in self.features_of else name
+            head = self.features_of.get(name, name)
             if head in self.targets:
                 if head not in heads:
                     heads.append(head)
                 if output.sample_kind == "atom" and head not in per_atom:
                     per_atom.append(head)
         return heads, per_atom
-
-    def _n_selected(self, slices: list[list[int]]) -> int:
-        n = 0
-        for piece in slices:
-            if piece[0] == 0:
-                n += atoms_in(piece)
-        return n
-
-    def _sums(
-        self,
-        graph: dict[str, torch.Tensor],
-        slices: list[list[int]],
-        features: torch.Tensor,
-        n_systems: int,
-        kind: str,
-        is_per_atom: bool,
-    ) -> list[torch.Tensor]:
-        """Features, numbers of atoms and sums of the cutoff function, of selected atoms in ascending order or of systems."""
-        n = self._n_selected(slices)
-        order, weights = graph["order"][:n], graph["weight_sums"][:n].unsqueeze(1)
-        if kind == "atom":
-            chosen, ascending = torch.sort(order)
-            return [features[chosen], torch.ones_like(weights), weights[ascending]]
-        systems = graph["systems"][:n]
-        zeros = torch.zeros((n_systems, 1), dtype=torch.float64, device=features.device)
-        if is_per_atom:
-            wide = torch.zeros((n_systems, features.shape[1]), dtype=torch.float64, device=features.device)
-            features = wide.index_add(0, systems, features[order].double())
-        counts = zeros.index_add(0, systems, torch.ones_like(weights).double())
-        return [features, counts, zeros.index_add(0, systems, weights.double())]
-
-    def _predict(self, name: str, sums: list[torch.Tensor], systems: list[System], samples: Labels) -> TensorMap:
-        blocks = self.backend.predict(name, sums[0], sums[1], sums[2])
-        dtype = systems[0].positions.dtype
-        values = [block.to(dtype) for block in blocks]
-        if name == "non_conservative_stress":
-            cells = torch.stack([system.cell for system in systems])
-            values = [symmetric_over_volume(v, cells, samples.column("system").to(torch.long)) for v in values]
-        return blocks_map(
-            values, samples, self.key_labels[name], self.component_labels[name], self.property_labels[name]
-        )
-
-    def _finish(
-        self,
-        systems: list[System],
-        outputs: dict[str, ModelOutput],
-        predictions: dict[str, TensorMap],
-        selected_atoms: Optional[Labels],  # noqa: UP045 TorchScript
-    ) -> dict[str, TensorMap]:
-        """Scales and baselines."""
-        predictions = self.scaler.apply_scales(
-            systems,
-            predictions,
-            selected_atoms=selected_atoms,
-            use_per_target_scales=True,
-            use_per_property_scales=True,
-        )
-        for model in self.additive_models:
-            wanted: dict[str, ModelOutput] = {}
-            for name, output in outputs.items():
-                if name in model.outputs:
-                    wanted[name] = output
-            if len(wanted) > 0:
-                for name, added in model(systems, wanted, selected_atoms).items():
-                    predictions[name] = add_maps(predictions[name], added)
-        return predictions
-
-    def _energy_cotangents(
-        self, sums: list[torch.Tensor], systems: list[System], samples: Labels
-    ) -> dict[str, torch.Tensor]:
-        """Derivatives of the energy with respect to the features and the sum of the cutoff function."""
-        before = torch.is_grad_enabled()
-        torch.set_grad_enabled(True)
-        leaves = [sums[0].detach().requires_grad_(True), sums[2].detach().requires_grad_(True)]
-        raw = {"energy": self._predict("energy", [leaves[0], sums[1].detach(), leaves[1]], systems, samples)}
-        scaled = self.scaler.apply_scales(systems, raw)["energy"]
-        found = torch.autograd.grad([scaled.block().values.sum()], leaves)
-        torch.set_grad_enabled(before)
-        names = ["energy", "weights"]
-        cotangents: dict[str, torch.Tensor] = {}
-        for name, gradient in zip(names, found):  # noqa: B905 TorchScript
-            if gradient is not None:
-                cotangents[name] = gradient
-        return cotangents
 
 
 def _features_name(target: str) -> str:

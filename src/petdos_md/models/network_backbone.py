@@ -106,7 +106,7 @@ class Backbone(torch.nn.Module):
                     self._store(name, value, graph, piece, new)
         for name in parts:
             spare = torch.zeros_like(parts[name][0][:1]).expand(self.spare_rows, -1)
-            new[name] = torch.cat(parts[name] + [spare])  # noqa: RUF005 TorchScript
+            new[name] = torch.cat(parts[name] + [spare])
         return new
 
     def predict(
@@ -118,28 +118,22 @@ class Backbone(torch.nn.Module):
         :param n_atoms: over which they are summed, ``(n, 1)``
         :param weight_sums: sums of the cutoff function over edges, ``(n, 1)``
         """
-        blocks: list[torch.Tensor] = []
+        values: list[torch.Tensor] = []
         parts = features.split(self.d_head, dim=1)
         for target, layers in self.node_last_layers.items():
             if target == name:
                 for i, by_block in enumerate(layers):
-                    b = 0
                     for layer in by_block.values():
-                        weight, bias = layer.weight.to(features.dtype), layer.bias.to(features.dtype)
-                        value = parts[2 * i] @ weight.T + n_atoms * bias
-                        if i == 0:
-                            blocks.append(value)
-                        else:
-                            blocks[b] = blocks[b] + value
-                        b += 1
+                        values.append(self._apply(parts[2 * i], n_atoms, layer.weight, layer.bias))
         for target, layers in self.edge_last_layers.items():
             if target == name:
                 for i, by_block in enumerate(layers):
-                    b = 0
                     for layer in by_block.values():
-                        weight, bias = layer.weight.to(features.dtype), layer.bias.to(features.dtype)
-                        blocks[b] = blocks[b] + parts[2 * i + 1] @ weight.T + weight_sums * bias
-                        b += 1
+                        values.append(self._apply(parts[2 * i + 1], weight_sums, layer.weight, layer.bias))
+        n_blocks = len(values) // (2 * self.n_readouts)
+        blocks = values[:n_blocks]
+        for i in range(n_blocks, len(values)):
+            blocks[i % n_blocks] = blocks[i % n_blocks] + values[i]
         return blocks
 
     def pull_back(
@@ -170,6 +164,9 @@ class Backbone(torch.nn.Module):
             handed.pop("weights")
             received = handed
         return d_vectors, d_weights
+
+    def _apply(self, x: torch.Tensor, factor: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+        return x @ weight.to(x.dtype).T + factor * bias.to(x.dtype)
 
     def _tables(self, k: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         embeddings = self.edge_embedder.weight

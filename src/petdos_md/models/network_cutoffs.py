@@ -15,7 +15,6 @@ import math
 import torch
 
 
-
 def bump(distances: torch.Tensor, cutoffs: torch.Tensor, width: float) -> torch.Tensor:
     """Smooth step from one to zero between ``cutoffs - width`` and ``cutoffs`` (angstrom), infinitely often differentiable."""
     x = ((distances - (cutoffs - width)) / width).clamp(1e-6, 1.0 - 1e-6)

@@ -53,10 +53,7 @@ class EdgeRules(torch.nn.Module):
         """Numbers of the pairs that are edges, and their weights, from distances ``(n_pairs,)`` (angstrom)."""
         if self.n_neighbors > 0:
             solve = (distances, centers, n_atoms, self.n_neighbors, self.cutoff, self.adaptive_width)
-            if self.is_solver:
-                of_atoms = solve_cutoffs(*solve)
-            else:
-                of_atoms = average_cutoffs(*solve)
+            of_atoms = solve_cutoffs(*solve) if self.is_solver else average_cutoffs(*solve)
             cutoffs = (of_atoms[centers] + of_atoms[neighbors]) / 2.0
         else:
             cutoffs = torch.full_like(distances, self.cutoff)
@@ -123,7 +120,9 @@ def sort_atoms(
     return order, sizes, [kind % 1_000_000 for kind in kinds], [kind // 1_000_000 for kind in kinds]
 
 
-def plan_slices(sizes: list[int], widths: list[int], levels: list[int], max_rows: int, max_atoms: int = MAX_ATOMS) -> list[list[int]]:
+def plan_slices(
+    sizes: list[int], widths: list[int], levels: list[int], max_rows: int, max_atoms: int = MAX_ATOMS
+) -> list[list[int]]:
     """Cut rectangles into slices of so many rows, each of one level.
 
     :param sizes: numbers of atoms of the rectangles
@@ -232,7 +231,9 @@ def lay_out(
         "atom_rows": first_row[:n_used],
         "order": order[:n_used],
         "atom_species": species[order[:n_used]],
-        "weight_sums": torch.zeros(n_used, dtype=vectors.dtype, device=order.device).index_add(0, center, weights[edges]),
+        "weight_sums": torch.zeros(n_used, dtype=vectors.dtype, device=order.device).index_add(
+            0, center, weights[edges]
+        ),
     }
     return graph, slices
 

@@ -184,7 +184,9 @@ class MessageLayer(torch.nn.Module):
 
     def __init__(self, stock: Any) -> None:
         super().__init__()
-        if any(type(layer) not in (torch.nn.Linear, PointwiseLinear) for layer in (stock.edge_embedder, stock.compress[0])):
+        if any(
+            type(layer) not in (torch.nn.Linear, PointwiseLinear) for layer in (stock.edge_embedder, stock.compress[0])
+        ):
             raise ModelError(
                 "this checkpoint has adapters in layers other than those of attention; merge them before export"
             )
@@ -193,7 +195,9 @@ class MessageLayer(torch.nn.Module):
         self.neighbor_embedder, self.first = stock.neighbor_embedder, bool(stock.is_first)
         self.epsilon = EPSILON
 
-    def tables(self, embeddings: torch.Tensor, share: float, factor: float) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def tables(
+        self, embeddings: torch.Tensor, share: float, factor: float
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """The first linear layer in parts: ``(n_species, d)`` of elements, ``(4, d)`` of geometry, ``(d, d)`` of messages.
 
         :param embeddings: of the elements of neighbors, as they are in messages, ``(n_species, d)``
