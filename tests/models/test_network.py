@@ -17,6 +17,7 @@ from vesin.metatomic import NeighborList
 
 from petdos_md.errors import ModelError
 from petdos_md.export import _fingerprint, _load, _make_trunk
+from petdos_md.model_files import find_model, load_file
 from petdos_md.models.network import POSITION_GRADIENT, STRAIN_GRADIENT, SlicedPET
 from petdos_md.models.network_graph import plan_slices, sort_atoms
 from petdos_md.testing import SMALL, write_checkpoints
@@ -303,6 +304,23 @@ def test_parameters_and_fingerprint_are_those_of_the_trunk(tmp_path: Path) -> No
     nothing = torch.zeros(1)
     assert _fingerprint(network, nothing, None) == _fingerprint(trunk, nothing, None)
     assert all(torch.equal(value, before[name]) for name, value in trunk.state_dict().items())
+
+
+def test_shipped_model_from_its_checkpoint(tmp_path: Path) -> None:
+    """The trained network: its parameters, and so its fingerprint, are those of the shipped file, and so are its features."""
+    checkpoint = Path(__file__).parents[2] / "examples" / "training" / "checkpoints" / "almgsi-lda.ckpt"
+    pet, _ = _load(checkpoint, None, "mtt::dos")
+    network = make_sliced(_make_trunk(pet, "mtt::dos"))
+    shipped = load_file(find_model("almgsi-lda"))
+    expected = shipped.module.state_dict()
+    found = network.state_dict()
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], expected[name]) for name in found)
+    system = to_system(lattice((2, 2, 2)), shipped, torch.float32)
+    names = ["mtt::petdos", "mtt::aux::petdos_last_layer_features", "energy"]
+    a, b = ask(network, [system], names), ask(shipped, [system], names)
+    for name in names:
+        assert deviation(a[name].block().values, b[name].block().values) < 1e-5
 
 
 @pytest.mark.parametrize("wanted, idle", [(["energy"], "mtt::dos"), ([FEATURES], "energy")])

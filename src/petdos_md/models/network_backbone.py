@@ -35,7 +35,7 @@ class Backbone(torch.nn.Module):
     def __init__(self, stock: Any) -> None:
         super().__init__()
         self.register_buffer("species_to_species_index", stock.species_to_species_index)
-        self.gnn_layers = torch.nn.ModuleList([MessageLayer(layer) for layer in stock.gnn_layers])
+        self.gnn_layers: Any = torch.nn.ModuleList([MessageLayer(layer) for layer in stock.gnn_layers])
         self.combination_norms, self.combination_mlps = stock.combination_norms, stock.combination_mlps
         self.node_embedders, self.edge_embedder = stock.node_embedders, stock.edge_embedder
         self.node_heads, self.edge_heads = stock.node_heads, stock.edge_heads
@@ -124,12 +124,12 @@ class Backbone(torch.nn.Module):
             if target == name:
                 for i, by_block in enumerate(layers):
                     for layer in by_block.values():
-                        values.append(self._apply(parts[2 * i], n_atoms, layer.weight, layer.bias))
+                        values.append(self._linear(parts[2 * i], n_atoms, layer.weight, layer.bias))
         for target, layers in self.edge_last_layers.items():
             if target == name:
                 for i, by_block in enumerate(layers):
                     for layer in by_block.values():
-                        values.append(self._apply(parts[2 * i + 1], weight_sums, layer.weight, layer.bias))
+                        values.append(self._linear(parts[2 * i + 1], weight_sums, layer.weight, layer.bias))
         n_blocks = len(values) // (2 * self.n_readouts)
         blocks = values[:n_blocks]
         for i in range(n_blocks, len(values)):
@@ -165,7 +165,7 @@ class Backbone(torch.nn.Module):
             received = handed
         return d_vectors, d_weights
 
-    def _apply(self, x: torch.Tensor, factor: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+    def _linear(self, x: torch.Tensor, factor: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
         return x @ weight.to(x.dtype).T + factor * bias.to(x.dtype)
 
     def _tables(self, k: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

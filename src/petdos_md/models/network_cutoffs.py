@@ -1,6 +1,6 @@
 """Cutoff functions and adaptive cutoffs of PET, on edges: what decides which neighbors an atom has, and how much each counts.
 
->>> bump(torch.tensor([3.0, 4.25, 4.6]), torch.tensor(4.5), 0.5).tolist()
+>>> bump(torch.tensor([3.0, 4.25, 4.6]), torch.tensor(4.5), 0.5).round(decimals=3).tolist()
 [1.0, 0.5, 0.0]
 
 The adaptive cutoff of an atom is the radius r at which the smoothed number of neighbors, plus n (r / r_max)^3 for the neighbors

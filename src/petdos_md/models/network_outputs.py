@@ -25,7 +25,7 @@ class NetworkOutputs(torch.nn.Module):
 
     def __init__(self, pet: Any) -> None:
         super().__init__()
-        self.backend = Backbone(copy.deepcopy(pet.backend))
+        self.backend: Any = Backbone(copy.deepcopy(pet.backend))
         self.additive_models, self.scaler = pet.additive_models, pet.scaler
         self.key_labels, self.component_labels = dict(pet.key_labels), dict(pet.component_labels)
         self.property_labels = dict(pet.property_labels)
