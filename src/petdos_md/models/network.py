@@ -35,8 +35,8 @@ POSITION_GRADIENT = "petdos::energy_position_gradient"
 """Derivative of the energy of all systems with respect to positions, (atom, xyz), in eV/angstrom: minus the forces."""
 STRAIN_GRADIENT = "petdos::energy_strain_gradient"
 """Derivative of the energy with respect to the strain, (system, xyz, xyz), in eV; positions and cells are multiplied by 1 + strain."""
-MAX_ROWS = 1024
-"""Rows of a slice on a CPU: its arrays should stay in the caches."""
+MAX_NUMBERS = 262144
+"""Rows times d_pet of a slice on a CPU: its arrays should stay in the caches. Slices of half and twice the size take the same time."""
 MAX_ROWS_GPU = 131072
 MULTIPLE_GPU = 8
 """On a GPU the rows of an atom are rounded up to a multiple: fewer and larger rectangles."""
@@ -70,7 +70,8 @@ class SlicedPET(NetworkOutputs):
             str(hypers["adaptive_cutoff_method"]).lower(),
             float(hypers["cutoff_width_adaptive"]),
         )
-        self.cutoff, self.max_rows, self.max_rows_gpu = self.edges.cutoff, MAX_ROWS, MAX_ROWS_GPU
+        self.cutoff, self.max_rows_gpu = self.edges.cutoff, MAX_ROWS_GPU
+        self.max_rows = max(256, MAX_NUMBERS // int(hypers["d_pet"]))
         self.multiple_gpu = MULTIPLE_GPU
         self.length_unit, self.atomic_types = str(pet.dataset_info.length_unit), [int(n) for n in pet.atomic_types]
         self.targets = list(pet.target_names)
