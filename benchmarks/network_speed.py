@@ -1,0 +1,151 @@
+"""Cost of a features evaluation: the sliced network, the trunk as exported without it, and metatrain's own PET.
+
+usage: python benchmarks/network_speed.py [--threads 1 2] [--sizes 64 216 512] [--repeats 7] [--large]
+
+All three have the same random parameters, in the size of PET-MAD-DOS, and are saved, loaded and executed as written. Runs alternate; each
+is on another structure, so that numbers of neighbors vary as in molecular dynamics. Medians of ratios are printed, and the largest
+deviation of features from metatrain's relative to the largest feature. ``--large`` adds the cost per atom of 97 336 atoms.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import tempfile
+import time
+from pathlib import Path
+
+import ase
+import numpy as np
+import torch
+from ase.build import bulk
+from metatomic.torch import AtomisticModel, ModelEvaluationOptions, ModelOutput, System, load_atomistic_model
+from vesin.metatomic import NeighborList
+
+from petdos_md.export import _load, _make_trunk
+from petdos_md.model import TRUNK_FEATURES, TRUNK_OUTPUT
+from petdos_md.model_files import as_written
+from petdos_md.models.network import SlicedPET
+from petdos_md.testing import PET_MAD_DOS_SIZE, write_checkpoints
+
+STOCK_FEATURES = "mtt::aux::dos_last_layer_features"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--sizes", type=int, nargs="+", default=[64, 216, 512])
+    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--large", action="store_true", help="also 97 336 atoms, in minutes")
+    arguments = parser.parse_args()
+    models = make_models()
+    print(
+        "threads  structure        atoms  neighbors   ms/atom: sliced  trunk  stock   sliced/trunk  sliced/stock  deviation"
+    )
+    for threads in arguments.threads:
+        torch.set_num_threads(threads)
+        for size in arguments.sizes:
+            for kind in (rattled, liquid):
+                compare(models, kind, size, threads, arguments.repeats)
+    if arguments.large:
+        torch.set_num_threads(1)
+        print_large(models["sliced"])
+
+
+def make_models() -> dict[str, tuple[AtomisticModel, tuple[str, ...]]]:
+    """The three models and what they are asked for, saved and loaded."""
+    with tempfile.TemporaryDirectory() as folder:
+        path, _ = write_checkpoints(folder, PET_MAD_DOS_SIZE, symbols=["Al", "Si"], n_channels=200)
+        pet, _ = _load(path, None, "mtt::dos")
+        trunk = _make_trunk(pet, "mtt::dos")
+        exported = {"sliced": SlicedPET(trunk).export(), "trunk": trunk.export(), "stock": pet.export()}
+        models = {}
+        for name, model in exported.items():
+            file = Path(folder) / f"{name}.pt"
+            model.save(str(file))
+            outputs = (STOCK_FEATURES,) if name == "stock" else (TRUNK_FEATURES, TRUNK_OUTPUT)
+            models[name] = (load_atomistic_model(str(file)), outputs)
+    return models
+
+
+def rattled(n_atoms: int, seed: int) -> ase.Atoms:
+    """Silicon at its density, every atom displaced by 0.35 angstrom."""
+    repeats = round((n_atoms / 8) ** (1 / 3))
+    atoms = bulk("Si", "diamond", a=5.43, cubic=True) * ((repeats,) * 3)
+    atoms.rattle(0.35, seed=seed)
+    return atoms
+
+
+def liquid(n_atoms: int, seed: int) -> ase.Atoms:
+    """Random positions at the density of liquid silicon, 0.055 per cubic angstrom, pushed 2.3 angstrom apart."""
+    rng = np.random.default_rng(seed)
+    length = (n_atoms / 0.055) ** (1 / 3)
+    atoms = ase.Atoms(f"Si{n_atoms}", positions=rng.uniform(0, length, (n_atoms, 3)), cell=[length] * 3, pbc=True)
+    for _ in range(60):
+        first, _, distances, vectors = _close_pairs(atoms, 2.3)
+        push = np.zeros((n_atoms, 3))
+        np.add.at(push, first, -0.5 * ((2.3 - distances) / (distances + 0.05))[:, None] * vectors)
+        atoms.positions += 0.8 * push
+    atoms.wrap()
+    return atoms
+
+
+def compare(models: dict, kind, size: int, threads: int, repeats: int) -> None:
+    """Print one line."""
+    times: dict[str, list[float]] = {name: [] for name in models}
+    deviation, n_neighbors = 0.0, 0.0
+    for repeat in range(-2, repeats):
+        atoms = kind(size, 100 + repeat)
+        features = {}
+        for name, (model, outputs) in models.items():
+            features[name], seconds = run(model, outputs, atoms)
+            if repeat >= 0:
+                times[name].append(seconds / len(atoms) * 1e3)
+        worst = np.abs(features["sliced"] - features["stock"]).max() / np.abs(features["stock"]).max()
+        deviation = max(deviation, float(worst))
+        n_neighbors = len(_close_pairs(atoms, PET_MAD_DOS_SIZE["cutoff"])[0]) / len(atoms)
+    ms = {name: np.array(values) for name, values in times.items()}
+    to_trunk, to_stock = (np.median(ms["sliced"] / ms[name]) for name in ("trunk", "stock"))
+    columns = "  ".join(f"{np.median(values):5.2f}" for values in ms.values())
+    print(
+        f"{threads:7d}  {kind.__name__:15s}  {size:5d}  {n_neighbors:9.1f}            {columns}"
+        f"   {to_trunk:12.2f}  {to_stock:12.2f}  {deviation:9.1e}",
+        flush=True,
+    )
+
+
+def run(model: AtomisticModel, outputs: tuple[str, ...], atoms: ase.Atoms) -> tuple[np.ndarray, float]:
+    """Features and seconds, without those of the neighbor list."""
+    types = torch.tensor(atoms.numbers, dtype=torch.int32)
+    positions, cell = (torch.tensor(x, dtype=torch.float32) for x in (atoms.positions, atoms.cell.array))
+    system = System(types, positions, cell, torch.tensor(atoms.pbc))
+    for options in model.requested_neighbor_lists():
+        NeighborList(options, "angstrom", skin=0.0).add_neighbor_list([system], copy=True)
+    asked = ModelEvaluationOptions("angstrom", {name: ModelOutput(sample_kind="system") for name in outputs})
+    with torch.no_grad(), as_written():
+        # Beside other work the time of the processor says more, but only one thread's does not count waiting.
+        clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
+        start = clock()
+        result = model([system], asked, check_consistency=False)
+        seconds = clock() - start
+    return result[outputs[0]].block().values[0].double().numpy(), seconds
+
+
+def print_large(sliced: tuple[AtomisticModel, tuple[str, ...]]) -> None:
+    """Cost per atom of 97 336 atoms relative to that of 512, before and after."""
+    small = [run(*sliced, rattled(512, seed))[1] / 512 for seed in range(3)]
+    large = run(*sliced, rattled(97336, 0))[1] / 97336
+    small += [run(*sliced, rattled(512, seed))[1] / 512 for seed in range(3)]
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+    ratio = large / np.median(small)
+    print(f"97336 atoms: {large * 1e3:.2f} ms an atom, {ratio:.2f} of the cost at 512 atoms; peak memory {peak:.1f} GB")
+
+
+def _close_pairs(atoms: ase.Atoms, cutoff: float) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    from vesin import ase_neighbor_list
+
+    return ase_neighbor_list("ijdD", atoms, cutoff)
+
+
+if __name__ == "__main__":
+    main()
