@@ -1,4 +1,4 @@
-"""Cost of a features evaluation: the sliced network, the trunk as exported without it, and metatrain's own PET.
+"""Cost of a features evaluation: the sliced network, the same network whole, and metatrain's own PET.
 
 usage: python benchmarks/network_speed.py [--threads 1 2] [--sizes 64 216 512] [--repeats 7] [--large]
 
@@ -22,11 +22,12 @@ from ase.build import bulk
 from metatomic.torch import AtomisticModel, ModelEvaluationOptions, ModelOutput, System, load_atomistic_model
 from vesin.metatomic import NeighborList
 
-from petdos_md.export import _load, _make_trunk
-from petdos_md.model import TRUNK_FEATURES, TRUNK_OUTPUT
-from petdos_md.model_files import as_written
+from petdos_md.models.checkpoints import load_networks, make_backbone
+from petdos_md.models.files import as_written
 from petdos_md.models.network import SlicedPET
-from petdos_md.testing import PET_MAD_DOS_SIZE, write_checkpoints
+from petdos_md.models.output_names import CUTOFF_SUM_OUTPUT, LAST_LAYER_OUTPUT
+from petdos_md.models.pointwise import replace_linear_layers
+from petdos_md.models.testing import PET_MAD_DOS_SIZE, write_checkpoints
 
 STOCK_FEATURES = "mtt::aux::dos_last_layer_features"
 
@@ -40,7 +41,7 @@ def main() -> None:
     arguments = parser.parse_args()
     models = make_models()
     print(
-        "threads  structure        atoms  neighbors   ms/atom: sliced  trunk  stock   sliced/trunk  sliced/stock  deviation"
+        "threads  structure        atoms  neighbors   ms/atom: sliced  whole  stock   sliced/whole  sliced/stock  deviation"
     )
     for threads in arguments.threads:
         torch.set_num_threads(threads)
@@ -56,14 +57,15 @@ def make_models() -> dict[str, tuple[AtomisticModel, tuple[str, ...]]]:
     """The three models and what they are asked for, saved and loaded."""
     with tempfile.TemporaryDirectory() as folder:
         path, _ = write_checkpoints(folder, PET_MAD_DOS_SIZE, symbols=["Al", "Si"], n_channels=200)
-        pet, _ = _load(path, None, "mtt::dos")
-        trunk = _make_trunk(pet, "mtt::dos")
-        exported = {"sliced": SlicedPET(trunk).export(), "trunk": trunk.export(), "stock": pet.export()}
+        pet, _ = load_networks(path, None, "mtt::dos")
+        backbone, whole = (make_backbone(pet, "mtt::dos") for _ in range(2))
+        replace_linear_layers(whole)
+        exported = {"sliced": SlicedPET(backbone).export(), "whole": whole.export(), "stock": pet.export()}
         models = {}
         for name, model in exported.items():
             file = Path(folder) / f"{name}.pt"
             model.save(str(file))
-            outputs = (STOCK_FEATURES,) if name == "stock" else (TRUNK_FEATURES, TRUNK_OUTPUT)
+            outputs = (STOCK_FEATURES,) if name == "stock" else (LAST_LAYER_OUTPUT, CUTOFF_SUM_OUTPUT)
             models[name] = (load_atomistic_model(str(file)), outputs)
     return models
 
@@ -105,11 +107,11 @@ def compare(models: dict, kind, size: int, threads: int, repeats: int) -> None:
         deviation = max(deviation, float(worst))
         n_neighbors = len(_close_pairs(atoms, PET_MAD_DOS_SIZE["cutoff"])[0]) / len(atoms)
     ms = {name: np.array(values) for name, values in times.items()}
-    to_trunk, to_stock = (np.median(ms["sliced"] / ms[name]) for name in ("trunk", "stock"))
+    to_whole, to_stock = (np.median(ms["sliced"] / ms[name]) for name in ("whole", "stock"))
     columns = "  ".join(f"{np.median(values):5.2f}" for values in ms.values())
     print(
         f"{threads:7d}  {kind.__name__:15s}  {size:5d}  {n_neighbors:9.1f}            {columns}"
-        f"   {to_trunk:12.2f}  {to_stock:12.2f}  {deviation:9.1e}",
+        f"   {to_whole:12.2f}  {to_stock:12.2f}  {deviation:9.1e}",
         flush=True,
     )
 

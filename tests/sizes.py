@@ -21,9 +21,7 @@ LISTED = ("examples", "benchmarks")
 LIMITS = {"lines of a module": 400, "lines of a function": 60, "parameters": 8}
 EXCEPTIONS: dict[str, str] = {}
 """``path`` or ``path: function`` -> why it may be larger."""
-TEMPORARY = {
-    "src/petdos_md/models/export.py: export_model",
-}
+TEMPORARY = {}
 """What is larger today and is being made smaller; nothing is added here, and what fits must go."""
 
 

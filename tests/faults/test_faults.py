@@ -173,7 +173,12 @@ class TestModelFiles:
         assert "no such readout; it is written beside the model" in self.told(copy, structure, tmp_path, capsys)
 
     def test_none(self, structure, tmp_path: Path, capsys) -> None:
-        assert "no-model: no such file and no shipped model" in self.told("no-model", structure, tmp_path, capsys)
+        for arguments in (
+            run_eval(structure, "no-model", tmp_path / "o.zarr"),
+            md(structure, "no-model", tmp_path / "o.zarr"),
+        ):
+            assert "no-model: no such file and no shipped model" in fails(capsys, *arguments)
+        assert "no-model: neither a model nor a trace" in fails(capsys, "info", "no-model")
 
     def test_potentials(self, structure, metal_path, tmp_path: Path, capsys) -> None:
         for name, message in (

@@ -11,7 +11,8 @@ import torch
 from helpers.models import ELECTRONS
 
 from petdos_md.base.errors import ModelError
-from petdos_md.models.export import export_model, random_structures
+from petdos_md.models.comparison import random_structures
+from petdos_md.models.export import export_model
 from petdos_md.models.files import readout_path
 from petdos_md.models.model import DOSModel
 from petdos_md.models.testing import SMALL, write_checkpoints

@@ -15,12 +15,20 @@ from metatensor.torch import Labels, TensorBlock
 from metatomic.torch import AtomisticModel, ModelEvaluationOptions, ModelOutput, System, load_atomistic_model
 from vesin.metatomic import NeighborList
 
-from petdos_md.errors import ModelError
-from petdos_md.export import _fingerprint, _load, _make_trunk
-from petdos_md.model_files import find_model, load_file
-from petdos_md.models.network import POSITION_GRADIENT, STRAIN_GRADIENT, SlicedPET
+from petdos_md.base.errors import ModelError
+from petdos_md.models.checkpoints import load_networks, make_backbone
+from petdos_md.models.export import fingerprint
+from petdos_md.models.files import find_model, load_file
+from petdos_md.models.network import SlicedPET
 from petdos_md.models.network_graph import plan_slices, sort_atoms
-from petdos_md.testing import SMALL, write_checkpoints
+from petdos_md.models.output_names import (
+    CUTOFF_SUM_OUTPUT,
+    FEATURES_OUTPUT,
+    LAST_LAYER_OUTPUT,
+    POSITION_GRADIENT,
+    STRAIN_GRADIENT,
+)
+from petdos_md.models.testing import SMALL, write_checkpoints
 
 CUTOFF = SMALL["cutoff"]
 FEATURES = "mtt::aux::dos_last_layer_features"
@@ -97,7 +105,7 @@ def make_pet(folder: Path, hypers: dict[str, Any], dtype: torch.dtype = torch.fl
     path, _ = write_checkpoints(
         folder, {**SMALL, **hypers}, symbols=["Al", "Si"], n_channels=30, energy=energy, dtype=dtype
     )
-    pet, _ = _load(path, None, "mtt::dos")
+    pet, _ = load_networks(path, None, "mtt::dos")
     return pet
 
 
@@ -204,7 +212,7 @@ def test_plain_gradients_with_repulsion(tmp_path: Path) -> None:
 def test_pull_back_of_features(name: str, tmp_path: Path) -> None:
     """Derivatives of a nonlinear function of features and of the sum of weights: two heads, two systems, finite differences."""
     pet = make_pet(tmp_path, ARCHITECTURES[name])
-    trunk = _make_trunk(pet, "mtt::dos")
+    trunk = make_backbone(pet, "mtt::dos")
     network = make_sliced(trunk)
     batch = [lattice((2, 1, 1)), lattice((1, 1, 2), seed=2, pbc=(True, True, False))]
     heads = ["mtt::petdos", "energy"]
@@ -296,28 +304,43 @@ def test_stages_one_by_one_with_messages_from_elsewhere(tmp_path: Path) -> None:
 
 def test_parameters_and_fingerprint_are_those_of_the_trunk(tmp_path: Path) -> None:
     pet = make_pet(tmp_path, {"featurizer_type": "feedforward"}, torch.float32)
-    trunk = _make_trunk(pet, "mtt::dos")
+    trunk = make_backbone(pet, "mtt::dos")
     before = {name: value.clone() for name, value in trunk.state_dict().items()}
     network = SlicedPET(trunk)
     assert network.state_dict().keys() == before.keys()
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
     nothing = torch.zeros(1)
-    assert _fingerprint(network, nothing, None) == _fingerprint(trunk, nothing, None)
+    assert fingerprint(network, nothing, None) == fingerprint(trunk, nothing, None)
     assert all(torch.equal(value, before[name]) for name, value in trunk.state_dict().items())
+
+
+@pytest.mark.parametrize("kind", ["system", "atom"])
+def test_features_output_is_what_the_readout_needs(kind: str, tmp_path: Path) -> None:
+    """Last-layer features and the sum of the cutoff function, as the backbone of metatrain's own network has them in two outputs."""
+    backbone = make_backbone(make_pet(tmp_path, {}), "mtt::dos")
+    network = SlicedPET(backbone, readout_of=CUTOFF_SUM_OUTPUT).eval()
+    assert {"mtt::petdos", LAST_LAYER_OUTPUT}.isdisjoint(network.outputs)
+    network.max_rows = 150
+    for atoms in structures().values():
+        system = to_system(atoms, network, torch.float64)
+        expected = ask(backbone, [system], [LAST_LAYER_OUTPUT, CUTOFF_SUM_OUTPUT], kind)
+        both = torch.cat([expected[name].block().values for name in (LAST_LAYER_OUTPUT, CUTOFF_SUM_OUTPUT)], dim=1)
+        assert deviation(ask(network, [system], [FEATURES_OUTPUT], kind)[FEATURES_OUTPUT].block().values, both) < 1e-12
 
 
 def test_shipped_model_from_its_checkpoint(tmp_path: Path) -> None:
     """The trained network: its parameters, and so its fingerprint, are those of the shipped file, and so are its features."""
     checkpoint = Path(__file__).parents[2] / "examples" / "training" / "checkpoints" / "almgsi-lda.ckpt"
-    pet, _ = _load(checkpoint, None, "mtt::dos")
-    network = make_sliced(_make_trunk(pet, "mtt::dos"))
+    pet, _ = load_networks(checkpoint, None, "mtt::dos")
+    network = SlicedPET(make_backbone(pet, "mtt::dos"), readout_of=CUTOFF_SUM_OUTPUT).eval()
+    network.max_rows = 150
     shipped = load_file(find_model("almgsi-lda"))
     expected = shipped.module.state_dict()
     found = network.state_dict()
     assert found.keys() == expected.keys()
     assert all(torch.equal(found[name], expected[name]) for name in found)
     system = to_system(lattice((2, 2, 2)), shipped, torch.float32)
-    names = ["mtt::petdos", "mtt::aux::petdos_last_layer_features", "energy"]
+    names = [FEATURES_OUTPUT, "energy"]
     a, b = ask(network, [system], names), ask(shipped, [system], names)
     for name in names:
         assert deviation(a[name].block().values, b[name].block().values) < 1e-5

@@ -11,6 +11,10 @@ reliable whose estimate is small picks the underestimates. Three things keep tha
   raised, as estimates that were selected for being significant are corrected (S. Zöllner, J. K. Pritchard, Am. J. Hum.
   Genet. 80 (2007) 605, 10.1086/512821). The raise, fitted to series of first order, vanishes exponentially with the
   distance from the threshold; below it, where nothing is called reliable, nothing is raised.
+
+Used by :func:`petdos_md.analysis.statistics.standard_error`:
+
+>>> standard_error(series).reliable, standard_error(series).n_missing          # doctest: +SKIP
 """
 
 from __future__ import annotations

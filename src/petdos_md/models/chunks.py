@@ -80,11 +80,11 @@ def plan_chunks(positions: np.ndarray, pairs: np.ndarray, hops: int, max_atoms: 
 
 
 def sum_over_chunks(
-    system: System, hops: int, max_atoms: int, run: Callable[[System], list[torch.Tensor]]
+    system: System, hops: int, max_atoms: int, run: Callable[[System, int], list[torch.Tensor]]
 ) -> list[np.ndarray]:
-    """Sum of outputs per atom over all atoms of a system with neighbor lists, each ``(width,)``, float64.
+    """Sum of outputs over all atoms of a system with neighbor lists, each ``(width,)``, float64.
 
-    :param run: evaluates a system; returns outputs ``(n_atoms, width)``
+    :param run: evaluates a system; returns sums of outputs over its first so many atoms, ``(1, width)``
     :raises SettingError: see :func:`plan_chunks`
     :raises ModelError: if the model asks for half neighbor lists
     """
@@ -95,8 +95,8 @@ def sum_over_chunks(
     pairs = system.get_neighbor_list(widest).samples.values[:, :2].cpu().numpy()
     totals: list[np.ndarray] = []
     for chunk in plan_chunks(system.positions.double().cpu().numpy(), pairs, hops, max_atoms):
-        outputs = run(_part(system, lists, torch.as_tensor(chunk.atoms, device=system.device)))
-        sums = [values[: len(chunk.own)].double().sum(dim=0).cpu().numpy() for values in outputs]
+        part = _part(system, lists, torch.as_tensor(chunk.atoms, device=system.device))
+        sums = [values[0].double().cpu().numpy() for values in run(part, len(chunk.own))]
         totals = [a + b for a, b in zip(totals, sums, strict=True)] if totals else sums
     return totals
 

@@ -24,12 +24,9 @@ from ..base.grid import EnergyGrid
 from ..base.sample import ModelInfo
 from .evaluator import Evaluator
 from .files import choose_device, display_path, dos_output, find_model, load_file, readout_path
+from .output_names import CUTOFF_SUM_OUTPUT, FEATURES_OUTPUT, LAST_LAYER_OUTPUT
 from .readout import Readout
 
-FEATURES_OUTPUT = "petdos::features"
-"""Output of a backbone: last-layer features, summed over atoms and edges, and the sum of the cutoff function over edges."""
-LAST_LAYER_OUTPUT, CUTOFF_SUM_OUTPUT = "mtt::aux::petdos_last_layer_features", "mtt::petdos"
-"""The two in files that were exported before there was one output for both."""
 METADATA_KEY = "petdos"
 """Where a model with separate readout describes itself, in the ``extra`` metadata of metatomic."""
 PET_MAD_GRID = EnergyGrid(-159.6456, 0.05, 4806)

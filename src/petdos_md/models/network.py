@@ -4,9 +4,10 @@
 >>> network.export(ModelMetadata(name="silicon")).save("silicon.pt")                           # doctest: +SKIP
 
 Outputs are those of metatrain's PET that somebody may ask for: targets such as ``energy``, and their last-layer features
-(``mtt::aux::NAME_last_layer_features``), per system or per atom; numbers equal metatrain's to rounding. Heads that nobody asks for are
+(``mtt::aux::NAME_last_layer_features``), per system or per atom; numbers equal metatrain's to rounding. In the place of a target that is
+read out elsewhere stands :data:`~petdos_md.models.output_names.FEATURES_OUTPUT`, what that readout needs. Heads that nobody asks for are
 not evaluated, neither are layers of atoms that no selected atom can feel. An energy also has its derivatives, with the memory of the
-messages only, as outputs :data:`POSITION_GRADIENT` and :data:`STRAIN_GRADIENT`; automatic differentiation of the outputs works too.
+messages only, as outputs of their own (:mod:`petdos_md.models.output_names`); automatic differentiation of the outputs works too.
 
 Derivatives of any other function of the features take two calls, between which the function may be evaluated elsewhere:
 
@@ -26,15 +27,12 @@ import torch
 from metatensor.torch import Labels, TensorMap
 from metatomic.torch import AtomisticModel, ModelCapabilities, ModelMetadata, ModelOutput, NeighborListOptions, System
 
-from petdos_md.errors import ModelError
-from petdos_md.models.network_graph import EdgeRules, find_levels, lay_out, lengths, pair_vectors
-from petdos_md.models.network_maps import atom_numbers, atom_samples, gradient_map, plain_map, system_samples
-from petdos_md.models.network_outputs import NetworkOutputs
+from ..base.errors import ModelError
+from .network_graph import EdgeRules, find_levels, lay_out, lengths, pair_vectors
+from .network_maps import atom_numbers, atom_samples, gradient_map, plain_map, system_samples
+from .network_outputs import NetworkOutputs
+from .output_names import FEATURES_OUTPUT, POSITION_GRADIENT, STRAIN_GRADIENT
 
-POSITION_GRADIENT = "petdos::energy_position_gradient"
-"""Derivative of the energy of all systems with respect to positions, (atom, xyz), in eV/angstrom: minus the forces."""
-STRAIN_GRADIENT = "petdos::energy_strain_gradient"
-"""Derivative of the energy with respect to the strain, (system, xyz, xyz), in eV; positions and cells are multiplied by 1 + strain."""
 MAX_NUMBERS = 262144
 """Rows times d_pet of a slice on a CPU: its arrays should stay in the caches. Slices of half and twice the size take the same time."""
 MAX_ROWS_GPU = 131072
@@ -46,6 +44,7 @@ class SlicedPET(NetworkOutputs):
     """A PET network of metatrain 2026.4, in float32 or float64, on CPU or CUDA.
 
     :param pet: metatrain's ``PET``, which stays as it is
+    :param readout_of: a target whose last layer is evaluated elsewhere, None if there is none
     :raises ModelError: if it has parts that cannot be evaluated in slices: long-range features, conditioning on charge or spin,
         targets in an atomic basis
     """
@@ -58,7 +57,7 @@ class SlicedPET(NetworkOutputs):
     features_of: dict[str, str]
     outputs: dict[str, ModelOutput]
 
-    def __init__(self, pet: Any) -> None:
+    def __init__(self, pet: Any, readout_of: Optional[str] = None) -> None:
         _check_architecture(pet)
         super().__init__(pet)
         hypers = pet.hypers
@@ -84,6 +83,14 @@ class SlicedPET(NetworkOutputs):
         if "energy" in self.targets and len(self.additive_models) == 1:
             self.outputs[POSITION_GRADIENT] = ModelOutput(unit="eV/Angstrom", sample_kind="atom", description="dE/dr")
             self.outputs[STRAIN_GRADIENT] = ModelOutput(unit="eV", sample_kind="system", description="dE/dstrain")
+        self.features_output = FEATURES_OUTPUT
+        if readout_of is not None:
+            self.outputs.pop(readout_of)
+            self.outputs.pop(_features_name(readout_of))
+            self.features_of = {name: head for name, head in self.features_of.items() if head != readout_of}
+            self.features_of[FEATURES_OUTPUT] = readout_of
+            about = "last-layer features summed over atoms and edges, and the sum of the cutoff function over edges"
+            self.outputs[FEATURES_OUTPUT] = ModelOutput(sample_kind="system", description=about)
         for parameter in self.parameters():
             parameter.requires_grad_(False)
 
@@ -104,7 +111,8 @@ class SlicedPET(NetworkOutputs):
             supported_devices=["cuda", "cpu"],
             dtype=str(dtype).removeprefix("torch."),
         )
-        return AtomisticModel(torch.jit.script(self.eval()), metadata or ModelMetadata(), capabilities)
+        metadata = ModelMetadata() if metadata is None else metadata
+        return AtomisticModel(torch.jit.script(self.eval()), metadata, capabilities)
 
     @torch.jit.export
     def requested_neighbor_lists(self) -> list[NeighborListOptions]:
@@ -145,8 +153,10 @@ class SlicedPET(NetworkOutputs):
                 else:
                     sums = self.sums(graph, slices, features[head], len(systems), head in per_atom)
                 if head != name:
-                    dtype = systems[0].positions.dtype
-                    results[name] = plain_map(sums[0].to(dtype), samples[kind], "feature")
+                    values = sums[0]
+                    if name == self.features_output:
+                        values = torch.cat([sums[0], sums[2]], dim=1)
+                    results[name] = plain_map(values.to(systems[0].positions.dtype), samples[kind], "feature")
                 else:
                     predictions[name] = self.predict(name, sums, systems, samples[kind])
         for name, finished in self.scale(systems, outputs, predictions, selected_atoms).items():

@@ -20,9 +20,9 @@ from typing import Any
 
 import torch
 
-from petdos_md.models.network_graph import SPARE_ROWS
-from petdos_md.models.network_layers import IMAGES, MessageLayer, in_images, n_atoms, n_rows, sum_over_neighbors
-from petdos_md.pointwise import replace_linear_layers
+from .network_graph import SPARE_ROWS
+from .network_layers import IMAGES, MessageLayer, in_images, n_atoms, n_rows, sum_over_neighbors
+from .pointwise import replace_linear_layers
 
 
 class Backbone(torch.nn.Module):

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import torch
 
-from petdos_md.models.network_cutoffs import average_cutoffs, bump, cosine, solve_cutoffs
+from .network_cutoffs import average_cutoffs, bump, cosine, solve_cutoffs
 
 SPARE_ROWS = 16
 """Rows at the end of every array, so that slices can be longer than what is in them."""

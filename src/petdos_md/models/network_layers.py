@@ -14,8 +14,8 @@ from typing import Any
 
 import torch
 
-from petdos_md.errors import ModelError
-from petdos_md.pointwise import PointwiseLinear
+from ..base.errors import ModelError
+from .pointwise import PointwiseLinear
 
 IMAGES = 16
 """Parts into which rows are split, so that oneDNN multiplies them; see :mod:`petdos_md.pointwise`."""

@@ -12,9 +12,9 @@ import torch
 from metatensor.torch import Labels, TensorMap
 from metatomic.torch import ModelOutput, System
 
-from petdos_md.models.network_backbone import Backbone
-from petdos_md.models.network_layers import n_atoms as atoms_in
-from petdos_md.models.network_maps import add_maps, blocks_map, symmetric_over_volume
+from .network_backbone import Backbone
+from .network_layers import n_atoms as atoms_in
+from .network_maps import add_maps, blocks_map, symmetric_over_volume
 
 
 class NetworkOutputs(torch.nn.Module):

@@ -229,15 +229,13 @@ def test_fermi_level_is_that_of_python(fermi_program: Path) -> None:
 
 def test_what_stands_twice() -> None:
     """Numbers and names that the C++ sources and the Python ones each define are the same."""
-    from inspect import signature
-
     from ase.data import chemical_symbols
 
-    from petdos_md.base import fixes as _remedies
-    from petdos_md.models import chunks, model, readout
-    from petdos_md.physics import occupation as occupation
-    from petdos_md.traces import schema as _trace_schema
-    from petdos_md.traces.trace import Trace
+    from petdos_md.base import fixes
+    from petdos_md.models import chunks, loading, output_names, readout
+    from petdos_md.physics import occupation
+    from petdos_md.traces import schema
+    from petdos_md.traces.writer import Flushing
 
     source = {path.name: path.read_text() for path in _lammps_plugin.sources()}
 
@@ -247,30 +245,29 @@ def test_what_stands_twice() -> None:
 
     for constant in ("NEUTRAL", "OVERFULL"):
         assert float(found("occupation.cpp", rf"double {constant} = ([^;]+);")) == getattr(occupation, constant)
-    for constant in ("LAST_LAYER_OUTPUT", "CUTOFF_SUM_OUTPUT"):
-        assert found("model.cpp", rf'{constant} = "([^"]+)"') == getattr(model, constant)
+    for constant in ("FEATURES_OUTPUT", "LAST_LAYER_OUTPUT", "CUTOFF_SUM_OUTPUT"):
+        assert found("model.cpp", rf'{constant} = "([^"]+)"') == getattr(output_names, constant)
     assert found("readout.cpp", r'READOUT_FORMAT = "([^"]+)"') == readout.FORMAT
     assert re.findall(r'"(\w+)"', found("elements.cpp", r"SYMBOLS\[\] = {(.*?)};")) == chemical_symbols
-    assert int(found("trace_metadata.cpp", r"SCHEMA_VERSION = (\d+);")) == _trace_schema.SCHEMA_VERSION
-    assert found("bridge.cpp", r'extra\.contains\("([^"]+)"') == model.METADATA_KEY
+    assert int(found("trace_metadata.cpp", r"SCHEMA_VERSION = (\d+);")) == schema.SCHEMA_VERSION
+    assert found("bridge.cpp", r'extra\.contains\("([^"]+)"') == loading.METADATA_KEY
     assert int(found("bridge.cpp", r"hops = [^;]*\+ (\d+);")) == chunks.EXTRA_HOPS
-    defaults = {name: p.default for name, p in signature(Trace.open).parameters.items()}
-    assert int(found("trace.cpp", r"FLUSH_EVERY = (\d+);")) == defaults["flush_every"]
-    assert float(found("trace.cpp", r"FLUSH_INTERVAL_S = ([^;]+);")) == defaults["flush_interval_s"]
+    assert int(found("trace.cpp", r"FLUSH_EVERY = (\d+);")) == Flushing().flush_every
+    assert float(found("trace.cpp", r"FLUSH_INTERVAL_S = ([^;]+);")) == Flushing().flush_interval_s
     for constant in ("COLUMN_CHUNK_ROWS", " FEATURES_CHUNK_ROWS"):
-        assert int(found("trace_array.cpp", rf"{constant} = (\d+)")) == getattr(_trace_schema, constant.strip())
+        assert int(found("trace_array.cpp", rf"{constant} = (\d+)")) == getattr(schema, constant.strip())
     assert (
         int(found("trace_array.cpp", r"FEATURES_CHUNK_BYTES = 1 << (\d+);"))
-        == _trace_schema.FEATURES_CHUNK_BYTES.bit_length() - 1
+        == schema.FEATURES_CHUNK_BYTES.bit_length() - 1
     )
     columns = re.findall(
         r'{"([^"]*)", "([^"]*)", "([^"]*)", "([^"]*)", &Row::\1}', found("trace_row.h", r"COLUMNS\[\] = {(.*?)};")
     )
-    assert [(name, tuple(rest)) for name, *rest in columns] == list(_trace_schema.COLUMNS.items())
+    assert [(name, tuple(rest)) for name, *rest in columns] == list(schema.COLUMNS.items())
     words = re.findall(r'((?:case \w+:\s*)+|default: )return "([^"]*)"', found("files.cpp", r"switch \(error.*?\n  }"))
     for cases, text in words:
         for name in re.findall(r"case (\w+)", cases) or ["EIO"]:
-            assert _remedies.fix_for(OSError(getattr(errno, name), "")) == text
+            assert fixes.fix_for(OSError(getattr(errno, name), "")) == text
     assert len(words) == 4
 
 
