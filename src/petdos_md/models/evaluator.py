@@ -78,8 +78,7 @@ class Evaluator:
 
         :raises SettingError: if chunks of that size are too small for the range of the model
         """
-        system = self._system(atoms)
-        self._add_neighbors([system])
+        system = self.system(atoms)
 
         def run(part: System, n_own: int) -> list[torch.Tensor]:
             numbers = torch.arange(n_own, dtype=torch.int32, device=self.device)
@@ -123,14 +122,19 @@ class Evaluator:
 
     def _in_slices(self, atoms: Atoms, outputs: tuple[str, ...], stress: bool) -> _Gradients:
         """Derivatives that the network computes slice by slice, in the memory of its messages."""
-        system = self._system(atoms)
-        self._add_neighbors([system])
+        system = self.system(atoms)
         gradients = (POSITION_GRADIENT, STRAIN_GRADIENT) if stress else (POSITION_GRADIENT,)
         with torch.no_grad():
             result = self._forward([system], ("energy", *gradients, *outputs), "system")
         found = [result[name].block().values.double().cpu().numpy()[..., 0] for name in gradients]
         energy = float(result["energy"].block().values.sum())
         return self._arrays(result, outputs)[0], energy, found[0], found[1][0] if stress else None
+
+    def system(self, atoms: Atoms) -> System:
+        """A structure with its neighbor lists, on the device."""
+        system = self._system(atoms)
+        self._add_neighbors([system])
+        return system
 
     def _system(self, atoms: Atoms) -> System:
         as_tensor: dict[str, Any] = {"dtype": self.dtype, "device": self.device}
