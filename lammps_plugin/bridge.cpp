@@ -120,7 +120,7 @@ class TorchNetwork : public Network {
     try {
       const Settings settings(threads_);
       widths.clear();
-      for (const auto &values : run(one, {}, "system")) widths.push_back(static_cast<int>(values.size(1)));
+      for (const auto &values : run(one, {})) widths.push_back(static_cast<int>(values.size(1)));
       width_ = std::accumulate(widths.begin(), widths.end(), 0);
     } catch (const std::exception &error) {
       return "the model cannot be evaluated: " + reason_of(error);
@@ -177,7 +177,7 @@ class TorchNetwork : public Network {
       graphs.push_back(find_neighbors(structure, list->engine_cutoff("angstrom"), list->full_list()));
 
     if (count == structure.size() && count <= max_atoms) {
-      add(run(structure, graphs, "system"), 1, sum);
+      add(run(structure, graphs), sum);
       return;
     }
     std::vector<int> own(count);
@@ -197,7 +197,7 @@ class TorchNetwork : public Network {
       std::vector<NeighborGraph> parts;
       Structure part;
       cut(structure, graphs, chunk.atoms, part, parts);
-      add(run(part, parts, "atom"), static_cast<int64_t>(chunk.own.size()), sum);
+      add(run(part, parts, static_cast<int64_t>(chunk.own.size())), sum);
     }
   }
 
@@ -236,7 +236,8 @@ class TorchNetwork : public Network {
     }
   }
 
-  std::vector<torch::Tensor> run(const Structure &structure, const std::vector<NeighborGraph> &graphs, const char *kind)
+  // Outputs summed over the first `own` atoms, or all of them: the network does for the others only what these can feel.
+  std::vector<torch::Tensor> run(const Structure &structure, const std::vector<NeighborGraph> &graphs, int64_t own = -1)
   {
     const auto real = torch::TensorOptions().dtype(dtype_).device(device_);
     const int n = structure.size();
@@ -255,11 +256,11 @@ class TorchNetwork : public Network {
     torch::Dict<std::string, ModelOutput> outputs;
     for (const auto &name : names_) {
       auto output = torch::make_intrusive<ModelOutputHolder>();
-      output->set_sample_kind(kind);
+      output->set_sample_kind("system");
       outputs.insert(name, output);
     }
     auto options = torch::make_intrusive<metatomic_torch::ModelEvaluationOptionsHolder>(
-        "angstrom", outputs, torch::optional<Labels>(torch::nullopt));
+        "angstrom", outputs, own < 0 ? torch::optional<Labels>(torch::nullopt) : first_atoms(own));
     const auto result = module_.forward({std::vector<System>{system}, options, false}).toGenericDict();
     std::vector<torch::Tensor> values;
     for (const auto &name : names_) {
@@ -268,6 +269,14 @@ class TorchNetwork : public Network {
       values.push_back(tensor.reshape({tensor.size(0), -1}));
     }
     return values;
+  }
+
+  torch::optional<Labels> first_atoms(int64_t count) const
+  {
+    auto values = torch::zeros({count, 2}, torch::kInt32);
+    values.select(1, 1).copy_(torch::arange(count, torch::kInt32));
+    return torch::make_intrusive<LabelsHolder>(std::vector<std::string>{"system", "atom"}, values.to(device_),
+                                               metatensor::assume_unique{});
   }
 
   metatensor_torch::TensorBlock block(const NeighborGraph &graph) const
@@ -291,12 +300,12 @@ class TorchNetwork : public Network {
                                                     properties_);
   }
 
-  // Adds the first `rows` rows of each output to its part of the sum.
-  static void add(const std::vector<torch::Tensor> &outputs, int64_t rows, std::vector<double> &sum)
+  // Adds each output to its part of the sum.
+  static void add(const std::vector<torch::Tensor> &outputs, std::vector<double> &sum)
   {
     size_t begin = 0;
     for (const auto &values : outputs) {
-      const auto total = values.slice(0, 0, rows).to(torch::kFloat64).sum(0).to(torch::kCPU).contiguous();
+      const auto total = values.to(torch::kFloat64).sum(0).to(torch::kCPU).contiguous();
       const auto *data = total.data_ptr<double>();
       for (int64_t k = 0; k < total.size(0); ++k) sum[begin + k] += data[k];
       begin += total.size(0);

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import metatomic.torch  # noqa: F401  so that torch can read the metadata in checkpoints
 import torch
 from ase.data import atomic_numbers
 
+from petdos_md.models.checkpoints import load_networks, make_backbone
 from petdos_md.models.export import export_model
+from petdos_md.models.files import load_file, readout_path
 from petdos_md.models.model import DOSModel
 from petdos_md.models.testing import SMALL, write_checkpoints
 
@@ -45,6 +48,13 @@ def write_double_model(path: Path) -> None:
     )
     assert llpr is not None
     write_model(path, (pet, llpr))
+
+
+def write_old_model(path: Path, target: Path) -> None:
+    """The model of :func:`write_double_model` as it was exported before: metatrain's own network, with two outputs."""
+    pet, _ = load_networks(path.parent / "pet.ckpt", None, "mtt::dos")
+    make_backbone(pet, "mtt::dos").export(load_file(path).metadata()).save(str(target))
+    shutil.copy(readout_path(path), readout_path(target))
 
 
 def energy_only_model(path: Path) -> None:

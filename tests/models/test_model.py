@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from ase import Atoms
-from helpers.models import ELECTRONS, GRID_START, N_CHANNELS, N_MEMBERS, energy_only_model
+from helpers.models import ELECTRONS, GRID_START, N_CHANNELS, N_MEMBERS, energy_only_model, write_old_model
 
 from petdos_md.base.errors import ModelError, PredictionError, StructureError
 from petdos_md.base.grid import EnergyGrid
@@ -259,3 +259,15 @@ def test_shipped_model_loads_by_name() -> None:
     assert shipped.info.path == "almgsi-lda"
     size = sum(f.stat().st_size for f in MODELS.iterdir())
     assert size <= 20e6
+
+
+def test_model_with_two_outputs(lammps_model: DOSModel, lammps_model_path: Path, tmp_path: Path) -> None:
+    """As models were exported before: metatrain's network gives the same features, whole and in chunks, and has the same identity."""
+    write_old_model(lammps_model_path, tmp_path / "old.pt")
+    old = DOSModel.load(tmp_path / "old.pt")
+    assert old.info.fingerprint == lammps_model.info.fingerprint and old.info.n_features == lammps_model.info.n_features
+    for atoms in (alloy() * (2, 2, 2), alloy() * (24, 1, 1)):
+        for most in (None, 150):
+            found = old.evaluate(atoms, max_atoms_per_chunk=most).features
+            expected = lammps_model.evaluate(atoms, max_atoms_per_chunk=most).features
+            assert np.abs(found - expected).max() < 1e-10 * np.abs(expected).max()

@@ -194,8 +194,7 @@ def lay_out(
     :param levels: of atoms, ``(n_atoms,)``; those above ``max_level`` get no rows
     """
     n_atoms = len(species)
-    counts = torch.zeros(n_atoms, dtype=torch.long, device=pairs.device)
-    counts = counts.index_add(0, pairs[:, 0], torch.ones_like(pairs[:, 0]))
+    counts = torch.bincount(pairs[:, 0], minlength=n_atoms)
     order, sizes, widths, ranks = sort_atoms(counts, levels, multiple)
     used, n_used, n_rows = 0, 0, 0
     for i in range(len(sizes)):
@@ -221,19 +220,16 @@ def lay_out(
         edges, row, reverse_row = edges[inside], row[inside], reverse_row[inside].clamp(max=n_rows - 1)
         center = center[inside]
 
-    total = with_spare_rows(n_rows)
-    own = torch.arange(total, device=order.device)
+    own = torch.arange(with_spare_rows(n_rows), device=order.device)
     graph = {
-        "vectors": torch.zeros((total, 3), dtype=vectors.dtype, device=order.device).index_copy(0, row, vectors[edges]),
-        "weights": torch.zeros(total, dtype=vectors.dtype, device=order.device).index_copy(0, row, weights[edges]),
+        "vectors": vectors.new_zeros((len(own), 3)).index_copy(0, row, vectors[edges]),
+        "weights": weights.new_zeros(len(own)).index_copy(0, row, weights[edges]),
         "species": torch.zeros_like(own).index_copy(0, row, species[pairs[:, 1]][edges]),
         "reverse": own.index_copy(0, row, reverse_row),
         "atom_rows": first_row[:n_used],
         "order": order[:n_used],
         "atom_species": species[order[:n_used]],
-        "weight_sums": torch.zeros(n_used, dtype=vectors.dtype, device=order.device).index_add(
-            0, center, weights[edges]
-        ),
+        "weight_sums": weights.new_zeros(n_used).index_add(0, center, weights[edges]),
     }
     return graph, slices
 

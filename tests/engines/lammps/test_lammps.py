@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from helpers.counting_model import write_counting_model
 from helpers.lammps_tools import ALLOY, LONG, deviation, instance, run_lmp, scalar, vector
+from helpers.models import write_old_model
 
 from petdos_md.models.model import DOSModel
 from petdos_md.physics import thermo
@@ -192,38 +193,13 @@ def test_ranks_and_chunks(lammps_model: DOSModel, lammps_model_path: Path, tmp_p
     assert deviation(features("empty_rank", 3, 10000, "f", 10), half) < 1e-10
 
 
-def with_one_output(path: Path, target: Path) -> None:
-    """The same network with all its features in the one output ``petdos::features``."""
-    import shutil
-
-    import torch
-    from helpers.one_output import OneOutput
-    from metatomic.torch import AtomisticModel, ModelCapabilities, ModelOutput, load_atomistic_model
-
-    from petdos_md.models.files import readout_path
-
-    inner = load_atomistic_model(str(path))
-    known = inner.capabilities()
-    capabilities = ModelCapabilities(
-        outputs={"petdos::features": ModelOutput(unit="", sample_kind="atom")},
-        atomic_types=known.atomic_types,
-        interaction_range=known.interaction_range,
-        length_unit=known.length_unit,
-        supported_devices=known.supported_devices,
-        dtype=known.dtype,
-    )
-    with torch.no_grad():
-        AtomisticModel(OneOutput(inner.module).eval(), inner.metadata(), capabilities).save(str(target))
-    shutil.copy(readout_path(path), readout_path(target))
-
-
-def test_all_features_in_one_output(lammps_model: DOSModel, lammps_model_path: Path, tmp_path: Path) -> None:
-    """Exports with `petdos::features` give the same as those with two outputs, of systems and of the atoms of chunks."""
+def test_model_with_two_outputs(lammps_model: DOSModel, lammps_model_path: Path, tmp_path: Path) -> None:
+    """As models were exported before: the same features, of systems and in chunks."""
     from petdos_md.lammps import atoms_of
 
-    with_one_output(lammps_model_path, tmp_path / "one.pt")
+    write_old_model(lammps_model_path, tmp_path / "old.pt")
     for chunk in (10000, 250):
-        use = f"compute feat all petdos {tmp_path}/one.pt Al Mg output features chunk {chunk}\n"
+        use = f"compute feat all petdos {tmp_path}/old.pt Al Mg output features chunk {chunk}\n"
         deck = LONG.replace("${z}", "p").replace("${low}", "0").replace("${filled}", "24")
         with instance(deck + use + "run 0\n") as lmp:
             expected = lammps_model.evaluate(atoms_of(lmp, ["Al", "Mg"])).features
