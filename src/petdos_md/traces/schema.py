@@ -36,8 +36,8 @@ COLUMNS: dict[str, tuple[str, str, str]] = {
 }
 """One-dimensional arrays of a trace: data type, unit, description."""
 
-# The number of samples is the smallest shape. features are committed last when growing and first when shrinking, so that it
-# is the smallest at every moment and its shape alone tells the length.
+# The number of samples is the smallest shape. Features are committed last when growing and first when shrinking, so that their
+# shape is the smallest at every moment, and alone gives the length.
 ARRAYS = (*COLUMNS, "features")
 
 FEATURES_DTYPES = ("float32", "float64")

@@ -1,7 +1,7 @@
 """A trace from what i-PI has written: features among the extras, sorted by ``ensemble_temperature``.
 
 For simulations whose server cannot hold the model: a driver (``petdos_features.py``, or ``petdos_potential.py`` with ``features=True``) sends
-features as extras, i-PI writes them, and this sorts them into ensembles afterwards.
+features as extras, i-PI writes them, and this module sorts them into ensembles afterwards.
 
 >>> collect("input.xml", model, "init.xyz", "run.zarr")          # doctest: +SKIP
 
@@ -155,7 +155,7 @@ class _Replicas:
 class _System:
     """The files of one system.
 
-    ``rows``: properties by step; ``places``: where features of a step is; ``n_beads``.
+    ``rows``: properties by step; ``places``: where the features of a step are; ``n_beads``.
     """
 
     def __init__(
@@ -193,7 +193,8 @@ class _System:
         lines = self._lines(step)
         if lines is None:
             raise SettingError(
-                f"{self._files[0]}: features of step {step} is damaged or not of this model ({self._n_features} numbers expected)"
+                f"{self._files[0]}: the features of step {step} are damaged or not of this model ({self._n_features} numbers "
+                "expected)"
             )
         return np.mean(lines, axis=0)
 
@@ -311,7 +312,7 @@ def _positions(path: Path, listed: list[str], keys: list[str]) -> dict[str, int]
             else:
                 columns[key] = at
         size = described[key].get("size", 1)
-        if not isinstance(size, int):  # as many columns as there are atoms: what follows cannot be told
+        if not isinstance(size, int):  # as many columns as there are atoms: what follows has no known place
             break
         at += size
     return columns

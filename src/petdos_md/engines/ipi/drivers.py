@@ -107,7 +107,7 @@ class PotentialDriver(ModelDriver):
 
 
 class FeaturesDriver(ModelDriver):
-    """features alone, with no energy and no forces: for a force component of ``weight='0'`` beside any potential."""
+    """Features alone, with no energy and no forces: for a force component of ``weight='0'`` beside any potential."""
 
     def compute_batch(self, structures: list[ase.Atoms]) -> list[tuple[float, np.ndarray, np.ndarray, str]]:
         samples = self.model.evaluate(structures)
