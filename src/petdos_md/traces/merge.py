@@ -133,7 +133,7 @@ def _skipped_last_step(all_attributes: list[dict[str, Any]], numbers: list[dict[
 
 
 def _by_replica(lists: list[Any], numbers: list[dict[int, int]]) -> list[Any] | None:
-    """The entries of all sources at the new numbers of their replicas; None if nothing is known, or sources contradict each other."""
+    """The values of all sources at the new numbers of their replicas; None if nothing is known, or sources contradict each other."""
     whole: list[Any] = []
     for values, number in zip(lists, numbers, strict=True):
         mine = renumbered(values, number) if isinstance(values, list) else []
