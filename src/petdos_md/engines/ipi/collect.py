@@ -27,9 +27,10 @@ from ...base.errors import SettingError, TraceError
 from ...base.sample import Sample
 from ...models.model import DOSModel
 from ...traces.trace import Trace
-from .described import described
+from .input_file import describe_input
 
 EXTRA = "petdos"
+"""Name of the features among the extras of i-PI."""
 _HEADER = re.compile(rb"#EXTRAS\w*\(petdos\)#\s*Step:\s*(\d+)")
 _COLUMNS = {
     "step": ("number", ""),
@@ -81,7 +82,7 @@ def collect(
             f"{path}: no step has both features and properties in all systems; give both outputs the same stride"
         )
     replicas = _Replicas(path, systems, steps[0])
-    about = described(path)
+    about = describe_input(path)
     about["metadata"] |= {
         "formula": structure.get_chemical_formula(),
         "beads": systems[0].n_beads,
@@ -299,7 +300,7 @@ def _outputs(path: Path) -> tuple[str, str, str, dict[str, int]]:
 def _positions(path: Path, listed: list[str], keys: list[str]) -> dict[str, int]:
     from ipi.engine.properties import Properties
 
-    described = Properties().property_dict
+    known = Properties().property_dict
     columns: dict[str, int] = {}
     at = 0
     for what, key in zip(listed, keys, strict=True):
@@ -311,7 +312,7 @@ def _positions(path: Path, listed: list[str], keys: list[str]) -> dict[str, int]
                     raise SettingError(f"{path}: {what} among <properties>, expected ensemble_temperature{{kelvin}}")
             else:
                 columns[key] = at
-        size = described[key].get("size", 1)
+        size = known[key].get("size", 1)
         if not isinstance(size, int):  # as many columns as there are atoms: what follows has no known place
             break
         at += size

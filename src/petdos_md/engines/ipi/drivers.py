@@ -25,9 +25,7 @@ from ipi.utils.units import unit_to_internal, unit_to_user
 from ...base.errors import ModelError, SettingError
 from ...base.sample import Sample
 from ...models.model import DOSModel
-
-EXTRA = "petdos"
-"""Name of features among the extras."""
+from .collect import EXTRA
 
 
 class ModelDriver(Dummy_driver):
