@@ -47,7 +47,7 @@ def main() -> None:
     for name, y in rows.items():
         parts += _box(name, y)
     parts += [
-        f'<text x="{LEFT}" y="{height - 14}" fill="#555">Faces for users: petdos_md, petdos_md.ase, petdos_md.lammps, petdos_md.ipi. '
+        f'<text x="{LEFT}" y="{height - 14}" fill="#555">Entry points for users: petdos_md, petdos_md.ase, petdos_md.lammps, petdos_md.ipi. '
         "Beside the package: lammps_plugin (C++), ipi_drivers.</text>",
         "</svg>",
     ]
