@@ -11,10 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 import zarr
-from helpers import synthetic
 from helpers.traces import MODEL, assert_is, make_sample, path, tmp_path
 
-from petdos_md.analysis.analyze import analyze
 from petdos_md.base.errors import TraceError
 from petdos_md.base.sample import ModelInfo, Sample
 from petdos_md.cli.main import main
@@ -170,6 +168,11 @@ def test_interrupted_rewind(old: Path) -> None:
 
 def test_analysis(tmp_path: Path) -> None:
     """The numbers of a trace do not depend on its format."""
+    pytest.importorskip("torch")
+    from helpers import synthetic
+
+    from petdos_md.analysis.analyze import analyze
+
     frames = [*synthetic.samples(90, 1, 300.0), *synthetic.samples(90, 2, 600.0, replica=1)]
     write_format1(tmp_path / "old.zarr", frames)
     synthetic.write(tmp_path / "new.zarr", frames)
