@@ -2,9 +2,9 @@
 
     python benchmarks/accuracy.py
 
-Oracles: metatrain and metatomic (separating the readout), upet (networks, denoising), mpmath (Fermi-Dirac integrals), loops over every frame and
-member (averages), Python (LAMMPS). Deviations are the largest, relative to the largest number compared. How good the *model* is tells
-``petdos validate``. Needs metatrain, upet, mpmath and the LAMMPS plugin.
+Oracles: metatrain and metatomic (export), upet (networks, denoising), mpmath (Fermi-Dirac integrals), loops over every frame and
+member (averages), Python (LAMMPS). Deviations are the largest, relative to the largest number compared. ``petdos validate``
+says how good the *model* is. Needs metatrain, upet, mpmath and the LAMMPS plugin.
 """
 
 from __future__ import annotations
@@ -39,19 +39,21 @@ def deviation(found: np.ndarray | float, expected: np.ndarray | float) -> float:
     return float(np.abs(found - expected).max() / np.abs(expected).max())
 
 
-def tell(what: str, oracle: str, found: float, promised: str) -> None:
+def print_row(what: str, oracle: str, found: float, promised: str) -> None:
     print(f"| {what} | {oracle} | {found:.1e} | {promised} |", flush=True)
 
 
-def separated_readouts(folder: Path, n_members: int) -> None:
+def exported_model(folder: Path, n_members: int) -> None:
     """A network of the size of PET-MAD-DOS: six kinds of structures, from a single atom to a slab."""
     with contextlib.redirect_stdout(io.StringIO()):
         pet, llpr = write_checkpoints(
             folder, PET_MAD_DOS_SIZE, n_members=n_members, symbols=PET_MAD_SYMBOLS, n_channels=4806
         )
-        report = export_model(pet, folder / "separated.pt", llpr=llpr, grid_start=-159.6456)
-    tell("separated DOS", "metatrain's export of the same checkpoint", report.dos_deviation, "<= 1e-05")
-    tell(f"separated members ({n_members})", "metatrain's LLPR ensemble", report.ensemble_deviation, "<= 1e-05")
+        report = export_model(pet, folder / "exported.pt", llpr=llpr, grid_start=-159.6456)
+    print_row(
+        "DOS of the exported model", "metatrain's export of the same checkpoint", report.dos_deviation, "<= 1e-05"
+    )
+    print_row(f"its members ({n_members})", "metatrain's LLPR ensemble", report.ensemble_deviation, "<= 1e-05")
 
 
 def chunks_and_lammps(model: DOSModel, folder: Path) -> None:
@@ -63,7 +65,7 @@ def chunks_and_lammps(model: DOSModel, folder: Path) -> None:
     atoms = ase.build.bulk("Al", a=4.05, cubic=True) * (2, 2, 96)
     atoms.rattle(0.1, seed=1)
     whole = model.evaluate(atoms).features
-    tell(
+    print_row(
         "1536 atoms in chunks of 300",
         "one evaluation of all",
         deviation(model.evaluate(atoms, max_atoms_per_chunk=300).features, whole),
@@ -79,7 +81,9 @@ def chunks_and_lammps(model: DOSModel, folder: Path) -> None:
         command = [str(BIN / "lmp"), "-in", "in.rod", "-log", "none", "-var", "trace", f"{ranks}.zarr"]
         measure(command if ranks == 1 else [str(BIN / "mpirun"), "-np", str(ranks), *command], folder)
         features = np.asarray(Trace.open(folder / f"{ranks}.zarr", "r").features)[0]
-        tell(f"`lmp`, {ranks} rank{'s' * (ranks > 1)}, 1536 atoms", "Python", deviation(features, whole), "<= 1e-05")
+        print_row(
+            f"`lmp`, {ranks} rank{'s' * (ranks > 1)}, 1536 atoms", "Python", deviation(features, whole), "<= 1e-05"
+        )
 
 
 def averages(model: DOSModel, folder: Path) -> None:
@@ -96,14 +100,14 @@ def averages(model: DOSModel, folder: Path) -> None:
     result = analyze(path, keep_members=True)
     mean = np.mean(frames, axis=0)
     args = model.grid.energies, mean, model.n_electrons(atoms), 900.0
-    tell(
+    print_row(
         "thermal-average DOS, per member",
         "loop over frames and members",
         deviation(result.dos_members.values[0], mean),
         "<= 1e-05",
     )
     found = result.heat_capacity.item()
-    tell("its heat capacity", "the same loop", deviation(found, thermo.heat_capacity(*args).mean()), "<= 1e-06")
+    print_row("its heat capacity", "the same loop", deviation(found, thermo.heat_capacity(*args).mean()), "<= 1e-06")
 
 
 def integrals() -> None:
@@ -118,8 +122,8 @@ def integrals() -> None:
             worst_mu = max(worst_mu, abs(float((n - 40) / k0)))
             found = float(thermo.heat_capacity(energies, dos, 40.0, t))
             worst_c = max(worst_c, deviation(found, float((k2 - k1**2 / k0) / t)))
-    tell("mu, 10 to 50 000 K (eV)", "mpmath, 25 digits", worst_mu, "<= 1e-09")
-    tell("C_el, 10 to 50 000 K", "mpmath, 25 digits", worst_c, "<= 1e-08")
+    print_row("mu, 10 to 50 000 K (eV)", "mpmath, 25 digits", worst_mu, "<= 1e-09")
+    print_row("C_el, 10 to 50 000 K", "mpmath, 25 digits", worst_c, "<= 1e-08")
 
 
 def exact(energies: np.ndarray, dos: np.ndarray, mu: float, temperature_K: float, weight: int | str) -> mpmath.mpf:
@@ -155,7 +159,7 @@ def networks_and_denoising() -> None:
     dos = 8 * np.random.default_rng(0).random((40, grid.n))
     with torch.inference_mode():
         expected = peer(torch.as_tensor(dos / 8, dtype=torch.float32)[:, None])[:, 0].numpy()
-    tell(
+    print_row(
         "networks, 40 DOS",
         "upet's module on the same weights",
         deviation(network(dos, 8), np.maximum(expected, 0)),
@@ -165,7 +169,7 @@ def networks_and_denoising() -> None:
     dos = 4 * (np.exp(-((energies + 3) ** 2)) + np.exp(-((energies - 3) ** 2))) + 0.1 * np.sin(7 * energies)
     clean = Denoise(energies, 4, 6.0)(dos.copy()[None, None], slice(0, 1))[0, 0]
     level = float(thermo.fermi_level(energies, dos, 6.0))
-    tell(
+    print_row(
         "denoised DOS",
         "Eqs. 11 to 16 channel by channel",
         deviation(clean, denoised(energies, dos, level, 6.0, 4)),
@@ -198,7 +202,7 @@ def main() -> None:
         averages(model, folder)
         networks_and_denoising()
         chunks_and_lammps(model, folder)
-        separated_readouts(folder, args.members)
+        exported_model(folder, args.members)
 
 
 if __name__ == "__main__":

@@ -69,7 +69,7 @@ def main() -> None:
 
 
 def layers_mflop(n_channels: int) -> float:
-    """Floating-point operations of one DOS, layer by layer, in millions; additions of biases, reweighting and SiLU are not counted."""
+    """Floating-point operations of one DOS, layer by layer, in millions; additions of biases, pooling and SiLU are not counted."""
     total, n, inputs = 0, max(n_channels, SHORTEST), 1
     for kernel in KERNELS:
         n = n + 2 - kernel + 1

@@ -2,7 +2,7 @@
 
     python docs/folders.py          (needs grimp, which comes with import-linter)
 
-Measured from the code at each call: sizes, modules, and the number of imports between folders.
+Read from the code at each call: modules, what each folder says it is for, and the number of imports between folders.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ COLORS = {
     "traces": ("#e9f4e6", "#4d8a3d"),
     "results": ("#f3e8f5", "#7c4a86"),
 }
-WIDTH, LEFT, BOX, ROW, GAP, TOP = 980, 30, 640, 76, 14, 64
+WIDTH, LEFT, BOX, ROW, GAP, TOP = 980, 30, 640, 88, 12, 64
 LINE = 78
 """Characters of a line of text in a box."""
 
@@ -47,7 +47,7 @@ def main() -> None:
     for name, y in rows.items():
         parts += _box(name, y)
     parts += [
-        f'<text x="{LEFT}" y="{height - 14}" fill="#555">Faces for users: petdos_md, petdos_md.ase, petdos_md.lammps, petdos_md.ipi. '
+        f'<text x="{LEFT}" y="{height - 14}" fill="#555">Entry points for users: petdos_md, petdos_md.ase, petdos_md.lammps, petdos_md.ipi. '
         "Beside the package: lammps_plugin (C++), ipi_drivers.</text>",
         "</svg>",
     ]
@@ -59,20 +59,18 @@ def main() -> None:
 def _box(name: str, y: int) -> list[str]:
     fill, stroke = COLORS.get(name, ("#f4f4f4", "#777"))
     files = sorted(path for path in (PACKAGE / name).rglob("*.py"))
-    lines = sum(len(path.read_text().splitlines()) for path in files)
-    modules = [
-        path.relative_to(PACKAGE / name).with_suffix("").as_posix() for path in files if path.name != "__init__.py"
-    ]
+    modules = [path.relative_to(PACKAGE / name).with_suffix("") for path in files if path.name != "__init__.py"]
+    names = sorted({path.name if len(path.parts) == 1 else f"{path.parts[0]}/" for path in modules})
     about = (ast.get_docstring(ast.parse((PACKAGE / name / "__init__.py").read_text())) or "").split("\n\n")[0]
     about = about.replace("``", "").replace("\n", " ")
     text = [
         f'<rect x="{LEFT}" y="{y}" width="{BOX}" height="{ROW}" rx="6" fill="{fill}" stroke="{stroke}" stroke-width="1.4"/>',
         f'<text x="{LEFT + 12}" y="{y + 21}" font-size="15" font-weight="bold">{name}/</text>',
-        f'<text x="{LEFT + BOX - 12}" y="{y + 21}" text-anchor="end" fill="#555">{len(modules)} modules, {lines} lines</text>',
+        f'<text x="{LEFT + BOX - 12}" y="{y + 21}" text-anchor="end" fill="#555">{len(modules)} modules</text>',
     ]
     for i, line in enumerate(_wrapped(about.split(" "), LINE + 26, 1)):
         text.append(f'<text x="{LEFT + 12}" y="{y + 39 + 15 * i}" font-size="12">{escape(line)}</text>')
-    for i, line in enumerate(_wrapped(modules, LINE + 20, 2)):
+    for i, line in enumerate(_wrapped(names, LINE + 20, 3)):
         text.append(
             f'<text x="{LEFT + 12}" y="{y + 54 + 14 * i}" font-size="10.5" fill="#444" font-family="monospace">{escape(line)}</text>'
         )

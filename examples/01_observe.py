@@ -27,14 +27,14 @@ dyn = Langevin(atoms, 3 * units.fs, temperature_K=600, friction=0.02 / units.fs,
 observer = DOSObserver(atoms, model, out / "run.zarr", temperature_K=600, dynamics=dyn, burn_in=60)
 
 
-def tell() -> None:
+def show() -> None:
     if observer.n_samples:
         c = observer.result().heat_capacity
         print(f"step {dyn.nsteps:4d}: C_el = {1e3 * c.value:.3f} +- {1e3 * c.model_std:.3f} (model) meV/K")
 
 
 dyn.attach(observer, interval=5)
-dyn.attach(tell, interval=40)
+dyn.attach(show, interval=40)
 dyn.run(240)
 observer.trace.close()
 

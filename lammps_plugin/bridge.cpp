@@ -29,7 +29,7 @@ using metatomic_torch::ModelOutputHolder;
 using metatomic_torch::System;
 using metatomic_torch::SystemHolder;
 
-// What torch is told while it works for us, and what it was told before: it may be that of the user's Python.
+// Settings of torch while it works for us, and those of before: it may be the torch of the user's Python.
 class Settings {
  public:
   explicit Settings(int threads) : before_(at::get_num_threads()), as_written_(false)

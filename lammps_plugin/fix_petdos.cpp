@@ -217,11 +217,11 @@ bool FixPetdos::is_recorded()
   return known != 0;
 }
 
-// The first frame of a run is the last one of the run before, and a rerun comes twice to each; more than that is said.
+// The first frame of a run is the last one of the run before, and a rerun visits each frame twice; anything more gets a warning.
 void FixPetdos::warn_if_repeated()
 {
-  if (update->ntimestep == update->firststep || told_) return;
-  told_ = true;
+  if (update->ntimestep == update->firststep || warned_of_repeat_) return;
+  warned_of_repeat_ = true;
   if (comm->me == 0)
     error->warning(FLERR, "fix petdos: " + file_ + " holds step " + std::to_string(update->ntimestep) + " of replica " +
                               std::to_string(replica_) +

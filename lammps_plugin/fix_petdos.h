@@ -52,7 +52,7 @@ class FixPetdos : public Fix {
 
   int every_;
   int replica_;
-  bool append_ = false, told_ = false, warned_of_box_ = false;
+  bool append_ = false, warned_of_repeat_ = false, warned_of_box_ = false;
   std::string compute_id_, file_;
   ComputePetdos *compute_ = nullptr;
   TargetTemperature temperature_;

@@ -49,7 +49,7 @@ class Model {
   // The part of features that the atoms first ... first + count - 1 contribute; their sum over ranks is for finish_features().
   // Returns an empty string or one line for the user.
   std::string partial_features(const Structure &structure, int first, int count, int max_atoms, std::vector<double> &features);
-  // features in the precision of the model, in which it is kept.
+  // Rounds features to the precision of the model, in which they are kept.
   void finish_features(std::vector<double> &features) const;
 
   // Density of states (states/eV per structure, both spins) of complete features.

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-// petdos-md, plugin for LAMMPS: what a trace tells about the simulation, as far as LAMMPS tells it.
+// petdos-md, plugin for LAMMPS: what a trace says about the simulation, as far as LAMMPS knows.
 
 #ifndef PETDOS_SIMULATION_H
 #define PETDOS_SIMULATION_H
@@ -9,7 +9,7 @@
 
 namespace LAMMPS_NS {
 
-// What is not known is left out: LAMMPS tells no seed, and not whether a fix is a bias. Collective.
+// What is not known is left out: LAMMPS reveals neither seeds nor whether a fix is a bias. Collective.
 petdos::Description describe(LAMMPS *lmp, const ComputePetdos &compute, int replica, double temperature_K);
 
 // Whether the present command is `rerun`, which has no dynamics of its own.

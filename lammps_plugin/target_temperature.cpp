@@ -57,7 +57,7 @@ void TargetTemperature::begin_run()
   changes_ = -1;    // there is nothing yet to compare with
 }
 
-// Not every thermostat tells that it ramps, and no variable does.
+// Not every thermostat shows that it ramps, and no variable does.
 void TargetTemperature::check_ramp()
 {
   if (is_number() || ramp_) return;

@@ -155,23 +155,23 @@ void TraceWriter::flush()
       rows_.clear();
     }
     store_->save_attributes();
-    told_ = false;
+    reported_ = false;
   } catch (const std::system_error &error) {
-    told_ = true;
+    reported_ = true;
     throw std::runtime_error(path_ + ": cannot write: " + error.code().message() + "; " + fix_for(error.code()) + "; " +
                              std::to_string(rows_.size()) +
                              " samples are kept in memory for the next flush, and taken again on resuming");
   }
 }
 
-// Where nobody can be told but by a line; one that was told already is not repeated.
+// Where an error can only be printed, and only if it has not been reported already.
 void TraceWriter::flush_quietly()
 {
-  const bool told = told_;
+  const bool reported = reported_;
   try {
     flush();
   } catch (const std::exception &error) {
-    if (!told) std::fprintf(stderr, "%s\n", error.what());
+    if (!reported) std::fprintf(stderr, "%s\n", error.what());
   }
 }
 

@@ -55,7 +55,7 @@ class TraceWriter {
   std::set<std::pair<int32_t, int64_t>> keys_;
   std::vector<Row> rows_;
   double flushed_s_ = 0.0;
-  bool told_ = false;
+  bool reported_ = false;
 };
 
 }    // namespace petdos

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-// petdos-md, plugin for LAMMPS: what a trace tells about its simulation, and whether two descriptions are of the same one.
+// petdos-md, plugin for LAMMPS: what a trace says about its simulation, and whether two descriptions are of the same one.
 
 #ifndef PETDOS_TRACE_METADATA_H
 #define PETDOS_TRACE_METADATA_H

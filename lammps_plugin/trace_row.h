@@ -24,7 +24,7 @@ struct Column {
   std::variant<int64_t Row::*, int32_t Row::*, double Row::*> value;
 };
 
-// In the order of commits: features, which tells the length, comes after them.
+// In the order in which they are committed: features, whose length is that of the trace, come after them.
 constexpr Column COLUMNS[] = {
     {"step", "int64", "", "molecular dynamics step; (replica, step) is unique", &Row::step},
     {"replica", "int32", "", "ensemble slot or simulation that the frame was taken from", &Row::replica},

@@ -178,7 +178,7 @@ void TraceStore::shrink(size_t n)
   commit(n);
 }
 
-// features are the shortest array at every moment: it is committed last when growing and first when shrinking.
+// The array of features is the shortest at every moment: it is committed last when growing and first when shrinking.
 void TraceStore::commit(size_t n)
 {
   if (n > arrays_.back().n())

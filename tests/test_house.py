@@ -1,4 +1,4 @@
-"""Rules that hold for every module: folders import only what stands above them, examples in docstrings run."""
+"""Rules that hold for every module: a folder imports only what lies below it, examples in docstrings run."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def source(name: str) -> str:
     return (FOLDER / Path(*name.split("."))).with_suffix(".py").read_text()
 
 
-def test_folders_import_what_stands_above_them() -> None:
+def test_folders_import_what_lies_below_them() -> None:
     """The contracts of import-linter in pyproject.toml."""
     done = subprocess.run(
         [str(Path(sys.executable).with_name("lint-imports")), "--no-cache"], cwd=ROOT, capture_output=True, text=True

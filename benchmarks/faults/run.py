@@ -31,7 +31,7 @@ reader saw in the trace before a kill must be there after it; at the end, the sa
 nobody disturbed.
 
 *Full disk*: the trace, or everything that a run writes, is on a tmpfs (a file system in memory) with too little room: 20, 45, 70 and 95 %
-of what the run needs. The run must say so in one line that tells what to do, and end; with *room in time*, the tmpfs is made larger at the
+of what the run needs. The run must say so in one line that says what to do, and end; with *room in time*, the tmpfs is made larger at the
 first warning, and the run must go on by itself. What a reader saw must be there after it. Then there is room, the run is resumed as
 the page of its engine says, and its samples are compared in the same way. i-PI warns at every checkpoint and ends after ten failures in a
 row; where its own files are on the full disk, the stock program ends at once, with a traceback. Its exit status is always 0 otherwise.

@@ -38,7 +38,7 @@ def errors(model: DOSModel, structures: list[Atoms]) -> tuple[float, float, floa
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument(
-        "models", nargs="+", metavar="LABEL=MODEL", help="shipped names or artifacts of `petdos export`"
+        "models", nargs="+", metavar="LABEL=MODEL", help="names of shipped models, or models written by `petdos export`"
     )
     parser.add_argument(
         "--test", nargs="+", required=True, metavar="LABEL=FILE", help="test.xyz as written by train.py"

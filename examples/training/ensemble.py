@@ -40,7 +40,7 @@ from petdos_md.validation.metrics import align, rotated, shifted_target
 TARGET = "mtt::dos"
 UNCERTAINTY = "mtt::aux::dos_uncertainty"
 VALIDATION_EV = 1.5
-"""The few validation structures tell the size of the members' spread on this scale of energy, the training set tells finer shapes."""
+"""The few validation structures set the size of the members' spread on this scale of energy, the training set sets finer shapes."""
 
 
 def make_ensemble(
@@ -61,15 +61,15 @@ def make_ensemble(
     cholesky = buffers[f"cholesky_{UNCERTAINTY}"].double().numpy()
 
     with tempfile.TemporaryDirectory() as folder:
-        export_model(checkpoint, Path(folder) / "backbone.pt", grid_start=grid.start, grid_step=grid.step)
-        backbone = DOSModel.load(Path(folder) / "backbone.pt", device="cpu")
+        export_model(checkpoint, Path(folder) / "exported.pt", grid_start=grid.start, grid_step=grid.step)
+        exported = DOSModel.load(Path(folder) / "exported.pt", device="cpu")
         data = {
-            name: features_and_residuals(backbone, path, options["rotations"], rng, options["max_shift"])
+            name: features_and_residuals(exported, path, options["rotations"], rng, options["max_shift"])
             for name, path in (("training", train), ("validation", validation))
         }
     print(f"targets aligned by {data['training'][2]} (training) and {data['validation'][2]} (validation) channels")
 
-    # Training residuals are many and tell the shape; validation residuals are honest and tell the size.
+    # Training residuals are many and give the shape; validation residuals are honest and give the size.
     features, residuals, _ = data["training"]
     scale, correlation = residual_statistics(features, residuals, cholesky, grid.step)
     size = float(np.sqrt(np.nanmean(standardized(*data["validation"][:2], cholesky, scale) ** 2)))
@@ -114,19 +114,19 @@ def dos_dataset(path: Path, n_channels: int) -> torch.utils.data.Dataset:
 
 
 def features_and_residuals(
-    backbone: DOSModel, path: Path, rotations: int, rng: np.random.Generator, max_shift: int
+    exported: DOSModel, path: Path, rotations: int, rng: np.random.Generator, max_shift: int
 ) -> tuple[np.ndarray, np.ndarray, str]:
     """Last-layer features, and target minus prediction with NaN where undefined, for randomly rotated structures."""
     features, residuals, shifts = [], [], []
     for atoms in ase.io.read(path, ":"):
         turns = Rotation.random(rotations, random_state=int(rng.integers(2**31))).as_matrix()
         copies = [rotated(atoms, turn) for turn in turns]
-        samples = backbone.evaluate([atoms, *copies])
-        predictions = [backbone.dos(s) for s in samples]
-        best = align(atoms.info["dos"], predictions[0], backbone.grid.step, max_shift).shift
+        samples = exported.evaluate([atoms, *copies])
+        predictions = [exported.dos(s) for s in samples]
+        best = align(atoms.info["dos"], predictions[0], exported.grid.step, max_shift).shift
         target = shifted_target(atoms.info["dos"], best)
         shifts.append(best)
-        features += [s.features[: backbone.readout.n_features - 2] for s in samples]
+        features += [s.features[: exported.readout.n_features - 2] for s in samples]
         residuals += [target - p for p in predictions]
     summary = f"{min(shifts)} to {max(shifts)}, mean {np.mean(shifts):.2f}"
     return np.array(features, dtype=np.float64), np.array(residuals), summary

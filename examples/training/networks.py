@@ -92,13 +92,13 @@ def train_network(
     batch: int = 16,
     max_shift_eV: float = 0.5,
     seed: int = 0,
-    tell: Callable[[int, float, float], None] | None = None,
+    report: Callable[[int, float, float], None] | None = None,
 ) -> tuple[DOSNetwork, float]:
     """Train one network; returns it with the mean squared error of the validation set.
 
     :param patience: epochs without a better validation error after which training stops; by default half of ``max_epochs``, because
         the best ones come last, when the learning rate has fallen
-    :param tell: called with epoch, training and validation error
+    :param report: called with epoch, training and validation error
     """
     torch.manual_seed(seed)
     module = DOSNetwork(train.dos.shape[-1])
@@ -132,8 +132,8 @@ def train_network(
             total += float(loss.detach()) * len(rows) / len(train)
         scheduler.step()
         error = float(((predict(module, validation) - validation.targets[target]) ** 2).mean())
-        if tell is not None:
-            tell(epoch, total, error)
+        if report is not None:
+            report(epoch, total, error)
         waited += 1
         if error < best:
             best, kept, waited = error, copy.deepcopy(module.state_dict()), 0
@@ -160,7 +160,7 @@ def trained(model: DOSModel, data: dict[str, Data], target: str, beside: Path, a
     """Train a network and write it beside the model."""
     with tqdm(total=args.epochs, desc=target, unit="epoch", disable=None) as bar:
 
-        def tell(epoch: int, train: float, error: float) -> None:
+        def show(epoch: int, train: float, error: float) -> None:
             bar.update()
             bar.set_postfix(train=f"{train**0.5:.4f}", validation=f"{error**0.5:.4f}")
 
@@ -171,7 +171,7 @@ def trained(model: DOSModel, data: dict[str, Data], target: str, beside: Path, a
             model.grid.step,
             max_epochs=args.epochs,
             seed=args.seed,
-            tell=tell,
+            report=show,
         )
     beside.parent.mkdir(parents=True, exist_ok=True)
     network = Network(module, model.grid, target, model=model.info.fingerprint)

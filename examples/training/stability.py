@@ -3,7 +3,7 @@
     python stability.py outputs/almgsi-lda/almgsi-lda.pt --jobs 2
 
 Every finished run is kept (``--output``), so that the command goes on where it stopped. A run counts as stable if it ended, the
-mean temperature of its second half is within 10 % of the wanted one, no two atoms ever came closer than 0.7 times the nearest
+mean temperature of its second half is within 10 % of the requested one, no two atoms ever came closer than 0.7 times the nearest
 neighbor distance of the crystal, and a crystal at 300 K still is one (root mean square displacement below a quarter of that
 distance).
 """
@@ -104,7 +104,7 @@ def run(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("model", type=Path, help="artifact of `petdos export`, or the name of a shipped model")
+    parser.add_argument("model", type=Path, help="model written by `petdos export`, or the name of a shipped model")
     parser.add_argument("-o", "--output", type=Path, help="JSON of the finished runs, by default beside the model")
     parser.add_argument("--systems", nargs="+", default=list(MELTING_K))
     parser.add_argument("--time-ps", type=float, default=10.0)

@@ -1,4 +1,4 @@
-"""From DFT data to the artifact: one network for energy, forces, stress and the DOS, with an ensemble of the DOS.
+"""From DFT data to the exported model: one network for energy, forces, stress and the DOS, with an ensemble of the DOS.
 
 Everything lands in ``--output``; finished stages are skipped and an interrupted training goes on, so that the same command can
 be given again at any time::
@@ -11,8 +11,9 @@ be given again at any time::
         --adapt lora --start checkpoints/almgsi-lda.ckpt                                        # the general one, adapted
 
 Stages: ``prepare`` (targets and split), ``start`` (forces above all), ``mse`` (DOS on the absolute axis, energies), ``shift``
-(shift-agnostic loss of the article), ``smooth`` (noise of the last layer), ``llpr`` (ensemble), ``export`` (backbone and readout), ``validate`` (table, figures). Networks are trained by `mtt train`
-with the option files in ``options/``; its progress is shown and kept in ``STAGE/train.out``.
+(shift-agnostic loss of the article), ``smooth`` (noise of the last layer), ``llpr`` (ensemble), ``export`` (backbone and readout),
+``validate`` (table, figures). Networks are trained by `mtt train` with the option files in ``options/``; its progress is shown and
+kept in ``STAGE/train.out``.
 
 ``--adapt lora`` leaves the weights of ``--start`` as they are and trains matrices of low rank beside them (section 4.7 of the
 article: rank 8, factor 0.5), with the options of ``shift`` and ten times its learning rate; ``start``, ``mse`` and ``smooth`` drop out.
@@ -222,7 +223,7 @@ def main() -> None:
                         help="data sets of dft/compute.py, or folders of single structures")  # fmt: skip
     parser.add_argument("--output", type=Path, default=HERE / "outputs" / "almgsi-lda")
     parser.add_argument("--options", type=Path, default=HERE / "options", help="folder of STAGE.yaml")
-    parser.add_argument("--name", default="almgsi-lda", help="of the artifact")
+    parser.add_argument("--name", default="almgsi-lda", help="of the exported model")
     parser.add_argument("--description", default="LDA energies and electronic DOS of Al, Mg, Si and their alloys")
     parser.add_argument("--electrons", type=electron_table, default="Al=3,Mg=2,Si=4", help="valence electrons")
     parser.add_argument("--grid", type=float, nargs=2, metavar=("START", "STOP"), help="of the predictions, eV")

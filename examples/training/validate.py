@@ -23,7 +23,7 @@ from petdos_md import DOSModel
 from petdos_md.validation.metrics import dos_rmse
 from petdos_md.validation.references import read_references
 from petdos_md.validation.validate import Validation
-from petdos_md.validation.validate import validate_model as evaluate_dos
+from petdos_md.validation.validate import validate_model as validate_dos
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
@@ -40,7 +40,7 @@ def validate_model(model_path: Path, data: Path, output: Path) -> dict[str, Any]
         structures = ase.io.read(file, ":")
         records = [compare(model, a) for a in tqdm(structures, desc=f"{split}, forces", unit="structure", disable=None)]
         with tqdm(total=len(structures), desc=f"{split}, DOS", unit="structure", disable=None) as bar:
-            dos = evaluate_dos(
+            dos = validate_dos(
                 model,
                 read_references(file, model),
                 temperatures_K=(TEMPERATURE_K,),
@@ -136,7 +136,7 @@ def format_table(test: dict[str, Any], name: str) -> str:
         ),
         (f"C_el({TEMPERATURE_K:.0f} K), z-score spread", f"{capacity['z_spread']:.2f}", "0.7 to 1.4"),
     ]
-    lines = [f"{name}, {test['structures']} test structures", "", "| quantity | value | wanted |", "|---|---|---|"]
+    lines = [f"{name}, {test['structures']} test structures", "", "| quantity | value | target |", "|---|---|---|"]
     lines += [f"| {a} | {b} | {c} |" for a, b, c in rows]
     lines += [
         "",
@@ -225,7 +225,7 @@ def plot_z_scores(dos: Validation, path: Path) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("model", type=Path, help="artifact of `petdos export`")
+    parser.add_argument("model", type=Path, help="model written by `petdos export`")
     parser.add_argument("data", type=Path, help="folder with validation.xyz and test.xyz")
     parser.add_argument("-o", "--output", type=Path, help="folder to write to, by default that of the data")
     arguments = parser.parse_args()

@@ -42,17 +42,17 @@ _MODULES = {
     "shipped_models": "models.files",
     "thermo": "physics",
 }
-_FACES = ("ase", "ipi", "lammps")
+_ENTRY_POINTS = ("ase", "ipi", "lammps")
 
 
 def __getattr__(name: str) -> object:
     # Torch takes seconds to import: a name is loaded when it is first used.
-    if name in _FACES or name in ("plot", "thermo"):
-        return _importlib.import_module("." + (name if name in _FACES else f"{_MODULES[name]}.{name}"), __name__)
+    if name in _ENTRY_POINTS or name in ("plot", "thermo"):
+        return _importlib.import_module("." + (name if name in _ENTRY_POINTS else f"{_MODULES[name]}.{name}"), __name__)
     if name in _MODULES:
         return getattr(_importlib.import_module(f".{_MODULES[name]}", __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted([*__all__, *_FACES, "__doc__", "__version__"])
+    return sorted([*__all__, *_ENTRY_POINTS, "__doc__", "__version__"])

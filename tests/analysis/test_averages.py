@@ -157,7 +157,7 @@ def test_what_cannot_be_averaged_is_refused() -> None:
 
 
 def test_direct_models_average_alike() -> None:
-    """features of a model without a separate is the DOS itself."""
+    """The features of a direct model are the DOS itself."""
     r, features = readout(members=0), feature_series(30, seed=9)
     direct = Readout.for_direct(GRID, None, 0, FINGERPRINT)
     np.testing.assert_allclose(

@@ -44,7 +44,7 @@ def test_learns_a_level(recipe) -> None:
         )
 
     train, validation = data(48), data(16)
-    told = []
+    reported = []
     module, best = recipe.train_network(
         train,
         validation,
@@ -53,13 +53,13 @@ def test_learns_a_level(recipe) -> None:
         learning_rate=1e-3,
         warmup=3,
         max_epochs=24,
-        tell=lambda *x: told.append(x),
+        report=lambda *x: reported.append(x),
     )
     scatter = float(validation.targets["fermi_level"].var())
-    assert best < 0.1 * scatter and len(told) == 24
+    assert best < 0.1 * scatter and len(reported) == 24
     found = recipe.predict(module, validation)
     assert float(((found - validation.targets["fermi_level"]) ** 2).mean()) == pytest.approx(best, rel=1e-4)
-    assert best == pytest.approx(min(x[2] for x in told), rel=1e-6)
+    assert best == pytest.approx(min(x[2] for x in reported), rel=1e-6)
 
 
 def test_shift(recipe) -> None:

@@ -234,7 +234,7 @@ class TestTraces:
         assert "no samples" in fails(capsys, "analyze", tmp_path / "o.zarr", "-o", tmp_path / "out")
 
     def test_two_writers(self, structure, metal_path, metal, tmp_path: Path, capsys) -> None:
-        """While one `petdos md` runs, another one and an `rerun` into the same trace are refused; the first is not disturbed."""
+        """While one `petdos md` runs, another one and a `petdos rerun` into the same trace are refused; the first is not disturbed."""
         first = subprocess.Popen([PETDOS, *md(structure, metal_path, tmp_path / "o.zarr", steps=600)])
         try:
             until = time.monotonic() + 60

@@ -1,4 +1,4 @@
-"""The model with separate readout equals the stock one of metatrain; what cannot be separated is refused."""
+"""The model with separate readout equals the stock one of metatrain; what cannot be exported is refused."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ STRUCTURES = list(random_structures(["Al"], 4.5))
 
 
 def randomize(path: Path, scale: float) -> None:
-    """Give the last layers weights and biases of order one, so that no part of the separate hides behind another."""
+    """Give the last layers weights and biases of order one, so that no part of the readout hides behind another."""
     checkpoint = torch.load(path, weights_only=False)
     generator = torch.Generator().manual_seed(5)
     inner = checkpoint.get("wrapped_model_checkpoint", checkpoint)
@@ -44,7 +44,7 @@ def pair(request, tmp_path_factory):
     from metatrain.utils.io import load_model
 
     featurizer, dtype = request.param
-    folder = tmp_path_factory.mktemp("separate")
+    folder = tmp_path_factory.mktemp("exported")
     hypers = {**SMALL, "featurizer_type": featurizer}
     pet, llpr = write_checkpoints(
         folder, hypers, symbols=list(ELECTRONS), n_channels=60, n_members=6, energy=True, dtype=dtype
@@ -112,7 +112,7 @@ def edit_buffer(path: Path, entry: str, values: np.ndarray) -> None:
     torch.save(checkpoint, path)
 
 
-def test_scaled_target_is_separated(tmp_path: Path) -> None:
+def test_scaled_target_is_exported(tmp_path: Path) -> None:
     """A checkpoint whose DOS is scaled per channel: the scales end up in the readout."""
     from metatrain.utils.io import load_model
 
@@ -179,7 +179,7 @@ def test_composition_baseline_is_refused(tmp_path: Path) -> None:
 
 
 def test_members_whose_terms_cancel_are_judged_by_their_terms(tmp_path: Path) -> None:
-    """Members' weights of 1e4, all but constant over nearly dependent features: float32 leaves four digits, and the separate is as exact."""
+    """Members' weights of 1e4, all but constant over nearly dependent features: float32 leaves four digits, and the readout is as exact."""
     from metatrain.utils.io import load_model
 
     pet, llpr = write_checkpoints(tmp_path, SMALL, symbols=list(ELECTRONS), n_channels=60, n_members=6, energy=True)

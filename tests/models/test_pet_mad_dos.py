@@ -1,4 +1,4 @@
-"""PET-MAD-DOS: a checkpoint of its shape, separated, against upet's calculator on the same files."""
+"""PET-MAD-DOS: a checkpoint of its shape, exported, against upet's calculator on the same files."""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ def test_replaces_all_and_keeps_names() -> None:
     assert replace_linear_layers(model) == 0
 
 
-def test_the_shipped_trunk_has_them() -> None:
+def test_the_shipped_backbone_has_them() -> None:
     backbone = torch.jit.load(str(Path(MODELS) / "almgsi-lda.pt"))
     kinds = {m.original_name for m in backbone.modules()}
     assert "PointwiseLinear" in kinds and "Linear" not in kinds

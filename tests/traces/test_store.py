@@ -160,7 +160,7 @@ def test_death_at_any_point_of_a_flush(tmp_path: Path, path: Path, small_chunks:
 
 @pytest.mark.parametrize("stride", [11, pytest.param(1, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("replica", [None, 1])
-def test_death_at_any_point_of_a_rewind(
+def test_death_at_any_point_of_a_truncation(
     tmp_path: Path, path: Path, small_chunks: None, replica: int | None, stride: int
 ) -> None:
     keys = [(i % 2, i // 2) for i in range(20)]
@@ -202,7 +202,7 @@ def test_death_while_the_trace_is_made(tmp_path: Path, path: Path) -> None:
         assert_is(Trace.open(path, "r"), [(0, 1)])
 
 
-def test_rewind(path: Path, small_chunks: None) -> None:
+def test_keep(path: Path, small_chunks: None) -> None:
     keys = [(i % 3, i // 3) for i in range(45)]
     with Trace.open(path, flush_every=10) as trace:
         for replica, step in keys:

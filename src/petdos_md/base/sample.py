@@ -1,7 +1,7 @@
 """One frame of a simulation as its electronic record, and the identity of the model that made it.
 
 >>> sample = model.evaluate(atoms)                          # doctest: +SKIP
->>> sample.features, sample.n_electrons, sample.model.name       # doctest: +SKIP
+>>> sample.features, sample.n_electrons, sample.model.name  # doctest: +SKIP
 
 Within a trace, a sample is known by its replica (the ensemble slot or simulation it was taken from) and its step.
 """
@@ -23,8 +23,8 @@ class ModelInfo:
     :param name: for people
     :param fingerprint: SHA-256 of backbone and readout, hexadecimal
     :param grid: energies of the predicted DOS
-    :param kind: ``separated`` (features hold last-layer features) or ``direct`` (features hold the DOS itself)
-    :param n_features: length of features
+    :param kind: ``separated`` (with separate readout: features are those of the last layer) or ``direct`` (features are the DOS itself)
+    :param n_features: number of features of a frame
     :param n_members: size of the ensemble, 0 if there is none
     :param electrons: valence electrons by chemical symbol
     :param path: where the model was loaded from, or its shipped name
@@ -55,8 +55,9 @@ class ModelInfo:
 class Sample:
     """The electronic record of one frame.
 
-    :param features: ``(n_features,)`` in the model's precision. Models with separate readout: last-layer features summed over atoms and edges, the number of
-        atoms, the sum of the cutoff function over edges; direct models: the DOS (states/eV) and the features, if any
+    :param features: ``(n_features,)`` in the model's precision. Of models with separate readout: last-layer features summed over atoms
+        and edges, the number of atoms, the sum of the cutoff function over edges. Of direct models: the DOS (states/eV), followed by
+        the last-layer features, if any
     :param model: the model that made it
     :param n_atoms: number of atoms
     :param n_electrons: number of valence electrons, NaN if the model has no table

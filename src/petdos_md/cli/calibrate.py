@@ -20,10 +20,12 @@ def add_parser(commands: Commands) -> None:
     add_model(parser, device=False)
     add_references(parser)
     add_path(parser, "-o", "--output", required=True, metavar="NAME.pt", help="the model to write")
-    parser.add_argument("--members", type=int, default=64, metavar="N", help="of the ensemble (default: %(default)s)")
-    add_path(parser, "--features", metavar="DATASET", help="training structures, which tell what the model has seen")
+    parser.add_argument(
+        "--members", type=int, default=64, metavar="N", help="size of the ensemble (default: %(default)s)"
+    )
+    add_path(parser, "--features", metavar="DATASET", help="training structures: what the model has seen")
     parser.add_argument("--features-where", metavar="CONDITION", help="which of them")
-    parser.add_argument("--seed", type=int, default=0, metavar="S", help="of the members (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, metavar="S", help="of the random members (default: %(default)s)")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -33,13 +33,13 @@ def add_parser(commands: Commands) -> None:
     help_files = "where the files of pet-mad-dos are, instead of a download"
     add_path(parser, "--files", metavar="FOLDER", folder=True, help=help_files)
     add_path(parser, "--llpr", metavar="CKPT", help="LLPR checkpoint of the same network, for the ensemble")
-    help_output = "needed, but for pet-mad-dos (pet-mad-dos.pt)"
+    help_output = "required, except for pet-mad-dos (pet-mad-dos.pt)"
     add_path(parser, "-o", "--output", metavar="NAME.pt", help=help_output)
     add("--electrons", metavar="Al=3,...", help="valence electrons of each element's pseudopotential")
-    add("--grid-start", type=float, metavar="EV", help="first energy of the DOS, eV; needed, but for pet-mad-dos")
+    add("--grid-start", type=float, metavar="EV", help="first energy of the DOS, eV; required, except for pet-mad-dos")
     add("--grid-step", type=float, default=0.05, metavar="EV", help="spacing, eV (default: %(default)s)")
     add("--target", default="mtt::dos", metavar="T", help="the DOS in the checkpoint (default: %(default)s)")
-    add("--name", help="for people (default: that of the file)")
+    add("--name", help="name of the model, as shown to people (default: that of the file)")
     add("--description", default="", help="one sentence for the model's metadata")
 
 

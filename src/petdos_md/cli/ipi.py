@@ -46,7 +46,7 @@ def add_parser(commands: Commands) -> None:
     add_path(parser, "--previous", metavar="OLD.zarr", folder=True, help=help_previous)
     help_collect = "run nothing: sort features that drivers sent as extras, of these atoms, into a trace"
     add_path(parser, "--collect", metavar="STRUCTURE", help=help_collect)
-    parser.add_argument("--snippet", action="store_true", help="print what samples with the stock `i-pi`, to be pasted")
+    parser.add_argument("--snippet", action="store_true", help="print what to paste into an input of the stock `i-pi`")
     parser.add_argument("--drivers", action="store_true", help="print the folder of the force fields for i-PI")
 
 

@@ -16,7 +16,7 @@ def add_parser(commands: Commands) -> None:
         commands,
         "merge",
         "Join traces of one model into a new one; also copies a trace of an older format into the present one.\n"
-        "Replicas are numbered through if two traces share a number. The traces themselves stay as they are.",
+        "Replicas are renumbered if two traces share a number. The traces themselves stay as they are.",
         "  petdos merge all.zarr first.zarr second.zarr\n"
         "  petdos merge --keep-replicas whole.zarr part-1.zarr part-2.zarr",
         run,

@@ -23,7 +23,7 @@ def add_parser(commands: Commands) -> None:
         "  petdos truncate run.zarr",
         run,
     )
-    add_path(parser, "trace", metavar="TRACE", folder=True, help="the trace, which nobody else writes at the time")
+    add_path(parser, "trace", metavar="TRACE", folder=True, help="the trace; nothing else may write it meanwhile")
     parser.add_argument("--step", type=int, metavar="N", help="the last step to keep")
     parser.add_argument("--replica", type=int, metavar="R", help="of this replica only (default: all)")
 

@@ -77,7 +77,7 @@ class DOSObserver:
 
     Safe across restarts. A new ``Dynamics`` object, which fires its step 0 again and counts from zero, continues the numbering of
     the trace. Dynamics that were restored (``dyn.nsteps = n``) go on from step n: samples of this replica after step n are dropped,
-    which is told, and taken again. A frame that cannot be sampled (NaN) is skipped and counted, and the dynamics go on.
+    which a warning says, and taken again. A frame that cannot be sampled (NaN) is skipped and counted, and the dynamics go on.
 
     The kinetic temperature of a sample counts 3 N degrees of freedom less those of constraints, and 3 N - 3 where the center of mass
     is at rest (:func:`petdos_md.engines.labels.kinetic_temperature_K`).
@@ -207,7 +207,7 @@ class DOSObserver:
     # -- helpers --------------------------------------------------------------------------------------------------
 
     def _open(self, trace: Trace | str | os.PathLike[str]) -> Trace:
-        """The trace, told what is known of this simulation."""
+        """The trace, with what is known of this simulation."""
         constant = None if callable(self._temperature) else self.temperature_K()
         found = describe(self.atoms, self.dynamics, constant, self.replica)
         about: dict[str, Any] = {

@@ -69,7 +69,7 @@ def describe(
 ) -> dict[str, Any]:
     """Metadata of a simulation; keys that are not known are left out.
 
-    :param temperature_K: of the ensemble, None if it changes; where the dynamics tell their own, that is written
+    :param temperature_K: of the ensemble, None if it changes; where the dynamics have one of their own, that is written
     :param replica: which one; lists have null for the others
     """
     ensemble = None if dynamics is None else ensemble_of(dynamics)

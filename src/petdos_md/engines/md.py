@@ -36,7 +36,7 @@ from .potentials import Potential
 from .trajectory import TrajectoryFile
 
 ENSEMBLES = ("nvt", "npt")
-AT_REST = 0.05
+RELAXED_EV_A = 0.05
 """Largest force (eV/angstrom) on any atom of a structure that counts as the minimum of its potential energy."""
 
 
@@ -331,8 +331,8 @@ def _make_dynamics(atoms: Atoms, settings: MDSettings, temperature_K: float, rng
 
 def _set_velocities(atoms: Atoms, temperature_K: float, rng: np.random.Generator) -> None:
     # From rest in the potential minimum, half of the kinetic energy goes into potential energy within a vibration.
-    at_rest = np.abs(atoms.get_forces()).max() < AT_REST
-    thermalize_momenta(atoms, temperature_K * (2 if at_rest else 1), rng=rng)
+    relaxed = np.abs(atoms.get_forces()).max() < RELAXED_EV_A
+    thermalize_momenta(atoms, temperature_K * (2 if relaxed else 1), rng=rng)
     if len(atoms) > 1:  # the center of mass of one atom is all that moves
         Stationary(atoms)
 

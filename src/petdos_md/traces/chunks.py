@@ -85,7 +85,7 @@ def _read_span(array: Array, index: int, within: np.ndarray) -> np.ndarray:
 
 
 def _open_chunk(array: Array, index: int, changed: dict[Path, None]) -> int:
-    """A chunk of full size; folders that have got a new entry are added to ``changed``."""
+    """A chunk of full size; folders in which something new was made are added to ``changed``."""
     chunk = array.chunk(index)
     try:
         descriptor = os.open(chunk, os.O_RDWR | os.O_CLOEXEC)

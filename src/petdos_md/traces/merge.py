@@ -118,12 +118,22 @@ def _common(sources: list[Source], numbers: list[dict[int, int]]) -> dict[str, A
         "metadata": metadata,
         "n_skipped": sum(skipped.values()),
         "skipped": skipped,
-        "skipped_last_step": {},
+        "skipped_last_step": _skipped_last_step(all_attributes, numbers),
     }
 
 
+def _skipped_last_step(all_attributes: list[dict[str, Any]], numbers: list[dict[int, int]]) -> dict[str, int]:
+    """Steps of the last skipped frames, by the new numbers of the replicas, so that a run may go on with the new trace."""
+    found: dict[str, int] = {}
+    for attributes, number in zip(all_attributes, numbers, strict=True):
+        for old, step in attributes.get("skipped_last_step", {}).items():
+            new = str(number.get(int(old), old))
+            found[new] = max(step, found.get(new, step))
+    return found
+
+
 def _by_replica(lists: list[Any], numbers: list[dict[int, int]]) -> list[Any] | None:
-    """The entries of all sources at the new numbers of their replicas; None if nothing is known, or sources contradict each other."""
+    """The values of all sources at the new numbers of their replicas; None if nothing is known, or sources contradict each other."""
     whole: list[Any] = []
     for values, number in zip(lists, numbers, strict=True):
         mine = renumbered(values, number) if isinstance(values, list) else []

@@ -23,9 +23,9 @@ from ..base.errors import TraceError
 RELATIVE, ABSOLUTE = 1e-6, 1e-9
 """Numbers that differ by less are one: time steps converted from other units, temperatures from restart files of 9 digits."""
 RECORDED_ONLY = ("seed", "versions", "temperatures_K")
-"""Two parts of one simulation may differ in these. A replica that goes on at another temperature has a schedule, its entry is null."""
+"""Two parts of one simulation may differ in these. A replica that goes on at another temperature has a schedule: null in the list."""
 PER_REPLICA = ("temperatures_K", "pressures_GPa")
-"""Lists with one entry for each replica number."""
+"""Lists with one value for each replica number."""
 
 
 def as_json(path: Path, metadata: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -54,7 +54,7 @@ def same(there: Any, here: Any) -> bool:
 
 
 def combined(there: Any, here: Any) -> Any:
-    """Two values that agree as one: what is there stays, unknown entries are filled in, lists and objects are extended."""
+    """Two values that agree as one: what is there stays, unknown values are filled in, lists and objects are extended."""
     if isinstance(there, list) and isinstance(here, list):
         both = [combined(a, b) for a, b in zip(there, here, strict=False)]
         return both + there[len(both) :] + here[len(both) :]
@@ -89,7 +89,7 @@ def check_same(
 
 
 def renumbered(values: list[Any], number: Mapping[int, int]) -> list[Any]:
-    """A list with one entry per replica, by the new numbers of the replicas.
+    """A list with one value per replica, by the new numbers of the replicas.
 
     :param number: from old to new; others are left out
     """

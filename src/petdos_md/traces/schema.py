@@ -36,8 +36,8 @@ COLUMNS: dict[str, tuple[str, str, str]] = {
 }
 """One-dimensional arrays of a trace: data type, unit, description."""
 
-# The number of samples is the smallest shape. features are committed last when growing and first when shrinking, so that it
-# is the smallest at every moment and its shape alone tells the length.
+# The number of samples is the smallest shape. Features are committed last when growing and first when shrinking, so that their
+# shape is the smallest at every moment, and alone gives the length.
 ARRAYS = (*COLUMNS, "features")
 
 FEATURES_DTYPES = ("float32", "float64")
@@ -91,7 +91,7 @@ def upgraded(attributes: dict[str, Any]) -> dict[str, Any]:
     """Attributes of a trace of format version 1 by their present names; those of the present version as they are."""
     if attributes.get("schema_version") != 1:
         return attributes
-    known = {key.replace("refused", "skipped"): value for key, value in attributes.items()}
+    known = _renamed(attributes)
     model = dict(known["model"]) if isinstance(known.get("model"), dict) else {}
     if "n_psi" in model:
         model["n_features"] = model.pop("n_psi")
@@ -244,3 +244,13 @@ def sync_files(descriptors: list[int]) -> None:
         helper.join()
     if errors:
         raise errors[0]
+
+
+def _renamed(attributes: dict[str, Any]) -> dict[str, Any]:
+    """What format 1 called otherwise, of a trace and of the sources that it was merged from."""
+    known = {key.replace("refused", "skipped"): value for key, value in attributes.items()}
+    if isinstance(known.get("engine"), str):
+        known["engine"] = ", ".join("rerun" if name == "eval" else name for name in known["engine"].split(", "))
+    if isinstance(known.get("sources"), list):
+        known["sources"] = [_renamed(source) for source in known["sources"]]
+    return known

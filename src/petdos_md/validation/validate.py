@@ -1,4 +1,4 @@
-"""How good a DOS model is, and whether its errors tell the truth: against reference structures, per subset.
+"""How good a DOS model is, and whether its model errors are right: against reference structures, per subset.
 
 >>> result = validate_model(model, read_references("test.xyz.xz", model))     # doctest: +SKIP
 >>> print(format_validation(result))                                          # doctest: +SKIP

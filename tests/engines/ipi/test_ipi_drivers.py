@@ -83,7 +83,7 @@ def test_wrong_driver_settings(metal_path: Path, tmp_path: Path, model_path: Pat
         FeaturesDriver(str(metal_path), "copper.xyz")
 
 
-PSI = """<ffdirect name='features'><pes> custom </pes><pes_path> {path} </pes_path><parameters> {{model: {model}, template: init.xyz}} </parameters></ffdirect>"""
+FEATURES = """<ffdirect name='features'><pes> custom </pes><pes_path> {path} </pes_path><parameters> {{model: {model}, template: init.xyz}} </parameters></ffdirect>"""
 OUTPUT = """<trajectory stride='4' filename='features' extra_type='petdos'> {what} </trajectory>
 <properties stride='2' filename='label'> [stress_md{{gigapascal}}, step, time{{femtosecond}}, ensemble_temperature{{kelvin}}, potential{{electronvolt}}, volume{{angstrom3}}, temperature{{kelvin}}] </properties>"""
 
@@ -95,9 +95,9 @@ OUTPUT = """<trajectory stride='4' filename='features' extra_type='petdos'> {wha
 def test_collected_extras_are_what_the_observer_samples(
     tmp_path: Path, metal, metal_path: Path, beads: int, what: str, capsys
 ) -> None:
-    """features through i-PI's files, interrupted and resumed from an older checkpoint, against the observer of the same run."""
+    """Features through i-PI's files, interrupted and resumed from an older checkpoint, against the observer of the same run."""
     settings = {
-        "forcefields": PSI.format(path=DRIVERS / "petdos_features.py", model=metal_path),
+        "forcefields": FEATURES.format(path=DRIVERS / "petdos_features.py", model=metal_path),
         "forces": "<force forcefield='emt'/><force forcefield='features' weight='0'/>",
         "more_output": OUTPUT.format(what=what),
     }
@@ -138,7 +138,7 @@ def test_collected_extras_are_what_the_observer_samples(
 def test_files_cut_short_by_a_kill(tmp_path: Path, metal_path: Path, capsys) -> None:
     """The last frame and the last row may be half written; the rest counts."""
     settings = {
-        "forcefields": PSI.format(path=DRIVERS / "petdos_features.py", model=metal_path),
+        "forcefields": FEATURES.format(path=DRIVERS / "petdos_features.py", model=metal_path),
         "forces": "<force forcefield='emt'/><force forcefield='features' weight='0'/>",
         "more_output": OUTPUT.format(what="extras_component_raw(1)"),
     }
@@ -156,7 +156,7 @@ def test_files_cut_short_by_a_kill(tmp_path: Path, metal_path: Path, capsys) -> 
 def test_collect_leaves_no_half_trace(tmp_path: Path, metal_path: Path, capsys) -> None:
     """A damaged line in the middle: the same command works once the file is mended."""
     settings = {
-        "forcefields": PSI.format(path=DRIVERS / "petdos_features.py", model=metal_path),
+        "forcefields": FEATURES.format(path=DRIVERS / "petdos_features.py", model=metal_path),
         "forces": "<force forcefield='emt'/><force forcefield='features' weight='0'/>",
         "more_output": OUTPUT.format(what="extras_component_raw(1)"),
     }
@@ -170,7 +170,7 @@ def test_collect_leaves_no_half_trace(tmp_path: Path, metal_path: Path, capsys) 
     file.write_text("".join(lines))
     command = ["ipi", "input.xml", "--collect", "init.xyz", "--dos", str(metal_path), "-o", "c.zarr"]
     assert main(command) == 2
-    assert "features of step 8 is damaged" in capsys.readouterr().err and not Path("c.zarr").exists()
+    assert "the features of step 8 are damaged" in capsys.readouterr().err and not Path("c.zarr").exists()
     file.write_text(whole)
     assert main(command) == 0
     assert_complete(Trace.open("c.zarr", "r"), LADDER[:2], 4, 12)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from helpers.ipi_runs import aluminium, loaded, write_input
 
-from petdos_md.engines.ipi.described import described
+from petdos_md.engines.ipi.input_file import describe_input
 from petdos_md.ipi import Observer, attach
 from petdos_md.traces.trace import Trace
 
@@ -66,11 +66,11 @@ def test_the_input_alone_tells_the_same(tmp_path: Path, metal) -> None:
     ):
         path = write_input(tmp_path, **changes)
         server = told(path, metal, f"{name}.zarr")
-        found = described(path)
+        found = describe_input(path)
         assert found["timestep_fs"] == pytest.approx(2.0, rel=1e-6)
         assert found["metadata"] == {key: server[key] for key in ("ensemble", "potential", "bias", "seed")}
     path.write_text(re.sub(r"<seed>.*</seed>", "", path.read_text()).replace("<simulation", "<simulation broken", 1))
-    assert described(path)["metadata"] == {}
+    assert describe_input(path)["metadata"] == {}
 
 
 def test_a_trace_that_says_less_is_continued(tmp_path: Path, metal) -> None:

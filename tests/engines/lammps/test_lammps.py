@@ -228,10 +228,10 @@ def test_rerun_equals_the_run(tmp_path: Path) -> None:
     with instance(ALLOY + again):
         pass
     rerun_trajectory(
-        DOSModel.load("almgsi-lda"), tmp_path / "run.dump", tmp_path / "eval.zarr", temperature_K=600.0,
+        DOSModel.load("almgsi-lda"), tmp_path / "run.dump", tmp_path / "python.zarr", temperature_K=600.0,
         file_format="lammps-dump-text",
     )  # fmt: skip
-    run, rerun, evaluated = (Trace.open(tmp_path / f"{n}.zarr", "r") for n in ("run", "again", "eval"))
+    run, rerun, evaluated = (Trace.open(tmp_path / f"{n}.zarr", "r") for n in ("run", "again", "python"))
     assert run.step.tolist() == rerun.step.tolist() == [0, 2, 4, 6]
     assert np.allclose(run.potential_energy_eV, rerun.potential_energy_eV, rtol=1e-9)
     for a, b, c in zip(run, rerun, evaluated, strict=True):

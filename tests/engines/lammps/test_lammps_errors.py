@@ -282,7 +282,7 @@ def test_disk_full(ranks: int, disk: Path, tmp_path: Path) -> None:
 
 
 def features_of(path: Path) -> dict[int, np.ndarray]:
-    """features of every step; fails if a step is there twice."""
+    """Features of every step; fails if a step is there twice."""
     trace = Trace.open(path, "r")
     steps = trace.step.tolist()
     assert len(set(steps)) == len(steps)

@@ -1,7 +1,7 @@
 """A trace from what i-PI has written: features among the extras, sorted by ``ensemble_temperature``.
 
 For simulations whose server cannot hold the model: a driver (``petdos_features.py``, or ``petdos_potential.py`` with ``features=True``) sends
-features as extras, i-PI writes them, and this sorts them into ensembles afterwards.
+features as extras, i-PI writes them, and this module sorts them into ensembles afterwards.
 
 >>> collect("input.xml", model, "init.xyz", "run.zarr")          # doctest: +SKIP
 
@@ -27,9 +27,10 @@ from ...base.errors import SettingError, TraceError
 from ...base.sample import Sample
 from ...models.model import DOSModel
 from ...traces.trace import Trace
-from .described import described
+from .input_file import describe_input
 
 EXTRA = "petdos"
+"""Name of the features among the extras of i-PI."""
 _HEADER = re.compile(rb"#EXTRAS\w*\(petdos\)#\s*Step:\s*(\d+)")
 _COLUMNS = {
     "step": ("number", ""),
@@ -81,7 +82,7 @@ def collect(
             f"{path}: no step has both features and properties in all systems; give both outputs the same stride"
         )
     replicas = _Replicas(path, systems, steps[0])
-    about = described(path)
+    about = describe_input(path)
     about["metadata"] |= {
         "formula": structure.get_chemical_formula(),
         "beads": systems[0].n_beads,
@@ -155,7 +156,7 @@ class _Replicas:
 class _System:
     """The files of one system.
 
-    ``rows``: properties by step; ``places``: where features of a step is; ``n_beads``.
+    ``rows``: properties by step; ``places``: where the features of a step are; ``n_beads``.
     """
 
     def __init__(
@@ -193,7 +194,8 @@ class _System:
         lines = self._lines(step)
         if lines is None:
             raise SettingError(
-                f"{self._files[0]}: features of step {step} is damaged or not of this model ({self._n_features} numbers expected)"
+                f"{self._files[0]}: the features of step {step} are damaged or not of this model ({self._n_features} numbers "
+                "expected)"
             )
         return np.mean(lines, axis=0)
 
@@ -298,7 +300,7 @@ def _outputs(path: Path) -> tuple[str, str, str, dict[str, int]]:
 def _positions(path: Path, listed: list[str], keys: list[str]) -> dict[str, int]:
     from ipi.engine.properties import Properties
 
-    described = Properties().property_dict
+    known = Properties().property_dict
     columns: dict[str, int] = {}
     at = 0
     for what, key in zip(listed, keys, strict=True):
@@ -310,8 +312,8 @@ def _positions(path: Path, listed: list[str], keys: list[str]) -> dict[str, int]
                     raise SettingError(f"{path}: {what} among <properties>, expected ensemble_temperature{{kelvin}}")
             else:
                 columns[key] = at
-        size = described[key].get("size", 1)
-        if not isinstance(size, int):  # as many columns as there are atoms: what follows cannot be told
+        size = known[key].get("size", 1)
+        if not isinstance(size, int):  # as many columns as there are atoms: what follows has no known place
             break
         at += size
     return columns

@@ -25,9 +25,7 @@ from ipi.utils.units import unit_to_internal, unit_to_user
 from ...base.errors import ModelError, SettingError
 from ...base.sample import Sample
 from ...models.model import DOSModel
-
-EXTRA = "petdos"
-"""Name of features among the extras."""
+from .collect import EXTRA
 
 
 class ModelDriver(Dummy_driver):
@@ -107,7 +105,7 @@ class PotentialDriver(ModelDriver):
 
 
 class FeaturesDriver(ModelDriver):
-    """features alone, with no energy and no forces: for a force component of ``weight='0'`` beside any potential."""
+    """Features alone, with no energy and no forces: for a force component of ``weight='0'`` beside any potential."""
 
     def compute_batch(self, structures: list[ase.Atoms]) -> list[tuple[float, np.ndarray, np.ndarray, str]]:
         samples = self.model.evaluate(structures)

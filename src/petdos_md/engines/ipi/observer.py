@@ -157,7 +157,7 @@ class Observer:
         self._at_step()
 
     def flush(self) -> None:
-        """Write samples to disk; a failure is counted and told, never raised."""
+        """Write samples to disk; a failure is counted and warned of, never raised."""
         with self._lock:
             if self._closed:
                 return
@@ -262,7 +262,7 @@ class Observer:
 
     def _batch(self, beads: list[list[Atoms]]) -> list[Sample]:
         """One sample a system, from one call of the model."""
-        flat = self.model.evaluate([atoms for structures_ in beads for atoms in structures_])
+        flat = self.model.evaluate([atoms for of_system in beads for atoms in of_system])
         n = self.setup.n_beads
         return [_mean(flat[i : i + n]) for i in range(0, len(flat), n)]
 

@@ -132,7 +132,7 @@ class Setup:
         """
         ours = {"timestep_fs": None if math.isnan(self.timestep_fs) else self.timestep_fs, "metadata": self.metadata()}
         there = {"timestep_fs": None if math.isnan(timestep_fs) else timestep_fs, "metadata": known}
-        # Exchanged temperatures are told apart by slots, each of which has one throughout.
+        # Temperatures that are exchanged are known by their slots, each of which has one throughout.
         check_same(Path(path), there, ours, recorded_only=("seed", "versions"))
         both = combined(known, ours["metadata"])
         n = len(self.temperatures_K)

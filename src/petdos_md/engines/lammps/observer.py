@@ -8,7 +8,7 @@
 >>> observer.run(5000)                                                                            # doctest: +SKIP
 
 The observer evaluates in Python and needs no compiler. :func:`attach` gives the same trace by the C++ plugin (``compute petdos`` and
-``fix petdos``), which also works within one long ``run`` and divides the work among MPI ranks. ``docs/lammps.md`` tells about both.
+``fix petdos``), which also works within one long ``run`` and divides the work among MPI ranks. ``docs/lammps.md`` describes both.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class LAMMPSObserver:
     """Takes samples of the electronic structure while a LAMMPS instance runs.
 
     Safe across restarts: a simulation goes on from the step at which :meth:`run` is first called. Samples of the replica after
-    that step are dropped, which is told, and taken again; steps that the trace holds already are not sampled a second time. A frame
+    that step are dropped, which a warning says, and taken again; steps that the trace holds already are not sampled a second time. A frame
     that cannot be sampled (NaN) is skipped and counted. Under MPI all ranks must call the same functions; the first one evaluates
     and writes. An observer that is made later in this process with the same path takes the trace over.
 
@@ -160,7 +160,7 @@ class LAMMPSObserver:
         drop_later_samples(self.trace, self.replica, step)
 
     def _metadata(self, formula: str) -> dict[str, Any]:
-        """What LAMMPS tells from Python; the styles of fixes, and the parts of a hybrid potential, it does not."""
+        """What LAMMPS shows to Python: not the styles of fixes, nor the parts of a hybrid potential."""
         known: dict[str, Any] = {"formula": formula}
         if not callable(self._temperature):
             known["temperatures_K"] = [None] * self.replica + [float(f"{self.temperature_K():.12g}")]

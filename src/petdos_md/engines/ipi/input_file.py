@@ -1,6 +1,6 @@
-"""What the input of i-PI says about its simulation, for traces that are made of its outputs.
+"""What an input file of i-PI says about its simulation, for traces that are made from its outputs.
 
->>> described(Path("input.xml"))                     # doctest: +SKIP
+>>> describe_input(Path("input.xml"))                     # doctest: +SKIP
 {'timestep_fs': 2.0, 'metadata': {'ensemble': 'nvt', 'potential': 'emt', 'bias': 'none', 'seed': 5}}
 """
 
@@ -12,8 +12,8 @@ from typing import Any
 from xml.etree import ElementTree
 
 
-def described(path: Path) -> dict[str, Any]:
-    """Time step and metadata as :meth:`petdos_md.traces.trace.Trace.open` takes them; what the input does not tell is left out.
+def describe_input(path: Path) -> dict[str, Any]:
+    """Time step and metadata as :meth:`petdos_md.traces.trace.Trace.open` takes them; what the input does not say is left out.
 
     The keys are those of an observer in the server (:class:`petdos_md.engines.ipi.setup.Setup`).
     """
