@@ -34,8 +34,8 @@ def test_replicas_that_disagree_need_more_replicas(tmp_path: Path) -> None:
     frames = []
     for replica in range(3):
         for frame in samples(200, seed=replica, temperature_K=900.0):
-            psi = frame.psi * np.float32(1 + 0.2 * replica)
-            frames.append(replace(frame, psi=psi, replica=replica))
+            features = frame.features * np.float32(1 + 0.2 * replica)
+            frames.append(replace(frame, features=features, replica=replica))
     result = analyze(write(tmp_path / "a.zarr", frames), readout())
     assert np.isinf(result["n_missing"][0])
     assert any(

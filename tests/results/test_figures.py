@@ -104,8 +104,7 @@ def test_analyze_command(trace: str, tmp_path: Path, capsys) -> None:
         trace,
         "-o",
         str(tmp_path / "out"),
-        "--denoise",
-        "integration",
+        "--denoise=integration",
         "--weights",
         str(tmp_path / "w.txt"),
     ]

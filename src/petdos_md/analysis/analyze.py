@@ -83,7 +83,7 @@ def analyze(
     dataset.attrs |= {
         "align": options.align,
         "error_method": options.error_method,
-        "burn_in": int(selection.burn_in),
+        **inputs.burn_in(selection),
         "denoise": _denoising(network) if options.denoise else "no",
         "transform": "none" if before[0] is None else getattr(before[0], "__name__", type(before[0]).__name__),
     }

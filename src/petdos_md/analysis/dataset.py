@@ -21,6 +21,7 @@ from ..physics.carriers import carriers
 from ..physics.quantities import LINEAR, QUANTITIES, EnsembleValues
 from .frames import Frames
 from .inputs import Conditions, Inputs
+from .notes import notes_of_inputs, notes_of_results
 from .statistics import ErrorEstimate
 from .weights import effective_sample_size
 
@@ -71,7 +72,7 @@ def build_dataset(inputs: Inputs, conditions: Conditions, estimates: Estimates) 
         "model_error": _model_error(inputs.readout, ensemble),
         "versions": _versions(),
     }
-    notes = _notes(data, frames, n_skipped)
+    notes = [*notes_of_inputs(inputs), *notes_of_results(data)]
     if notes:
         data.attrs["notes"] = notes
     return data
@@ -231,39 +232,3 @@ def _model_error(readout: Readout, ensemble: EnsembleValues | None) -> str:
 @cache
 def _versions() -> list[str]:
     return [f"python {sys.version.split()[0]}", *(f"{name} {version(name)}" for name in _PACKAGES)]
-
-
-def _notes(data: xr.Dataset, frames: Frames, n_skipped: int) -> list[str]:
-    notes = []
-    if str(data.attrs["model_error"]).startswith("NaN"):
-        notes.append("model errors are " + str(data.attrs["model_error"]))
-    if n_skipped:
-        reasons: dict[str, int] = {}
-        for trace in frames.traces:
-            for reason, count in trace.skipped.items():
-                reasons[reason] = reasons.get(reason, 0) + count
-        notes.append(f"{n_skipped} frames gave no sample: " + "; ".join(f"{r} ({n})" for r, n in reasons.items()))
-    for i, temperature in enumerate(data["temperature"].values):
-        at = data.isel(temperature=i)
-        n, n_eff, ess = (int(at["n_samples"]), float(at["n_effective"]), float(at["effective_sample_size"]))
-        if ess < 0.5 * n:
-            notes.append(f"{temperature:g} K: weights differ so much that {n} frames count as {ess:.1f}")
-        if np.isnan(n_eff):
-            notes.append(f"{temperature:g} K: no sampling error, {n} frames are too few or too correlated to tell one")
-        elif not int(at["sampling_reliable"]):
-            notes.append(
-                f"{temperature:g} K: sampling errors are lower bounds, {n} frames are about {n_eff:.0f} independent ones; "
-                + _still_needed(float(at["n_missing"]))
-            )
-        elif np.isnan(float(at["heat_capacity_sampling_err"])):
-            notes.append(
-                f"{temperature:g} K: no sampling error of the heat capacity, which vanishes in a gap without states"
-            )
-    return notes
-
-
-def _still_needed(n_missing: float) -> str:
-    if np.isinf(n_missing):
-        return "replicas disagree, so that more of them are needed rather than more frames"
-    size = 10 ** max(int(np.log10(n_missing)) - 1, 0)  # two digits
-    return f"about {int(np.ceil(n_missing / size)) * size} more are needed"
