@@ -1,13 +1,13 @@
 """The results of an analysis as an xarray Dataset that describes itself; behind :func:`petdos_md.analyze`.
 
->>> data = relative_to_fermi(analyze("run.zarr", reference="raw"))          # doctest: +SKIP
+>>> data = analyze("run.zarr", reference="fermi")                           # doctest: +SKIP
 >>> data["dos"].sel(energy=0.0, method="nearest")                           # doctest: +SKIP
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Hashable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
@@ -33,8 +33,11 @@ class Estimates:
     """What was computed, ``n`` being the number of results.
 
     :param energies: ``(n_channels,)`` eV
-    :param energy_zero: of ``energies``: ``raw``, or ``fermi`` where every frame was aligned at its Fermi level
+    :param axis_zero: of ``energies``: ``raw`` or ``fermi``
+    :param energy_zero: of single numbers: ``raw``, or ``fermi`` where every frame was aligned at its Fermi level
+    :param alignment: which DOS was shifted to which Fermi level, in words
     :param dos: ``(n, n_channels)`` states/eV per structure
+    :param dos_std: ``(n, n_channels)`` standard deviation over members
     :param dos_sampling_err: ``(n, n_channels)``
     :param central: quantities of the mean DOS, each ``(n,)``
     :param ensemble: quantities of the members, if there are any
@@ -42,8 +45,11 @@ class Estimates:
     """
 
     energies: np.ndarray
+    axis_zero: str
     energy_zero: str
+    alignment: str
     dos: np.ndarray
+    dos_std: np.ndarray
     dos_sampling_err: np.ndarray
     central: dict[str, np.ndarray]
     ensemble: EnsembleValues | None
@@ -67,7 +73,8 @@ def build_dataset(inputs: Inputs, conditions: Conditions, estimates: Estimates) 
         "model_kind": frames.model.kind,
         "model_path": frames.model.path,
         "sources": [str(trace.path) for trace in frames.traces],
-        "energy_reference": estimates.energy_zero,
+        "energy_reference": estimates.axis_zero,
+        "dos_alignment": estimates.alignment,
         "value": "of the mean DOS" if ensemble is None else "mean over members",
         "model_error": _model_error(inputs.readout, ensemble),
         "versions": _versions(),
@@ -105,34 +112,6 @@ def add_carriers(data: xr.Dataset, energies: np.ndarray, slices: Iterable[np.nda
             )
 
 
-def relative_to_fermi(data: xr.Dataset) -> xr.Dataset:
-    """The dataset with the energies of the DOS relative to the Fermi level of each temperature.
-
-    The new axis has the old spacing, holds zero, and ends where the DOS of one of the temperatures ends. Interpolation is
-    linear. Single numbers (mu, E_F, U, F) stay on the model's own axis, as their ``energy_zero`` says.
-    """
-    energies, levels = data["energy"].values, data["fermi_level"].values
-    step = (energies[-1] - energies[0]) / (len(energies) - 1)
-    first = int(np.ceil((energies[0] - levels.min()) / step - 1e-9))
-    last = int(np.floor((energies[-1] - levels.max()) / step + 1e-9))
-    relative = np.arange(first, last + 1) * step
-    spectra = {name: v for name, v in data.data_vars.items() if "energy" in v.dims}
-    result = data.drop_vars([*spectra, "energy"])
-    attrs = {"units": "eV", "description": "energy relative to the Fermi level of each temperature"}
-    result = result.assign_coords(energy=("energy", relative, attrs))
-    moved: dict[Hashable, Any] = {}
-    for name, variable in spectra.items():
-        values = variable.values
-        shifted = np.empty((*values.shape[:-1], len(relative)))
-        for where in np.ndindex(values.shape[:-1]):
-            shifted[where] = np.interp(levels[where[0]] + relative, energies, values[where])
-        moved[name] = variable.dims, shifted, dict(variable.attrs)
-    result = result.assign(moved)
-    result.attrs["energy_reference"] = "fermi"
-    # The order of variables is that of the original.
-    return result[list(data.data_vars)]
-
-
 class _Variables:
     """Variables of a dataset, all along ``temperature``."""
 
@@ -146,7 +125,7 @@ class _Variables:
 
 def _coordinates(conditions: Conditions, estimates: Estimates) -> dict[str, Any]:
     own = "energy on the model's own axis"
-    zero = own if estimates.energy_zero == "raw" else "energy relative to the Fermi level of each frame"
+    zero = own if estimates.axis_zero == "raw" else "energy relative to the Fermi level"
     temperature = {"units": "K", "description": "temperature of the electrons"}
     coords: dict[str, Any] = {
         "temperature": ("temperature", conditions.temperatures_K, temperature),
@@ -158,8 +137,7 @@ def _coordinates(conditions: Conditions, estimates: Estimates) -> dict[str, Any]
 
 
 def _add_spectra(variables: _Variables, estimates: Estimates) -> None:
-    dos, ensemble, per_state = estimates.dos, estimates.ensemble, "states/eV"
-    std = np.full_like(dos, np.nan) if ensemble is None else ensemble.dos_std
+    dos, std, per_state = estimates.dos, estimates.dos_std, "states/eV"
     variables.add("dos", dos, per_state, "thermal-average DOS per structure, both spins", "energy")
     variables.add("dos_model_std", std, per_state, "standard deviation of the average over members", "energy")
     err = estimates.dos_sampling_err

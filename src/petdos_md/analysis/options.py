@@ -65,7 +65,8 @@ class AnalysisOptions:
     """What :func:`petdos_md.analyze` does with the frames.
 
     :param reference: zero of the energy axis of the DOS: ``raw`` (the model's own, which has no meaning) or ``fermi`` (the
-        Fermi level at each temperature; the DOS is interpolated linearly)
+        Fermi level at each temperature: the average DOS of every member is shifted to its own, interpolated linearly, before mean and
+        spread over members are taken)
     :param align: ``average``, or ``frames``: the DOS of every frame and member is shifted to its own Fermi level before it is
         averaged, so that shifts of the axis from frame to frame do not smear it; needs ``reference="fermi"``
     :param error_method: ``autocorrelation`` or ``blocking``
