@@ -19,7 +19,7 @@ from petdos_md.base.sample import ModelInfo, Sample
 from petdos_md.models.model import DOSModel
 from petdos_md.models.readout import Readout
 from petdos_md.physics import thermo
-from petdos_md.physics.quantities import LINEAR, QUANTITIES, derive, kernels
+from petdos_md.physics.quantities import LINEAR, derive, kernels
 from petdos_md.traces.trace import Trace
 
 E = GRID.energies

@@ -260,6 +260,9 @@ def test_command(tmp_path: Path, metal, metal_path: Path, aluminium, capsys) -> 
         assert "--reweight averages plain DOS" in capsys.readouterr().err
     assert main([*command[:-1], "--pressure", "1"]) == 2
     assert "--pressure is for --reweight" in capsys.readouterr().err
+    assert main([*command[:-1], "--reweight=1e-300"]) == 2
+    error = capsys.readouterr().err
+    assert "no chemical potential at 1e-300 K" in error and error.count("\n") == 1
     # One choice of temperatures holds for both estimates.
     assert main([*command, "--temperature", "500", "--pressure", "1"]) == 0
     chosen = reweighted_estimate(trace.path, [400.0, 450.0], sampled_temperatures_K=[500.0])
