@@ -162,6 +162,8 @@ class TestFolder:
                 assert main([command, str(path), "-o", str(folder)]) == 2
                 error = capsys.readouterr().err
                 assert "give another folder for results" in error and error.count("\n") == 1
+        assert main(["validate", "no-model", "no-data.xyz", "-o", str(path)]) == 2
+        assert "give another folder for results" in capsys.readouterr().err
         assert sorted(p.relative_to(path) for p in path.rglob("*")) == before
         (tmp_path / "file").write_text("")
         with pytest.raises(SettingError, match="is a file, expected a folder"):

@@ -173,6 +173,11 @@ def test_poor_overlap_and_extrapolation_are_told(tmp_path: Path) -> None:
     notes = reweighted_estimate(trace, [300.0, 4000.0], synthetic.readout(), members=False).attrs["notes"]
     assert any("300 and 3000 K hardly overlap" in note for note in notes)
     assert any(note.startswith("4000 K: beyond the temperatures sampled") for note in notes)
+    ladder = [300.0 * 10**k for k in range(5)]
+    steep = write(tmp_path / "y.zarr", {t: oscillators(30, t, rng) for t in ladder})
+    notes = reweighted_estimate(steep, [300.0], synthetic.readout(), members=False).attrs["notes"]
+    (note,) = [note for note in notes if "hardly overlap" in note]
+    assert note.startswith("300 and 3000; ... 300000 and 3e+06 K hardly overlap in 4 pairs (0.0")
 
 
 def test_refusals(tmp_path: Path) -> None:

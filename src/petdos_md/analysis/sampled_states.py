@@ -51,13 +51,15 @@ class SampledStates:
         self.notes: list[str] = []
         several = len(self.counts) > 1
         self.overlap = np.diagonal(self._solved.compute_overlap()["matrix"], 1) if several else np.empty(0)
-        for index, overlap in enumerate(self.overlap):
-            if overlap < LEAST_OVERLAP:
-                low, high = frames.temperatures_K[index : index + 2]
-                self.notes.append(
-                    f"{low:g} and {high:g} K hardly overlap ({overlap:.3f}, expected {LEAST_OVERLAP} or more): what is reweighted across them "
-                    "is not reliable; sample a temperature between them"
-                )
+        poor = np.flatnonzero(self.overlap < LEAST_OVERLAP)
+        if len(poor):
+            pairs = [" and ".join(f"{t:g}" for t in frames.temperatures_K[index : index + 2]) for index in poor]
+            which = "; ".join(pairs) if len(pairs) < 4 else f"{pairs[0]}; ... {pairs[-1]}"
+            several = f" in {len(pairs)} pairs" if len(pairs) > 1 else ""
+            self.notes.append(
+                f"{which} K hardly overlap{several} ({self.overlap[poor].min():.3f}, expected {LEAST_OVERLAP} or more): what is "
+                "reweighted across them is not reliable; sample a temperature between them"
+            )
 
     def weights(self, targets: np.ndarray) -> np.ndarray:
         """``(n_targets, n_frames)``, summing to one."""
