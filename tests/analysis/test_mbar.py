@@ -12,8 +12,8 @@ import scipy.optimize
 from helpers import synthetic
 
 from petdos_md.analysis.analyze import analyze
+from petdos_md.analysis.consistency import _pressures_GPa
 from petdos_md.analysis.mbar import reweighted_estimate
-from petdos_md.analysis.sampled_states import _pressures_GPa
 from petdos_md.base.constants import BOLTZMANN_EV, GPA_A3_EV
 from petdos_md.base.errors import SettingError
 from petdos_md.base.sample import Sample
@@ -173,6 +173,11 @@ def test_poor_overlap_and_extrapolation_are_told(tmp_path: Path) -> None:
     notes = reweighted_estimate(trace, [300.0, 4000.0], synthetic.readout(), members=False).attrs["notes"]
     assert any("300 and 3000 K hardly overlap" in note for note in notes)
     assert any(note.startswith("4000 K: beyond the temperatures sampled") for note in notes)
+    ladder = [300.0 * 10**k for k in range(5)]
+    steep = write(tmp_path / "y.zarr", {t: oscillators(30, t, rng) for t in ladder})
+    notes = reweighted_estimate(steep, [300.0], synthetic.readout(), members=False).attrs["notes"]
+    (note,) = [note for note in notes if "hardly overlap" in note]
+    assert note.startswith("300 and 3000; ... 300000 and 3e+06 K hardly overlap in 4 pairs (0.0")
 
 
 def test_refusals(tmp_path: Path) -> None:
@@ -199,6 +204,29 @@ def test_refusals(tmp_path: Path) -> None:
     partly = write(tmp_path / "p.zarr", energies, metadata={"ensemble": "npt", "pressure_GPa": 0.0}, volume_A3=volumes)
     with pytest.raises(SettingError, match="is missing for 1 of 60 frames"):
         reweighted_estimate(partly, None, synthetic.readout())
+
+
+def test_sampled_temperatures_and_pressure_are_chosen(tmp_path: Path) -> None:
+    """Ensembles that are left out have no say; a pressure that contradicts the traces has none either."""
+    rng = np.random.default_rng(11)
+    series = {t: oscillators(60, t, rng) for t in (300.0, *LADDER)}
+    whole = write(tmp_path / "a.zarr", series)
+    part = write(tmp_path / "b.zarr", {t: series[t] for t in LADDER})
+    chosen = reweighted_estimate(whole, TARGETS, synthetic.readout(), sampled_temperatures_K=LADDER)
+    alone = reweighted_estimate(part, TARGETS, synthetic.readout())
+    assert chosen.attrs["sampled_temperatures_K"] == list(LADDER)
+    for name in ("heat_capacity", "heat_capacity_sampling_err", "dos"):
+        np.testing.assert_allclose(chosen[name], alone[name], rtol=1e-9)
+    volumes = {t: 130 * np.exp(0.01 * rng.normal(size=60)) for t in LADDER}
+    known = {"ensemble": "npt", "pressures_GPa": [2.0, 2.0, 2.0]}
+    pressed = write(tmp_path / "c.zarr", {t: series[t] for t in LADDER}, metadata=known, volume_A3=volumes)
+    with pytest.raises(SettingError, match="pressure_GPa=3 given, but the simulation had 2 GPa"):
+        reweighted_estimate(pressed, None, synthetic.readout(), pressure_GPa=3.0)
+    constant = {t: np.full(60, 100.0 + t) for t in LADDER}
+    boxes = write(tmp_path / "d.zarr", {t: series[t] for t in LADDER}, volume_A3=constant)
+    for pressure in (None, 0.0):
+        with pytest.raises(SettingError, match=r"volumes from 500 to 676 A\^3, each constant"):
+            reweighted_estimate(boxes, None, synthetic.readout(), pressure_GPa=pressure)
 
 
 def test_command(tmp_path: Path, metal, metal_path: Path, aluminium, capsys) -> None:
@@ -232,5 +260,22 @@ def test_command(tmp_path: Path, metal, metal_path: Path, aluminium, capsys) -> 
     heat = float(reweighted["heat_capacity"][1]) / 8 / BOLTZMANN_EV
     assert re.search(rf"450 +{heat:.4f} ± ", out)
     assert (tmp_path / "out" / "heat_capacity_reweighted.png").stat().st_size > 10000
-    assert main([*command, "--denoise"]) == 2
-    assert "--reweight averages plain DOS" in capsys.readouterr().err
+    for other in (["--denoise"], ["--align", "frames"]):
+        assert main([*command, *other]) == 2
+        assert "--reweight averages plain DOS" in capsys.readouterr().err
+    assert main([*command[:-1], "--pressure", "1"]) == 2
+    assert "--pressure is for --reweight" in capsys.readouterr().err
+    assert main([*command[:-1], "--reweight=1e-300"]) == 2
+    error = capsys.readouterr().err
+    assert "no chemical potential at 1e-300 K" in error and error.count("\n") == 1
+    # One choice of temperatures holds for both estimates.
+    assert main([*command, "--temperature", "500", "--pressure", "1"]) == 0
+    chosen = reweighted_estimate(trace.path, [400.0, 450.0], sampled_temperatures_K=[500.0])
+    with (tmp_path / "out" / "reweighted.csv").open() as file:
+        again = list(csv.DictReader(file))
+    assert (
+        float(again[0]["heat_capacity (eV/K)"])
+        == float(chosen["heat_capacity"][0])
+        != float(reweighted["heat_capacity"][0])
+    )
+    assert again[0]["plain heat_capacity (eV/K)"] == "nan"

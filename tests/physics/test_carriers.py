@@ -198,7 +198,7 @@ class TestWeights:
             ("step weight\n0 1\n10 1", r"no weight for step 20 \(replica 0\)"),
             ("step weight\n0 1\n10 -1\n20 1", "weight -1.0 of step 10"),
             ("step weight\n0 1\n10 nan\n20 1", "weight nan of step 10"),
-            ("step weight\n0 1\n0 1\n20 1", "a step is listed twice"),
+            ("step weight\n0 1\n0 1\n20 1", r"step 0 \(replica 0\) is listed twice"),
             ("frame w\n0 1", "expected a header with step and weight"),
             ("step weight\n0 a", "not a table of numbers"),
             ("", "expected a header with step and weight"),

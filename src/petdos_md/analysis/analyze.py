@@ -10,6 +10,7 @@ quantities follow from that member's average (paper, Figs. 6 and 7, DOI 10.1039/
 - *Value*: the mean over members, as in the paper; without an ensemble, the value of the mean DOS. For the DOS itself the
   two are one. ``heat_capacity_mean_dos`` is the heat capacity of the mean DOS.
 - ``_model_std``: standard deviation over members (``n - 1``).
+  Of the DOS relative to the Fermi level: over members that are each at their own Fermi level, as the value is their mean.
 - ``_sampling_err``: standard error of the finite, correlated series of frames (:mod:`petdos_md.analysis.statistics`), to first order
   in the fluctuation of the DOS. The two errors have different causes and cures and are never added up.
 """
@@ -27,9 +28,10 @@ from ..models.readout import Readout
 from ..physics import thermo
 from ..physics.denoise import Denoise
 from ..physics.networks import Network
-from ..physics.quantities import LINEAR, derive, derive_members, kernels
+from ..physics.quantities import LINEAR, EnsembleValues, derive, derive_members, kernels
 from ..traces.trace import HasModelInfo
-from .dataset import Estimates, add_carriers, build_dataset, relative_to_fermi
+from .dataset import Estimates, add_carriers, build_dataset
+from .fermi_reference import AlignedSpectra, FermiAxis
 from .group_averages import FermiAlignment, FrameByFrameAverages, GroupAverages, LinearAverages, relative_energies
 from .inputs import Conditions, Inputs, TraceLike, fermi_network, read_inputs
 from .options import AnalysisKeywords, AnalysisOptions, FrameSelection, split_keywords
@@ -73,9 +75,9 @@ def analyze(
     with_members = options.members and inputs.readout.n_members > 0
     averages = _averages(inputs, options, before, with_members, progress)
 
-    dataset = build_dataset(inputs, conditions, _estimates(averages, conditions, options, with_members))
-    if with_members and options.keep_members:
-        whole = np.concatenate([s[conditions.group] for s in averages.member_slices()], axis=1)
+    estimates, whole = _estimates(averages, conditions, options, with_members)
+    dataset = build_dataset(inputs, conditions, estimates)
+    if whole is not None:
         dataset["dos_members"] = ("temperature", "member", "energy"), whole, dict(dataset["dos"].attrs)
     if options.carriers:
         parts = averages.member_slices() if with_members else iter([averages.dos[:, None]])
@@ -83,11 +85,11 @@ def analyze(
     dataset.attrs |= {
         "align": options.align,
         "error_method": options.error_method,
-        "burn_in": int(selection.burn_in),
+        **inputs.burn_in(selection),
         "denoise": _denoising(network) if options.denoise else "no",
         "transform": "none" if before[0] is None else getattr(before[0], "__name__", type(before[0]).__name__),
     }
-    return relative_to_fermi(dataset) if options.reference == "fermi" and options.align == "average" else dataset
+    return dataset
 
 
 def _frame_transforms(inputs: Inputs, options: AnalysisOptions, network: Network | None) -> list[FrameTransform | None]:
@@ -131,8 +133,8 @@ def _alignments(inputs: Inputs, before: list[FrameTransform | None]) -> tuple[np
 
 def _estimates(
     averages: GroupAverages, conditions: Conditions, options: AnalysisOptions, with_members: bool
-) -> Estimates:
-    """Quantities of the averages and their errors."""
+) -> tuple[Estimates, np.ndarray | None]:
+    """Quantities of the averages and their errors; and the average DOS of every member, if it is to be kept."""
     energies, dos, group = averages.energies, averages.dos[conditions.group], conditions.group
     n_electrons, temperatures, sizes = conditions.n_electrons, conditions.temperatures_K, conditions.n_atoms
     central = derive(energies, dos, n_electrons, temperatures, n_atoms=sizes)
@@ -144,16 +146,55 @@ def _estimates(
     for i, temperature in enumerate(temperatures):
         found = kernels(energies, dos[i], float(n_electrons[i]), float(temperature))
         functionals[i] = [found[name] for name in LINEAR]
-    errors, dos_err = averages.sampling(functionals, group, options.error_method)
-    return Estimates(
-        energies=energies,
+    axis = None
+    if options.reference == "fermi" and options.align == "average":
+        axis = FermiAxis(energies, central["fermi_level"] if ensemble is None else ensemble.values["fermi_level"])
+    spectra = _spectra(averages, conditions, ensemble, axis, options.keep_members and with_members)
+
+    def of_blocks(index: int, blocks: np.ndarray) -> np.ndarray:
+        if axis is None:
+            return blocks
+        k = int(np.flatnonzero(group == index)[0])
+        return axis.fluctuation(blocks, dos[k], float(n_electrons[k]), float(central["fermi_level"][k]))
+
+    errors, dos_err = averages.sampling(functionals, group, options.error_method, of_blocks)
+    estimates = Estimates(
+        energies=energies if axis is None else axis.relative,
+        axis_zero=options.reference,
         energy_zero="raw" if options.align == "average" else "fermi",
-        dos=dos,
+        alignment=_alignment(options, ensemble is not None),
+        dos=spectra.dos,
+        dos_std=spectra.dos_std,
         dos_sampling_err=dos_err[group],
         central=central,
         ensemble=ensemble,
         errors=errors,
     )
+    return estimates, spectra.members
+
+
+def _spectra(
+    averages: GroupAverages, conditions: Conditions, ensemble: EnsembleValues | None, axis: FermiAxis | None, keep: bool
+) -> AlignedSpectra:
+    """Average DOS with its spread, on the axis of the averages or relative to Fermi levels."""
+    group, dos = conditions.group, averages.dos[conditions.group]
+    slices = (s[group] for s in averages.member_slices()) if ensemble is not None else iter(())
+    if axis is None:
+        std = np.full_like(dos, np.nan) if ensemble is None else ensemble.dos_std
+        return AlignedSpectra(dos, std, np.concatenate(list(slices), axis=1) if keep else None)
+    if ensemble is None:
+        levels = thermo.fermi_level(averages.energies, dos, conditions.n_electrons)
+        aligned = axis.align(dos, levels)
+        return AlignedSpectra(aligned, np.full_like(aligned, np.nan), None)
+    return axis.align_members(slices, ensemble.values["fermi_level"], keep)
+
+
+def _alignment(options: AnalysisOptions, members: bool) -> str:
+    if options.reference == "raw":
+        return "none: the model's own energies"
+    if options.align == "frames":
+        return "every frame and member at its own Fermi level, then averaged"
+    return f"{'the average of each member' if members else 'the average'} at its own Fermi level"
 
 
 def _denoising(network: Network | None) -> str:

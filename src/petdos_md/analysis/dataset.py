@@ -1,13 +1,13 @@
 """The results of an analysis as an xarray Dataset that describes itself; behind :func:`petdos_md.analyze`.
 
->>> data = relative_to_fermi(analyze("run.zarr", reference="raw"))          # doctest: +SKIP
+>>> data = analyze("run.zarr", reference="fermi")                           # doctest: +SKIP
 >>> data["dos"].sel(energy=0.0, method="nearest")                           # doctest: +SKIP
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Hashable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
@@ -21,6 +21,7 @@ from ..physics.carriers import carriers
 from ..physics.quantities import LINEAR, QUANTITIES, EnsembleValues
 from .frames import Frames
 from .inputs import Conditions, Inputs
+from .notes import notes_of_inputs, notes_of_results
 from .statistics import ErrorEstimate
 from .weights import effective_sample_size
 
@@ -32,8 +33,11 @@ class Estimates:
     """What was computed, ``n`` being the number of results.
 
     :param energies: ``(n_channels,)`` eV
-    :param energy_zero: of ``energies``: ``raw``, or ``fermi`` where every frame was aligned at its Fermi level
+    :param axis_zero: of ``energies``: ``raw`` or ``fermi``
+    :param energy_zero: of single numbers: ``raw``, or ``fermi`` where every frame was aligned at its Fermi level
+    :param alignment: which DOS was shifted to which Fermi level, in words
     :param dos: ``(n, n_channels)`` states/eV per structure
+    :param dos_std: ``(n, n_channels)`` standard deviation over members
     :param dos_sampling_err: ``(n, n_channels)``
     :param central: quantities of the mean DOS, each ``(n,)``
     :param ensemble: quantities of the members, if there are any
@@ -41,8 +45,11 @@ class Estimates:
     """
 
     energies: np.ndarray
+    axis_zero: str
     energy_zero: str
+    alignment: str
     dos: np.ndarray
+    dos_std: np.ndarray
     dos_sampling_err: np.ndarray
     central: dict[str, np.ndarray]
     ensemble: EnsembleValues | None
@@ -66,12 +73,13 @@ def build_dataset(inputs: Inputs, conditions: Conditions, estimates: Estimates) 
         "model_kind": frames.model.kind,
         "model_path": frames.model.path,
         "sources": [str(trace.path) for trace in frames.traces],
-        "energy_reference": estimates.energy_zero,
+        "energy_reference": estimates.axis_zero,
+        "dos_alignment": estimates.alignment,
         "value": "of the mean DOS" if ensemble is None else "mean over members",
         "model_error": _model_error(inputs.readout, ensemble),
         "versions": _versions(),
     }
-    notes = _notes(data, frames, n_skipped)
+    notes = [*notes_of_inputs(inputs), *notes_of_results(data)]
     if notes:
         data.attrs["notes"] = notes
     return data
@@ -104,34 +112,6 @@ def add_carriers(data: xr.Dataset, energies: np.ndarray, slices: Iterable[np.nda
             )
 
 
-def relative_to_fermi(data: xr.Dataset) -> xr.Dataset:
-    """The dataset with the energies of the DOS relative to the Fermi level of each temperature.
-
-    The new axis has the old spacing, holds zero, and ends where the DOS of one of the temperatures ends. Interpolation is
-    linear. Single numbers (mu, E_F, U, F) stay on the model's own axis, as their ``energy_zero`` says.
-    """
-    energies, levels = data["energy"].values, data["fermi_level"].values
-    step = (energies[-1] - energies[0]) / (len(energies) - 1)
-    first = int(np.ceil((energies[0] - levels.min()) / step - 1e-9))
-    last = int(np.floor((energies[-1] - levels.max()) / step + 1e-9))
-    relative = np.arange(first, last + 1) * step
-    spectra = {name: v for name, v in data.data_vars.items() if "energy" in v.dims}
-    result = data.drop_vars([*spectra, "energy"])
-    attrs = {"units": "eV", "description": "energy relative to the Fermi level of each temperature"}
-    result = result.assign_coords(energy=("energy", relative, attrs))
-    moved: dict[Hashable, Any] = {}
-    for name, variable in spectra.items():
-        values = variable.values
-        shifted = np.empty((*values.shape[:-1], len(relative)))
-        for where in np.ndindex(values.shape[:-1]):
-            shifted[where] = np.interp(levels[where[0]] + relative, energies, values[where])
-        moved[name] = variable.dims, shifted, dict(variable.attrs)
-    result = result.assign(moved)
-    result.attrs["energy_reference"] = "fermi"
-    # The order of variables is that of the original.
-    return result[list(data.data_vars)]
-
-
 class _Variables:
     """Variables of a dataset, all along ``temperature``."""
 
@@ -145,7 +125,7 @@ class _Variables:
 
 def _coordinates(conditions: Conditions, estimates: Estimates) -> dict[str, Any]:
     own = "energy on the model's own axis"
-    zero = own if estimates.energy_zero == "raw" else "energy relative to the Fermi level of each frame"
+    zero = own if estimates.axis_zero == "raw" else "energy relative to the Fermi level"
     temperature = {"units": "K", "description": "temperature of the electrons"}
     coords: dict[str, Any] = {
         "temperature": ("temperature", conditions.temperatures_K, temperature),
@@ -157,8 +137,7 @@ def _coordinates(conditions: Conditions, estimates: Estimates) -> dict[str, Any]
 
 
 def _add_spectra(variables: _Variables, estimates: Estimates) -> None:
-    dos, ensemble, per_state = estimates.dos, estimates.ensemble, "states/eV"
-    std = np.full_like(dos, np.nan) if ensemble is None else ensemble.dos_std
+    dos, std, per_state = estimates.dos, estimates.dos_std, "states/eV"
     variables.add("dos", dos, per_state, "thermal-average DOS per structure, both spins", "energy")
     variables.add("dos_model_std", std, per_state, "standard deviation of the average over members", "energy")
     err = estimates.dos_sampling_err
@@ -231,39 +210,3 @@ def _model_error(readout: Readout, ensemble: EnsembleValues | None) -> str:
 @cache
 def _versions() -> list[str]:
     return [f"python {sys.version.split()[0]}", *(f"{name} {version(name)}" for name in _PACKAGES)]
-
-
-def _notes(data: xr.Dataset, frames: Frames, n_skipped: int) -> list[str]:
-    notes = []
-    if str(data.attrs["model_error"]).startswith("NaN"):
-        notes.append("model errors are " + str(data.attrs["model_error"]))
-    if n_skipped:
-        reasons: dict[str, int] = {}
-        for trace in frames.traces:
-            for reason, count in trace.skipped.items():
-                reasons[reason] = reasons.get(reason, 0) + count
-        notes.append(f"{n_skipped} frames gave no sample: " + "; ".join(f"{r} ({n})" for r, n in reasons.items()))
-    for i, temperature in enumerate(data["temperature"].values):
-        at = data.isel(temperature=i)
-        n, n_eff, ess = (int(at["n_samples"]), float(at["n_effective"]), float(at["effective_sample_size"]))
-        if ess < 0.5 * n:
-            notes.append(f"{temperature:g} K: weights differ so much that {n} frames count as {ess:.1f}")
-        if np.isnan(n_eff):
-            notes.append(f"{temperature:g} K: no sampling error, {n} frames are too few or too correlated to tell one")
-        elif not int(at["sampling_reliable"]):
-            notes.append(
-                f"{temperature:g} K: sampling errors are lower bounds, {n} frames are about {n_eff:.0f} independent ones; "
-                + _still_needed(float(at["n_missing"]))
-            )
-        elif np.isnan(float(at["heat_capacity_sampling_err"])):
-            notes.append(
-                f"{temperature:g} K: no sampling error of the heat capacity, which vanishes in a gap without states"
-            )
-    return notes
-
-
-def _still_needed(n_missing: float) -> str:
-    if np.isinf(n_missing):
-        return "replicas disagree, so that more of them are needed rather than more frames"
-    size = 10 ** max(int(np.log10(n_missing)) - 1, 0)  # two digits
-    return f"about {int(np.ceil(n_missing / size)) * size} more are needed"

@@ -48,7 +48,12 @@ class BurnIn:
     significant: bool
 
 
-def detect_burn_in(series: np.ndarray, weights: np.ndarray | None = None, segments: np.ndarray | None = None) -> BurnIn:
+def detect_burn_in(
+    series: np.ndarray,
+    weights: np.ndarray | None = None,
+    segments: np.ndarray | None = None,
+    false_alarms: float = FALSE_ALARMS,
+) -> BurnIn:
     """Find the initial drift of a series.
 
     Several columns share one start, which is best for the one with fewest independent samples. The drift is significant
@@ -59,6 +64,7 @@ def detect_burn_in(series: np.ndarray, weights: np.ndarray | None = None, segmen
     :param series: ``(n,)`` or ``(n, columns)``, in the order of time within a segment
     :param weights: ``(n,)`` statistical weights, not negative; all equal if None
     :param segments: ``(n,)`` labels of the independent series that the samples belong to; one series if None
+    :param false_alarms: chance that a stationary series is called drifting, at most; less where many are looked at
     :returns: ``start`` is zero and nothing significant where there are too few samples to tell
     :raises ValueError: for another shape, or weights and segments that do not fit
     """
@@ -77,7 +83,7 @@ def detect_burn_in(series: np.ndarray, weights: np.ndarray | None = None, segmen
     starts = _candidates(int(np.diff(bounds).max()))
     counts = np.array([_n_effective(*_without(x, w, bounds, start)) for start in starts])
     best = int(counts.argmax())
-    return BurnIn(int(starts[best]), float(counts[0]), float(counts[best]), _drifts(x, w, bounds))
+    return BurnIn(int(starts[best]), float(counts[0]), float(counts[best]), _drifts(x, w, bounds, false_alarms))
 
 
 def _candidates(longest: int) -> np.ndarray:
@@ -112,7 +118,7 @@ def _n_effective(x: np.ndarray, w: np.ndarray, bounds: np.ndarray) -> float:
     return float(np.min(np.where(np.isfinite(inefficiency), len(x) / inefficiency, 1.0)))
 
 
-def _drifts(x: np.ndarray, w: np.ndarray, bounds: np.ndarray) -> bool:
+def _drifts(x: np.ndarray, w: np.ndarray, bounds: np.ndarray, false_alarms: float) -> bool:
     longest = int(np.diff(bounds).max())
     late, late_w, late_bounds = _without(x, w, bounds, longest // 2)
     if len(late) < MIN_SAMPLES or not late_w.sum() > 0:
@@ -125,7 +131,7 @@ def _drifts(x: np.ndarray, w: np.ndarray, bounds: np.ndarray) -> bool:
     freedom = np.maximum(n_late / inefficiency / 4, 1.0)
     windows = np.unique([longest // 2 >> k for k in range(_WINDOWS)])
     windows = windows[windows > 0]
-    limit = scipy.special.stdtrit(freedom, 1.0 - FALSE_ALARMS / (2 * len(windows) * x.shape[1]))
+    limit = scipy.special.stdtrit(freedom, 1.0 - false_alarms / (2 * len(windows) * x.shape[1]))
     for stop in windows:
         early, early_w, early_bounds = _without(x, w, bounds, 0, int(stop))
         if not early_w.sum() > 0:

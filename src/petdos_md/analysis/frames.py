@@ -17,8 +17,9 @@ import scipy.sparse
 from ..base.ensemble import check_constant, distinct_temperatures, same_temperature
 from ..base.errors import NoSamplesError, SettingError, TraceError
 from ..traces.trace import Trace
+from .consistency import check_no_copies, check_one_material
 from .options import FrameSelection
-from .weights import FrameWeights
+from .weights import read_weights, weights_of_traces
 
 CHUNK_BYTES = 32e6
 HISTORY_BYTES = 256e6
@@ -53,8 +54,8 @@ class Frames:
     :param selection: which frames count, and their weights; all of them if None
     :raises NoSamplesError: if nothing is left
     :raises SettingError: if the weights of a temperature are all zero, not finite or negative
-    :raises TraceError: if the traces are of different models, a temperature or replica is not in them, or frames differ in
-        composition
+    :raises StructureError: if frames are of several materials
+    :raises TraceError: if the traces are of different models, one is a copy of another, or a temperature or replica is not in them
     """
 
     def __init__(self, traces: Sequence[Trace], selection: FrameSelection | None = None) -> None:
@@ -81,14 +82,20 @@ class Frames:
         self.group = self._grouped(selection)
         # Series of one simulation: of one trace and one replica.
         _, self.segment = np.unique(np.stack([self.source, self.replica]), axis=1, return_inverse=True)
-        if isinstance(selection.weights, FrameWeights):
-            kept = self.group >= 0
-            self.weight = np.where(kept, 1.0, 0.0)
-            self.weight[kept] = selection.weights.weights_of(self.replica[kept], self.step[kept])
+        if selection.weights is not None:
+            paths = [trace.path for trace in self.traces]
+            rows_of = [np.flatnonzero(self.source == index) for index in range(len(paths))]
+            tables = read_weights(selection.weights)
+            if isinstance(tables, list) and len(tables) == len(traces):
+                tables = [table for table, trace in zip(tables, traces, strict=True) if len(trace)]
+            self.weight = weights_of_traces(tables, paths, rows_of, self.replica, self.step, self.group)
         for index, temperature in enumerate(self.temperatures_K):
             rows = self.group == index
             _check_weights(self.weight[rows], temperature, _names(self.traces))
             check_constant(temperature, self.n_atoms[rows], self.n_electrons[rows])
+        self._histories: list[History] | None = None
+        check_one_material(self)
+        check_no_copies(self)
 
     def __len__(self) -> int:
         return len(self.step)
@@ -127,8 +134,20 @@ class Frames:
         assert result is not None
         return result
 
+    def leave_out(self, rows: np.ndarray) -> None:
+        """Leave out more frames, some of every temperature at most."""
+        self.group[rows] = -1
+        self._histories = None
+
     def histories(self, progress: Callable[[int, int], None] | None = None) -> list[History]:
-        """Block means of features for every temperature, in one pass over the traces and bounded memory."""
+        """Block means of features for every temperature, in one pass over the traces and bounded memory; kept."""
+        if self._histories is None:
+            self._histories = self._read_histories(progress)
+        elif progress is not None:
+            progress(len(self), len(self))
+        return self._histories
+
+    def _read_histories(self, progress: Callable[[int, int], None] | None) -> list[History]:
         n_groups = len(self.temperatures_K)
         budget = min(MAX_BLOCKS, max(256, int(HISTORY_BYTES / (8 * self.model.n_features * n_groups))))
         block, owners, lengths, offsets = np.full(len(self), -1), [], [], [0]
@@ -213,7 +232,7 @@ class Frames:
                         f"{_names(self.traces)}: no samples at {wanted:g} K, there are some at: {listed} K; choose among these"
                     )
             ladder = [t for t in ladder if np.isclose(list(temperatures_K), t, rtol=1e-4).any()]
-        keep &= self.step >= burn_in
+        keep &= self.step >= (0 if burn_in == "auto" else burn_in)
         group = np.full(len(self.step), -1)
         for index, temperature in enumerate(ladder):
             same = [same_temperature(temperature, value) for value in values]
@@ -242,7 +261,9 @@ def assign_blocks(segments: np.ndarray, max_blocks: int) -> tuple[np.ndarray, np
 
 
 def _check_weights(weights: np.ndarray, temperature_K: float, where: str) -> None:
-    if not (np.isfinite(weights).all() and (weights >= 0).all()):
+    with np.errstate(over="ignore"):
+        total = weights.sum()
+    if not (np.isfinite(total) and (weights >= 0).all()):
         raise SettingError(f"{where}: weights at {temperature_K:g} K are negative or not finite, expected numbers >= 0")
     if not weights.any():
         raise SettingError(f"{where}: all weights at {temperature_K:g} K are zero, so there is nothing to average")

@@ -21,7 +21,12 @@ from .statistics import ErrorEstimate, standard_error
 from .transforms import FrameTransform, frame_member_average
 
 Progress = Callable[[int, int], None]
+OfBlocks = Callable[[int, np.ndarray], np.ndarray]
 _CHUNK_BYTES = 64e6
+
+
+def _as_they_are(index: int, blocks: np.ndarray) -> np.ndarray:
+    return blocks
 
 
 class GroupAverages(Protocol):
@@ -36,14 +41,16 @@ class GroupAverages(Protocol):
         """Averages of the members, ``(n_groups, k, n_channels)`` a slice."""
 
     def sampling(
-        self, functionals: np.ndarray, group: np.ndarray, method: str
+        self, functionals: np.ndarray, group: np.ndarray, method: str, of_blocks: OfBlocks = _as_they_are
     ) -> tuple[list[ErrorEstimate], np.ndarray]:
         """Sampling errors.
 
         :param functionals: ``(n_out, m, n_channels)`` linear functionals of the DOS
         :param group: ``(n_out,)`` the group that each set of functionals is for
         :param method: of :func:`~petdos_md.analysis.statistics.standard_error`
-        :returns: estimates of shape ``(m,)`` for every output, and the error of every channel ``(n_groups, n_channels)``
+        :param of_blocks: from the number of a group and the DOS of blocks of its frames ``(n_blocks, n_channels)`` to what the errors
+            of channels are wanted of ``(n_blocks, n_out)``
+        :returns: estimates of shape ``(m,)`` for every output, and the error of every channel ``(n_groups, n_out)``
         """
 
 
@@ -60,7 +67,7 @@ class LinearAverages:
         return self._readout.member_slices(self._features)
 
     def sampling(
-        self, functionals: np.ndarray, group: np.ndarray, method: str
+        self, functionals: np.ndarray, group: np.ndarray, method: str, of_blocks: OfBlocks = _as_they_are
     ) -> tuple[list[ErrorEstimate], np.ndarray]:
         frames, n_groups = self._frames, len(self._histories)
         # Functionals that do not exist (NaN in a gap) must not reach the columns of the others.
@@ -79,7 +86,8 @@ class LinearAverages:
             x = series[rows, first : first + functionals.shape[1]]
             estimates.append(standard_error(x, frames.weight[rows], method, frames.segment[rows]))
         channels = [
-            standard_error(self._readout.dos(h.features), h.weights, method, h.segments).error for h in self._histories
+            standard_error(of_blocks(index, self._readout.dos(h.features)), h.weights, method, h.segments).error
+            for index, h in enumerate(self._histories)
         ]
         return estimates, np.stack(channels)
 
@@ -133,7 +141,7 @@ class FrameByFrameAverages:
             yield self._members[:, start : start + 8]
 
     def sampling(
-        self, functionals: np.ndarray, group: np.ndarray, method: str
+        self, functionals: np.ndarray, group: np.ndarray, method: str, of_blocks: OfBlocks = _as_they_are
     ) -> tuple[list[ErrorEstimate], np.ndarray]:
         """As promised, of the fluctuation of the model's own DOS (not member by member, whose fluctuation is the same to
         first order)."""
@@ -146,7 +154,7 @@ class FrameByFrameAverages:
             for k, out in enumerate(mine):
                 x = series[:, k * functionals.shape[1] : (k + 1) * functionals.shape[1]]
                 estimates[out] = standard_error(x, self._frames.weight[rows], method, self._frames.segment[rows])
-            channels.append(standard_error(blocks, weights, method, owners).error)
+            channels.append(standard_error(of_blocks(index, blocks), weights, method, owners).error)
         return [estimate for estimate in estimates if estimate is not None], np.stack(channels)
 
     def _series(self, index: int, functionals: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:

@@ -10,6 +10,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -19,6 +20,7 @@ from ..base.sample import ModelInfo
 from ..models.readout import Readout
 from ..physics.networks import Network, networks_beside
 from ..traces.trace import HasModelInfo, Trace
+from .burn_in import Cut, cut_drifts
 from .frames import Frames
 from .options import FrameSelection
 
@@ -47,12 +49,20 @@ class Inputs:
 
     :param n_electrons: per structure of each group, ``(n_groups,)``
     :param n_atoms: per structure of each group, ``(n_groups,)``
+    :param cuts: what ``burn_in="auto"`` left out; None without it
     """
 
     frames: Frames
     readout: Readout
     n_electrons: np.ndarray
     n_atoms: np.ndarray
+    cuts: list[Cut] | None = None
+
+    def burn_in(self, selection: FrameSelection) -> dict[str, Any]:
+        """Attributes of a result that say what was left out."""
+        if self.cuts is None:
+            return {"burn_in": int(selection.burn_in)}
+        return {"burn_in": "auto", "burn_in_found": [str(cut) for cut in self.cuts] or ["no drift"]}
 
     def conditions(self, electronic_temperatures_K: Sequence[float] | None = None) -> Conditions:
         """Electrons at the temperatures of the ensembles, or at others.
@@ -78,7 +88,8 @@ def read_inputs(
     readout = find_readout(model, frames.model, str(frames.traces[0].path))
     electrons = _electrons_per_group(frames, n_electrons)
     sizes = np.array([int(frames.n_atoms[frames.group == index][0]) for index in range(len(electrons))])
-    return Inputs(frames, readout, electrons, sizes)
+    cuts = cut_drifts(frames, readout, electrons) if selection.burn_in == "auto" else None
+    return Inputs(frames, readout, electrons, sizes, cuts)
 
 
 def open_traces(traces: TraceLike | Sequence[TraceLike]) -> list[Trace]:
@@ -185,6 +196,7 @@ def check_network(network: Network, readout: Readout, target: str) -> Network:
 def _electrons_per_group(frames: Frames, n_electrons: float | None) -> np.ndarray:
     """Number of electrons of every temperature, ``(n_groups,)``."""
     if n_electrons is not None:
+        # Frames are of one material here: a number for one structure is right for all.
         return np.full(len(frames.temperatures_K), float(n_electrons))
     result = []
     for index, temperature in enumerate(frames.temperatures_K):

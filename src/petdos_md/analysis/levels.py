@@ -33,6 +33,7 @@ from ..physics.thermo import GAP_THRESHOLD
 from ..traces.trace import HasModelInfo
 from .frames import Frames
 from .inputs import Inputs, TraceLike, check_network, fermi_network, find_networks, read_inputs
+from .notes import notes_of_inputs
 from .options import LEVEL_METHODS, FrameSelection, LevelKeywords, LevelOptions, split_keywords
 from .statistics import standard_error
 
@@ -104,6 +105,9 @@ def frame_levels(
             if progress is not None:
                 progress(done, total)
     data = _dataset(inputs.frames, names, values, options.error_method)
+    notes = notes_of_inputs(inputs)
+    if notes:
+        data.attrs["notes"] = notes
     data.attrs |= {
         "model": inputs.frames.model.name,
         "model_fingerprint": inputs.frames.model.fingerprint,
@@ -111,6 +115,7 @@ def frame_levels(
         "networks": sorted(f"{target}: {network.source}" for target, network in networks.items()) or ["none"],
         "gap_threshold_per_eV_atom": options.threshold,
         "n_members": n_members if n_members > 1 else 0,
+        **inputs.burn_in(selection),
     }
     return data
 

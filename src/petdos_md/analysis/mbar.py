@@ -34,7 +34,7 @@ from ..traces.trace import HasModelInfo
 from .frames import Frames
 from .inputs import Conditions, TraceLike, read_inputs
 from .options import ReweightingKeywords, ReweightingOptions, split_keywords
-from .sampled_states import SampledStates, name_traces
+from .sampled_states import SampledStates
 
 QUANTITIES = ("heat_capacity", "chemical_potential", "fermi_level")
 BETWEEN = 3
@@ -51,24 +51,20 @@ def reweighted_estimate(
 
     :param traces: of one system at several temperatures, with potential energies; as for :func:`petdos_md.analyze`
     :param temperatures_K: by default those of the ensembles, and three between each two of them
-    :param keywords: ``burn_in, replicas, pressure_GPa, n_electrons, members``, as in
+    :param keywords: ``sampled_temperatures_K, burn_in, replicas, pressure_GPa, n_electrons, members``, as in
         :class:`~petdos_md.analysis.options.ReweightingOptions`
     :returns: dimensions ``temperature`` (K) and ``energy`` (eV): ``dos`` with ``dos_model_std``, and for ``heat_capacity``,
         ``chemical_potential`` and ``fermi_level`` the value, ``_model_std`` and ``_sampling_err``; ``n_effective`` (frames of
         equal weight with the same information, correlation not counted), ``sampling_reliable``, ``n_atoms``;
         ``attrs["notes"]`` says what to beware of
     :raises TypeError: for an unknown keyword
-    :raises SettingError: if pymbar is missing, the frames cannot be reweighted (path integrals, weights, no energies, no pressure
-        while the volume varies), or a temperature is not positive
+    :raises SettingError: if pymbar is missing, the frames cannot be reweighted (path integrals, a bias, weights, no energies, no
+        pressure while the volume varies, several volumes), or a temperature is not positive
     :raises NoSamplesError, TraceError, ModelError, StructureError: as :func:`petdos_md.analyze`
     """
     (options,) = split_keywords("reweighted_estimate", keywords, ReweightingOptions)
     inputs = read_inputs(traces, model, options.selection, options.n_electrons)
     frames, readout = inputs.frames, inputs.readout
-    if len(set(inputs.n_electrons)) > 1:
-        raise SettingError(
-            f"{name_traces(frames)}: numbers of electrons differ between temperatures; reweight one system at a time"
-        )
     targets = _targets(frames.temperatures_K, temperatures_K)
     states = SampledStates(frames, options.pressure_GPa)
     weights = states.weights(targets)
@@ -89,7 +85,7 @@ def reweighted_estimate(
     result = xr.Dataset(data, {"temperature": targets, "energy": energies})
     result["temperature"].attrs = {"units": "K", "description": "temperature of the electrons and the ensemble"}
     result["energy"].attrs = {"units": "eV", "description": "energy on the model's own axis"}
-    result.attrs = _attributes(frames, states)
+    result.attrs = _attributes(frames, states) | inputs.burn_in(options.selection)
     notes = [*states.notes, *notes]
     if notes:
         result.attrs["notes"] = notes

@@ -3,7 +3,7 @@
 >>> FrameSelection(burn_in=-5)
 Traceback (most recent call last):
     ...
-petdos_md.base.errors.SettingError: burn_in=-5 given, expected a number of steps >= 0
+petdos_md.base.errors.SettingError: burn_in=-5 given, expected a number of steps >= 0, or 'auto'
 >>> selection, options = split_keywords("analyze", {"burn_in": 500, "reference": "fermi"}, FrameSelection, AnalysisOptions)
 >>> selection.burn_in, options.reference, options.align
 (500, 'fermi', 'average')
@@ -13,7 +13,6 @@ Functions take these keywords flat, ``analyze("run.zarr", burn_in=500, reference
 
 from __future__ import annotations
 
-import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -26,7 +25,7 @@ from ..physics.networks import Network
 from ..physics.thermo import GAP_THRESHOLD
 from .statistics import METHODS
 from .transforms import FrameTransform
-from .weights import FrameWeights
+from .weights import WeightsLike, read_weights
 
 LEVEL_METHODS = ("raw", "denoised", "network")
 """How a level is read off the DOS of a frame, see :mod:`petdos_md.analysis.levels`."""
@@ -37,27 +36,28 @@ class FrameSelection:
     """Which frames of the traces count, and how much.
 
     :param temperatures_K: those of these ensembles only; all if None
-    :param burn_in: leave out samples with a smaller step
+    :param burn_in: leave out samples with a smaller step; ``"auto"``: of each replica, the beginning that drifts
+        (:mod:`petdos_md.analysis.burn_in`)
     :param replicas: those of these replicas only; all if None
     :param weights: statistical weights in place of those of the samples: a
-        :class:`~petdos_md.analysis.weights.FrameWeights`, or a table of them
+        :class:`~petdos_md.analysis.weights.FrameWeights` or a table of them, or a list with one for each trace
     :raises SettingError: if the burn-in is negative, a list is empty, or the table of weights cannot be read
     """
 
     temperatures_K: Sequence[float] | None = None
-    burn_in: int = 0
+    burn_in: int | str = 0
     replicas: Sequence[int] | None = None
-    weights: FrameWeights | str | os.PathLike[str] | None = None
+    weights: WeightsLike | Sequence[WeightsLike] | None = None
 
     def __post_init__(self) -> None:
-        if self.burn_in < 0:
-            raise SettingError(f"burn_in={self.burn_in} given, expected a number of steps >= 0")
+        if self.burn_in != "auto" and (isinstance(self.burn_in, str) or not self.burn_in >= 0):
+            raise SettingError(f"burn_in={self.burn_in} given, expected a number of steps >= 0, or 'auto'")
         for name in ("temperatures_K", "replicas"):
             given = getattr(self, name)
             if given is not None and not (isinstance(given, Collection) and len(given)):
                 raise SettingError(f"{name}={given!r} given, expected a list of some, or None for all")
-        if isinstance(self.weights, str | os.PathLike):
-            object.__setattr__(self, "weights", FrameWeights.read(self.weights))
+        if self.weights is not None:
+            object.__setattr__(self, "weights", read_weights(self.weights))
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,8 @@ class AnalysisOptions:
     """What :func:`petdos_md.analyze` does with the frames.
 
     :param reference: zero of the energy axis of the DOS: ``raw`` (the model's own, which has no meaning) or ``fermi`` (the
-        Fermi level at each temperature; the DOS is interpolated linearly)
+        Fermi level at each temperature: the average DOS of every member is shifted to its own, interpolated linearly, before mean and
+        spread over members are taken)
     :param align: ``average``, or ``frames``: the DOS of every frame and member is shifted to its own Fermi level before it is
         averaged, so that shifts of the axis from frame to frame do not smear it; needs ``reference="fermi"``
     :param error_method: ``autocorrelation`` or ``blocking``
@@ -147,14 +148,16 @@ class LevelOptions:
 class ReweightingOptions:
     """What :func:`petdos_md.analysis.mbar.reweighted_estimate` does.
 
-    :param burn_in: leave out samples with a smaller step
+    :param sampled_temperatures_K: use frames of these ensembles only; all if None
+    :param burn_in: leave out samples with a smaller step, or ``"auto"``, as in :class:`FrameSelection`
     :param replicas: those of these replicas only; all if None
     :param pressure_GPa: of the ensembles, if the traces do not tell; not needed at constant volume
     :param n_electrons: per structure, if the model does not know it or to replace what it knows
     :param members: whether to evaluate the ensemble; without it model errors are NaN
     """
 
-    burn_in: int = 0
+    sampled_temperatures_K: Sequence[float] | None = None
+    burn_in: int | str = 0
     replicas: Sequence[int] | None = None
     pressure_GPa: float | None = None
     n_electrons: float | None = None
@@ -163,19 +166,22 @@ class ReweightingOptions:
     def __post_init__(self) -> None:
         _check_electrons(self.n_electrons)
 
+        if self.pressure_GPa is not None and not np.isfinite(self.pressure_GPa):
+            raise SettingError(f"pressure_GPa={self.pressure_GPa} given, expected a finite number, GPa")
+
     @property
     def selection(self) -> FrameSelection:
         """The frames, whose weights are those of Boltzmann distributions."""
-        return FrameSelection(burn_in=self.burn_in, replicas=self.replicas)
+        return FrameSelection(self.sampled_temperatures_K, self.burn_in, self.replicas)
 
 
 class SelectionKeywords(TypedDict, total=False):
     """Fields of :class:`FrameSelection`."""
 
     temperatures_K: Sequence[float] | None
-    burn_in: int
+    burn_in: int | str
     replicas: Sequence[int] | None
-    weights: FrameWeights | str | os.PathLike[str] | None
+    weights: WeightsLike | Sequence[WeightsLike] | None
 
 
 class AnalysisKeywords(SelectionKeywords, total=False):
@@ -208,7 +214,8 @@ class LevelKeywords(SelectionKeywords, total=False):
 class ReweightingKeywords(TypedDict, total=False):
     """Fields of :class:`ReweightingOptions`."""
 
-    burn_in: int
+    sampled_temperatures_K: Sequence[float] | None
+    burn_in: int | str
     replicas: Sequence[int] | None
     pressure_GPa: float | None
     n_electrons: float | None

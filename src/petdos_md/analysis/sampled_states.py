@@ -17,7 +17,9 @@ from scipy.special import logsumexp
 
 from ..base.constants import BOLTZMANN_EV, GPA_A3_EV
 from ..base.errors import SettingError
+from .consistency import biases, pressures_GPa
 from .frames import Frames
+from .notes import listed
 from .statistics import MIN_EFFECTIVE, standard_error
 
 LEAST_OVERLAP = 0.03
@@ -49,13 +51,15 @@ class SampledStates:
         self.notes: list[str] = []
         several = len(self.counts) > 1
         self.overlap = np.diagonal(self._solved.compute_overlap()["matrix"], 1) if several else np.empty(0)
-        for index, overlap in enumerate(self.overlap):
-            if overlap < LEAST_OVERLAP:
-                low, high = frames.temperatures_K[index : index + 2]
-                self.notes.append(
-                    f"{low:g} and {high:g} K hardly overlap ({overlap:.3f}, expected {LEAST_OVERLAP} or more): what is reweighted across them "
-                    "is not reliable; sample a temperature between them"
-                )
+        poor = np.flatnonzero(self.overlap < LEAST_OVERLAP)
+        if len(poor):
+            pairs = [" and ".join(f"{t:g}" for t in frames.temperatures_K[index : index + 2]) for index in poor]
+            which = "; ".join(pairs) if len(pairs) < 4 else f"{pairs[0]}; ... {pairs[-1]}"
+            several = f" in {len(pairs)} pairs" if len(pairs) > 1 else ""
+            self.notes.append(
+                f"{which} K hardly overlap{several} ({self.overlap[poor].min():.3f}, expected {LEAST_OVERLAP} or more): what is "
+                "reweighted across them is not reliable; sample a temperature between them"
+            )
 
     def weights(self, targets: np.ndarray) -> np.ndarray:
         """``(n_targets, n_frames)``, summing to one."""
@@ -100,17 +104,15 @@ class SampledStates:
         notes = []
         unknown, few = targets[np.isnan(independent)], targets[independent < MIN_EFFECTIVE]
         if len(unknown):
-            notes.append(f"{_listed(unknown)} K: frames are too few or too correlated to tell a sampling error")
+            notes.append(f"{listed(unknown)}: frames are too few or too correlated to tell a sampling error")
         if len(few):
             notes.append(
-                f"{_listed(few)} K: fewer than {MIN_EFFECTIVE:g} independent frames count; sampling errors are lower bounds"
+                f"{listed(few)}: fewer than {MIN_EFFECTIVE:g} independent frames count; sampling errors are lower bounds"
             )
         low, high = self._frames.temperatures_K[[0, -1]]
         outside = targets[(targets < low * (1 - 1e-6)) | (targets > high * (1 + 1e-6))]
         if len(outside):
-            notes.append(
-                f"{', '.join(f'{t:g}' for t in outside)} K: beyond the temperatures sampled, {low:g} to {high:g} K"
-            )
+            notes.append(f"{listed(outside)}: beyond the temperatures sampled, {low:g} to {high:g} K")
         return notes
 
     def _project(self, vectors: np.ndarray) -> np.ndarray:
@@ -177,6 +179,12 @@ def _check_reweightable(frames: Frames) -> None:
                 f"{trace.path}: a path integral with {known['beads']} beads, whose distribution is not a Boltzmann factor of the energy; "
                 "reweight classical simulations only"
             )
+    bias = biases(frames)
+    if bias:
+        raise SettingError(
+            f"{name_traces(frames)}: sampled with a bias ({', '.join(bias)}), whose distribution is not a Boltzmann factor of the energy; "
+            "reweight simulations without one, or analyze these with weights"
+        )
     if not np.isfinite(frames.potential_energy_eV[kept]).all():
         raise SettingError(
             f"{name_traces(frames)}: potential energies are missing; reweighting needs that of every frame"
@@ -186,8 +194,6 @@ def _check_reweightable(frames: Frames) -> None:
         raise SettingError(
             f"{name_traces(frames)}: frames have weights; reweighting needs frames drawn from Boltzmann distributions"
         )
-    if len({int(n) for n in frames.n_atoms[kept]}) > 1:
-        raise SettingError(f"{name_traces(frames)}: numbers of atoms differ; reweight one system at a time")
 
 
 def _enthalpies(frames: Frames, rows: np.ndarray, pressure_GPa: float | None) -> np.ndarray:
@@ -201,42 +207,28 @@ def _enthalpies(frames: Frames, rows: np.ndarray, pressure_GPa: float | None) ->
             f"{name_traces(frames)}: the volume varies and is missing for {len(volume) - len(finite)} of {len(volume)} frames; "
             "reweight those of periodic structures only"
         )
-    pressure = np.full(len(frames), np.nan if pressure_GPa is None else float(pressure_GPa))
-    if pressure_GPa is None:
-        for index, trace in enumerate(frames.traces):
-            own = frames.source == index
-            pressure[own] = _pressures_GPa(trace.attributes["metadata"], frames.replica[own])
-    pressure = pressure[rows]
+    series = frames.segment[rows]
+    if all(np.ptp(volume[series == one]) <= 1e-6 * finite.max() for one in np.unique(series)):
+        raise SettingError(
+            f"{name_traces(frames)}: volumes from {finite.min():g} to {finite.max():g} A^3, each constant; reweighting needs ensembles "
+            "of one volume, or of one pressure"
+        )
+    pressure = pressures_GPa(frames)[rows]
+    if pressure_GPa is not None:
+        other = pressure[np.isfinite(pressure) & (np.abs(pressure - pressure_GPa) > 1e-6)]
+        if len(other):
+            raise SettingError(
+                f"{name_traces(frames)}: pressure_GPa={pressure_GPa:g} given, but the simulation had {other[0]:g} GPa; leave it out"
+            )
+        pressure = np.full(len(rows), float(pressure_GPa))
     if np.isnan(pressure).any():
         raise SettingError(
-            f"{name_traces(frames)}: the volume varies and the pressure is not known; give pressure_GPa=..., or reweight frames of "
-            "one volume"
+            f"{name_traces(frames)}: the volume varies and the pressure is not known; give pressure_GPa=... (--pressure), or "
+            "reweight frames of one volume"
         )
     if np.ptp(pressure) > 1e-6:
         raise SettingError(
             f"{name_traces(frames)}: pressures from {pressure.min():g} to {pressure.max():g} GPa; reweight those of one pressure, "
-            "with replicas=[...]"
+            "with replicas=[...] (--replica)"
         )
     return energy + pressure * volume * GPA_A3_EV
-
-
-def _pressures_GPa(metadata: dict[str, Any], replica: np.ndarray) -> np.ndarray:
-    """Pressure of the ensemble of each replica, NaN where there is none or it is not known."""
-    names = str(metadata.get("ensemble") or "").split()
-    # i-PI calls a constant stress "nst": there the work is not P V.
-    if names and (not any("np" in name for name in names) or any("nst" in name for name in names)):
-        return np.full(len(replica), np.nan)
-    by_replica = metadata.get("pressures_GPa")
-    if by_replica is None:
-        # Traces of format 1 have one for all replicas, and say so of constant volume, too.
-        one = metadata.get("pressure_GPa") if "npt" in names else None
-        return np.full(len(replica), np.nan if one is None else float(one))
-    known = np.full(max(int(replica.max()) + 1, len(by_replica)), np.nan)
-    known[: len(by_replica)] = [np.nan if p is None else float(p) for p in by_replica]
-    return known[replica]
-
-
-def _listed(temperatures: np.ndarray) -> str:
-    if len(temperatures) > 6:
-        return f"{temperatures[0]:g} to {temperatures[-1]:g} ({len(temperatures)} temperatures)"
-    return ", ".join(f"{t:g}" for t in temperatures)

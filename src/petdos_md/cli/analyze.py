@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from ..base.errors import SettingError
+from ..results.folder import check_folder
 from .arguments import (
     Commands,
     add_denoise,
@@ -12,6 +13,7 @@ from .arguments import (
     add_traces,
     check_traces,
     choose_denoising,
+    choose_weights,
     new_command,
     parse_temperatures,
 )
@@ -46,10 +48,13 @@ def add_parser(commands: Commands) -> None:
         "--reweight=FIRST:LAST:STEP) to these, K",
     )
     parser.add_argument(
+        "--pressure", type=float, metavar="GPA", help="of --reweight at constant pressure, if the traces do not tell it"
+    )
+    parser.add_argument(
         "--align",
         choices=("average", "frames"),
         default="average",
-        help="shift the average, or every frame and member, to its Fermi level (default: %(default)s)",
+        help="shift each member's average, or every frame and member, to its Fermi level (default: %(default)s)",
     )
     add_denoise(parser)
     parser.add_argument(
@@ -67,10 +72,14 @@ def add_parser(commands: Commands) -> None:
 def run(args: argparse.Namespace) -> int:
     """Average, print the table, write files."""
     check_traces(args.traces, denoise=args.denoise, reweight=args.reweight)
-    if args.reweight is not None and (args.denoise or args.weights or args.carriers or args.electronic_temperature):
+    check_folder(args.output)
+    other = args.denoise or args.weights or args.carriers or args.electronic_temperature or args.align == "frames"
+    if args.reweight is not None and other:
         raise SettingError(
-            "--reweight averages plain DOS of all frames; leave out --denoise, --weights, --carriers and the like"
+            "--reweight averages plain DOS of all frames; leave out --denoise, --weights, --carriers, --align frames and the like"
         )
+    if args.pressure is not None and args.reweight is None:
+        raise SettingError("--pressure is for --reweight; leave it out, or give both")
     targets = [] if args.reweight == "all" else parse_temperatures(args.reweight)
     electronic_temperatures_K = parse_temperatures(args.electronic_temperature)
     from ..analysis.analyze import analyze
@@ -87,7 +96,8 @@ def run(args: argparse.Namespace) -> int:
             error_method=args.error_method,
             align=args.align,
             denoise=choose_denoising(args.denoise),
-            weights=args.weights,
+            replicas=args.replica,
+            weights=choose_weights(args.weights),
             electronic_temperatures_K=electronic_temperatures_K,
             carriers=args.carriers,
             progress=show,
@@ -96,7 +106,15 @@ def run(args: argparse.Namespace) -> int:
     if targets is not None:
         from ..analysis.mbar import reweighted_estimate
 
-        reweighted = reweighted_estimate(args.traces, targets, args.model, burn_in=args.burn_in)
+        reweighted = reweighted_estimate(
+            args.traces,
+            targets,
+            args.model,
+            sampled_temperatures_K=args.temperature,
+            burn_in=args.burn_in,
+            replicas=args.replica,
+            pressure_GPa=args.pressure,
+        )
     paths = write_report(result, args.output, plots=not args.no_plots, normalization=args.units)
     print(format_table(result))
     if reweighted is not None:

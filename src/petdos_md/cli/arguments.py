@@ -88,9 +88,27 @@ def add_traces(parser: argparse.ArgumentParser) -> None:
     """What every analysis of traces understands: traces, their model, which of their frames."""
     add_path(parser, "traces", nargs="+", metavar="X.zarr", folder=True, help="one trace, or several of the same model")
     add_path(parser, "--model", metavar="M", help="the model, if it is no longer where the trace says")
-    parser.add_argument("--burn-in", type=int, default=0, metavar="STEPS", help="leave out earlier steps")
+    parser.add_argument(
+        "--burn-in",
+        type=_burn_in,
+        default=0,
+        metavar="STEPS",
+        help="leave out earlier steps; auto: of each replica, the beginning that drifts",
+    )
     parser.add_argument("--temperature", type=float, nargs="+", metavar="T", help="these only, K")
-    add_path(parser, "--weights", metavar="FILE", help="table of step (replica) weight, in place of the trace's own")
+    parser.add_argument("--replica", type=int, nargs="+", metavar="N", help="these only")
+    add_path(
+        parser,
+        "--weights",
+        metavar="FILE",
+        action="append",
+        help="table of step (replica, trace) weight, in place of the trace's own; without a column trace, once for each trace",
+    )
+
+
+def choose_weights(tables: list[str] | None) -> str | list[str] | None:
+    """The argument ``weights`` of the analysis."""
+    return tables[0] if tables and len(tables) == 1 else tables
 
 
 def add_denoise(parser: Parser, default: str | None = None) -> None:
@@ -193,6 +211,13 @@ def parse_temperatures(text: str | None) -> list[float] | None:
     if not numbers or not all(0 < x < np.inf for x in numbers):
         raise SettingError(f"got the temperatures {text}, expected T1,T2,... or FIRST:LAST:STEP in K, all positive")
     return numbers
+
+
+def _burn_in(text: str) -> int | str:
+    try:
+        return text if text == "auto" else int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected a number of steps or auto") from None
 
 
 def _not_empty(text: str) -> str:

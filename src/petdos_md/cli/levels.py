@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..base.errors import SettingError
+from ..results.folder import check_folder
 from .arguments import (
     Commands,
     add_denoise,
@@ -15,6 +16,7 @@ from .arguments import (
     add_traces,
     check_traces,
     choose_denoising,
+    choose_weights,
     new_command,
 )
 
@@ -45,6 +47,7 @@ def add_parser(commands: Commands) -> None:
 def run(args: argparse.Namespace) -> int:
     """Read the levels of all frames, print the thermal means, write files."""
     check_traces(args.traces, denoise=args.denoise)
+    check_folder(args.output)
     if not 0 <= args.threshold < math.inf:
         raise SettingError(
             f"got --threshold {args.threshold:g}, expected the states/eV/atom below which a gap is, >= 0"
@@ -61,7 +64,8 @@ def run(args: argparse.Namespace) -> int:
             methods=args.method or METHODS,
             temperatures_K=args.temperature,
             burn_in=args.burn_in,
-            weights=args.weights,
+            replicas=args.replica,
+            weights=choose_weights(args.weights),
             members=not args.no_members,
             threshold=args.threshold,
             progress=show,
@@ -74,10 +78,11 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _write(data: xr.Dataset, folder: Path, plots: bool) -> list[Path]:
+    from ..results.folder import make_folder
     from ..results.plot import plot_levels, save
     from ..results.tables import to_table, write_csv
 
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     paths = [folder / "levels.csv", folder / "series.csv", folder / "levels.nc"]
     write_csv(to_table(data, "temperature"), paths[0])
     write_csv(to_table(data, "frame"), paths[1])

@@ -8,6 +8,7 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..results.folder import check_folder
 from .arguments import Commands, add_model, add_references, add_results, load_model, new_command
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ def run(args: argparse.Namespace) -> int:
     from ..validation.validate import format_validation, validate_model
     from .progress import count_bar
 
+    check_folder(args.output)
     model = load_model(args.model, args)
     references = read_references(args.dataset, model, where=args.where, subset=args.subset)
     with count_bar(len(references), "structure") as bar:
@@ -54,9 +56,10 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _write(result: Validation, text: str, folder: Path, plots: bool) -> list[Path]:
+    from ..results.folder import make_folder
     from ..results.plot import plot_calibration, plot_errors, save
 
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     paths = [folder / name for name in ("validation.md", "validation.json", "structures.csv")]
     paths[0].write_text(text)
     whole = {"model": result.model, "fingerprint": result.fingerprint, "units": result.units, "all": result.summary()}

@@ -19,6 +19,9 @@ from ..base.errors import ChemicalPotentialError
 from .fermi_integrals import Array, Index, nodal_weights
 from .occupation import Occupation
 
+COLDEST_K = 1e-6
+"""kT of 1e-10 eV, a million times the rounding error of energies."""
+HOTTEST_K = 1e12
 _BLOCK = 64  # densities of states treated at once: a few work arrays of 64 x 4806 numbers
 
 
@@ -177,10 +180,16 @@ def _no_level(occupation: Occupation, block: Block, query: int, where: str) -> C
     row, energies = block.element[query], occupation.energies
     holds = max(0.0, float(np.cumsum(occupation.increments()[row]).max()))
     temperature = "T = 0" if block._temperature_K is None else f"{block._temperature_K[query]:g} K"
+    n, span = occupation.n_electrons[row], f"{energies[0]:.6g} to {energies[-1]:.6g} eV"
+    which = f"the DOS {where} of those given" if where and len(block.element) > 1 else "the DOS"
+    if holds <= n * (1 + 1e-9):
+        what = (
+            f"{which} from {span} holds {holds:.10g} electrons when full, the structure has {n:.10g}; check n_electrons"
+        )
+    else:
+        what = f"the {n:.10g} electrons of {which} spread beyond its energies, {span}; check n_electrons, or lower the temperature"
     return ChemicalPotentialError(
-        f"no chemical potential for element{where or ' ()'} at {temperature}: n_electrons = {occupation.n_electrons[row]:.10g}, "
-        f"and the DOS from {energies[0]:.6g} to {energies[-1]:.6g} eV holds {holds:.10g} at most; "
-        "check n_electrons, or the temperature against the width of the grid"
+        f"no chemical potential at {temperature}: {what}, or use a model with a wider energy grid"
     )
 
 
@@ -234,6 +243,12 @@ def _temperatures(temperature_K: ArrayLike) -> Array:
         bad = int(np.flatnonzero(~good)[0])
         raise ValueError(
             f"temperature_K{_label(bad, temperature.shape)} must be positive and finite, got {temperature.flat[bad]:g} K"
+        )
+    bad_ones = np.flatnonzero((temperature < COLDEST_K) | (temperature > HOTTEST_K))
+    if len(bad_ones):
+        raise ChemicalPotentialError(
+            f"no chemical potential at {temperature.flat[bad_ones[0]]:g} K, where kT is lost in the rounding of energies or they in kT; "
+            f"expected {COLDEST_K:g} to {HOTTEST_K:g} K"
         )
     return temperature
 

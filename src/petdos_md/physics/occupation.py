@@ -10,12 +10,17 @@
 
 Which root. A DOS that is nowhere negative has one root, or a gap at T = 0, of which the middle is taken. Predictions that
 dip below zero make N(mu) fall here and there, so that several mu hold the right number of electrons. The root taken is
-the stable one that charge relaxation (mu moves up while electrons are missing, down while there are too many) reaches
 
-- at T = 0, from the middle between the lowest and the highest level that holds the electrons, where the search for the
+- at T = 0, the stable one that charge relaxation (mu moves up while electrons are missing, down while there are too many)
+  reaches from the middle between the lowest and the highest level that holds the electrons, where the search for the
   highest ends once the count exceeds n_electrons by a thousandth: so a gap with ripples is treated as the clean gap that
   it stands for, and the end of the energy axis, where a model was not trained, has no say;
-- at T > 0, from the Fermi level.
+- at T > 0, if there is one at T = 0, the one that relaxation from the Fermi level reaches; if there are several, the one that the
+  single root of a hot system becomes as it cools (from 11600 K down, or from where the grid holds the electrons).
+
+N(mu, T) is N(mu, 0) smoothed over a few kT. With rising temperature roots vanish in pairs, but hardly ever appear: the root that
+comes from above can be followed all the way down, and mu(T) is continuous. One followed upwards from the Fermi level may end where it
+meets another. In a gap with ripples mu(T -> 0) may therefore be another root than the Fermi level.
 
 There N(mu) rises, so K_0 = dN/dmu is not negative. A level at which N is right to 1e-10 over a segment or more of the grid
 is a gap of a neutral system: the remainder is rounding, not doping.
@@ -37,6 +42,8 @@ OVERFULL = 1e-3
 """Relative excess of electrons at which the search for further roots above a Fermi level ends."""
 
 _MAX_STEPS = 200
+_HOT_EV, _COOLING = 1.0, 0.9  # kT at which roots are followed from, and the ratio of one to the next
+_COLD_STEPS = 0.02  # kT in grid steps below which roots do not move any more
 
 
 class Occupation(PiecewiseLinearDOS):
@@ -50,6 +57,7 @@ class Occupation(PiecewiseLinearDOS):
     def __init__(self, energies: Array, dos: Array, n_electrons: Array) -> None:
         super().__init__(energies, dos)
         self.n_electrons = n_electrons
+        self._has_several_roots = np.zeros(len(dos), dtype=bool)  # set with the Fermi level
 
     @cached_property
     def fermi_level(self) -> Array:
@@ -69,6 +77,7 @@ class Occupation(PiecewiseLinearDOS):
         highest = right.shape[1] - 1 - rising[rows, ::-1].argmax(axis=1)
         level[rows] = self._root(rows, lowest)
         several = rows[lowest != highest]
+        self._has_several_roots[several] = True
         if len(several):
             top = self._root(several, highest[lowest != highest])
             # A neutral gap that ends with the grid has no upper edge; its Fermi level is its lower edge.
@@ -87,8 +96,27 @@ class Occupation(PiecewiseLinearDOS):
         level = self.fermi_level[element]
         mu = self._wide_gap(element, kT)
         todo = np.flatnonzero(np.isnan(mu) & ~np.isnan(level))
-        mu[todo] = self._relax(element[todo], level[todo], kT[todo])
+        start = self._cooled(element[todo], kT[todo])
+        mu[todo] = self._relax(element[todo], start, kT[todo])
         return mu
+
+    def _cooled(self, element: Index, kT: Array) -> Array:
+        """Where relaxation starts: the Fermi level; of several roots, the one followed from a hot system to just above kT."""
+        start = self.fermi_level[element].copy()
+        mine = np.flatnonzero(self._has_several_roots[element] & (kT < _HOT_EV))
+        coldest = max(_COLD_STEPS * float(self.steps.mean()), float(kT[mine].min())) if len(mine) else _HOT_EV
+        rows = np.unique(element[mine])
+        root = np.full(len(self.n_electrons), np.nan)
+        hot = _HOT_EV
+        while len(mine) and hot >= coldest:
+            # The grid may be too narrow to hold the electrons of a hot system.
+            begin = np.where(np.isnan(root[rows]), self.fermi_level[rows], root[rows])
+            root[rows] = self._relax(rows, begin, np.full(len(rows), hot))
+            reached = mine[(kT[mine] <= hot) & ~np.isnan(root[element[mine]])]
+            start[reached] = root[element[reached]]
+            hot *= _COOLING
+            rows = rows[np.isin(rows, element[mine[kT[mine] < hot]])]
+        return start
 
     def _relax(self, element: Index, mu: Array, kT: Array) -> Array:
         """Bracketed Halley iteration whose every step goes the way of charge relaxation, in steps that first stay small."""
@@ -130,7 +158,8 @@ class Occupation(PiecewiseLinearDOS):
             todo = todo[~(converged | lost)]
             if not len(todo):
                 return mu
-        raise AssertionError("the bracket of the chemical potential did not close")  # halving always closes it
+        mu[todo] = np.nan  # halving closes every bracket, unless kT is below the rounding of energies
+        return mu
 
     def _wide_gap(self, element: Index, kT: Array) -> Array:
         """mu where kT is so small in an empty gap that both bands are Boltzmann tails (maybe below 1e-308); else NaN.

@@ -37,7 +37,8 @@ GAP_THRESHOLD = 0.1
 def fermi_level(energies: ArrayLike, dos: ArrayLike, n_electrons: ArrayLike) -> Array:
     """Fermi level in eV: int_{-inf}^{E_F} g dE = n_electrons at T = 0, the middle in a gap.
 
-    It is the limit of mu for T -> 0. In a gap, mu approaches it as (kT / 2) ln of the ratio of the band edges.
+    It is the limit of mu for T -> 0, unless ripples of a prediction in a gap leave several levels (see
+    :mod:`petdos_md.physics.occupation`). In a clean gap, mu approaches it as (kT / 2) ln of the ratio of the band edges.
     """
     return per_element(energies, dos, n_electrons, None, None, lambda b: b.level)
 

@@ -31,6 +31,7 @@ from .style import (
     times_sigma,
 )
 
+_OWN_ZERO = ", with shifts of the zero"
 MAX_CURVES = 5
 """Temperatures drawn in one panel; of more, an even choice is taken that keeps the lowest and the highest."""
 
@@ -49,7 +50,8 @@ def plot_dos(
 
     :param results: a Dataset of :func:`petdos_md.analyze`, or several by name
     :param reference: ``fermi`` puts zero at the Fermi level of each temperature; ``raw`` keeps the model's own axis and
-        needs results with that reference
+        needs results with that reference. Bands of a raw result are wider than those of one analyzed with
+        ``reference="fermi"``: they contain shifts of the members' energies against each other, as the legend then says
     :param energy_range: in eV on that axis; by default from below the valence band to 5 eV above the Fermi level
     :param sigmas: half width of the bands in standard errors
     :param axes: to draw into, one for each system; a new figure if None
@@ -77,7 +79,8 @@ def plot_dos(
         panels.label_y("DOS (states / eV / atom)")
         entries: list[tuple[Handle, str]] = []
         if any_finite(named, "dos_model_std"):
-            entries.append((model_error_patch(), f"model error ({times_sigma(sigmas)})"))
+            own_zero = reference == "fermi" and any(d.attrs["energy_reference"] == "raw" for d in named.values())
+            entries.append((model_error_patch(), f"model error ({times_sigma(sigmas)}{_OWN_ZERO if own_zero else ''})"))
         if any_finite(named, "dos_sampling_err"):
             entries.append((sampling_error_patch(), f"sampling error ({times_sigma(sigmas)})"))
         panels.legend([h for h, _ in entries], [label for _, label in entries], "upper right", ncols=2)

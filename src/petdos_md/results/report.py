@@ -16,6 +16,7 @@ import xarray as xr
 
 from ..analysis.levels import METHODS, QUANTITIES
 from ..base.constants import BOLTZMANN_EV
+from .folder import make_folder
 from .normalization import in_units
 from .tables import to_table, write_csv
 
@@ -35,9 +36,9 @@ def write_report(
     :param normalization: what extensive quantities in ``thermo.csv`` and ``summary.json`` refer to, see
         :func:`petdos_md.results.normalization.in_units`; ``dos.nc`` is always per structure
     :returns: paths of the files
+    :raises SettingError: if the folder is a trace
     """
-    folder = Path(out_dir)
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = make_folder(out_dir)
     paths = [folder / name for name in (FILES if plots else FILES[:3])]
     converted = in_units(dataset, normalization)
     write_csv(to_table(converted, "temperature"), paths[0])
@@ -84,8 +85,7 @@ def format_table(dataset: xr.Dataset) -> str:
     widths = [max(len(row[k]) for row in rows) for k in range(len(rows[0]))]
     lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
     lines.insert(2, "  ".join("-" * width for width in widths))
-    notes = [str(note) for note in np.atleast_1d(dataset.attrs.get("notes", [])) if str(note)]
-    return "\n".join([*lines, *(f"note: {note}" for note in notes)])
+    return "\n".join([*lines, *_notes(dataset)])
 
 
 def summary(dataset: xr.Dataset) -> dict[str, Any]:
@@ -131,7 +131,12 @@ def format_levels(data: xr.Dataset) -> str:
                 row.append("no network" if math.isnan(numbers[0]) else with_errors(numbers))
             rows.append(row)
     widths = [max(len(row[k]) for row in rows) for k in range(len(rows[0]))]
-    return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows)
+    lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return "\n".join([*lines, *_notes(data)])
+
+
+def _notes(data: xr.Dataset) -> list[str]:
+    return [f"note: {note}" for note in np.atleast_1d(data.attrs.get("notes", [])) if str(note)]
 
 
 def with_errors(numbers: list[float]) -> str:

@@ -15,6 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ..base.constants import BOLTZMANN_EV
+from .folder import make_folder
 from .style import STYLE, GivenAxes, Handle, make_panels, save, system_color
 from .tables import column_label, to_table, write_csv
 
@@ -29,9 +30,9 @@ def write_reweighted(
     :param reweighted: of :func:`petdos_md.analysis.mbar.reweighted_estimate`
     :param plain: of :func:`petdos_md.analyze`, of the same traces
     :returns: paths of the files
+    :raises SettingError: if the folder is a trace
     """
-    folder = Path(out_dir)
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = make_folder(out_dir)
     paths = [folder / name for name in (FILES if plots else FILES[:2])]
     quantities = [str(name) for name in reweighted.data_vars if f"{name}_sampling_err" in reweighted]
     columns = [f"{name}{ending}" for name in quantities for ending in ("", "_model_std", "_sampling_err")]
