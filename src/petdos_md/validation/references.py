@@ -21,7 +21,8 @@ import numpy as np
 from ase import Atoms
 
 from ..base.errors import SettingError
-from ..engines.structure_files import read_frames
+from ..engines.structures.closeness import warn_if_close
+from ..engines.structures.files import read_frames
 from ..models.model import DOSModel
 from ..physics.dft import Bands
 
