@@ -43,9 +43,9 @@ def add_parser(commands: Commands) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run all simulations, print the results."""
     settings = _settings(args)
+    from ..engines.checkpoint import RunState
     from ..engines.md import run_md
     from ..engines.potentials import Potential
-    from ..engines.checkpoint import RunState
     from ..engines.structures.closeness import warn_if_close
     from ..engines.structures.files import read_structure
     from ..engines.trajectory import TrajectoryFile

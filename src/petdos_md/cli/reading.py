@@ -13,7 +13,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 from ..base.errors import SettingError
-from .arguments import add_path
+from .arguments import completes
 
 if TYPE_CHECKING:
     from ..engines.structures.interpretation import Interpretation
@@ -36,7 +36,10 @@ def add_reading(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--units", metavar="U", help="angstrom, bohr, ..., or a style of LAMMPS: metal, real, electron, ..."
     )
-    add_path(group, "--topology", metavar="FILE", help="a structure with the elements of XTC, DCD or NetCDF")
+    completes(
+        group.add_argument("--topology", metavar="FILE", help="a structure with the elements of XTC, DCD or NetCDF"),
+        "file",
+    )
 
 
 def interpretation(args: argparse.Namespace) -> Interpretation:

@@ -12,7 +12,7 @@ import logging
 import math
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -69,7 +69,7 @@ class Reading:
     batch: int = 16
     file_format: str | None = None
     replica: int = 0
-    how: Interpretation = Interpretation()
+    how: Interpretation = field(default_factory=Interpretation)
 
     def __post_init__(self) -> None:
         if self.batch < 1:

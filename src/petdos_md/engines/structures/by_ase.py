@@ -37,7 +37,7 @@ def read_traj(path: Path) -> Iterator[Frame]:
     number = 0
     try:
         with TrajectoryReader(path) as file:
-            for number in range(len(file)):  # noqa: B007  # told in messages
+            for number in range(len(file)):  # told in messages
                 atoms = file[number]
                 yield Frame(atoms)
     except Exception as error:  # whatever ASE stumbles over in a damaged file
@@ -67,9 +67,9 @@ def read_lammps_data(path: Path, how: Interpretation) -> Iterator[Frame]:
         from ase.data import atomic_numbers
 
         types = {int(label): atomic_numbers[symbol] for label, symbol in how.types.items() if label.isdigit()}
-        atoms = ase.io.read(path, format="lammps-data", Z_of_type=types)
+        atoms = next(ase.io.iread(path, format="lammps-data", Z_of_type=types))
     else:
-        atoms = ase.io.read(path, format="lammps-data")
+        atoms = next(ase.io.iread(path, format="lammps-data"))
         masses = atoms.get_masses()
         usual = atomic_masses[np.clip(atoms.numbers, 0, len(atomic_masses) - 1)]
         bad = np.abs(masses - usual) > _LIKE_A_MASS_U

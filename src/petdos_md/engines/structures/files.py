@@ -143,7 +143,7 @@ def _complete(frames: Iterator[Frame], where: str, how: Interpretation) -> Itera
     warned = how.pbc is not None
     for number, (atoms, tells_pbc) in enumerate(frames):
         here = f"{where}: frame {number}"
-        if len(atoms) and not (1 <= atoms.numbers.min() and atoms.numbers.max() <= _N_ELEMENTS):
+        if len(atoms) and not (atoms.numbers.min() >= 1 and atoms.numbers.max() <= _N_ELEMENTS):
             odd = next(n for n in atoms.numbers.tolist() if not 1 <= n <= _N_ELEMENTS)
             what = "a ghost atom (X)" if odd == 0 else f"an atom of atomic number {odd}"
             raise SettingError(f"{here} has {what}, expected elements; take it out, or write the element that it is")

@@ -44,7 +44,8 @@ def read_xyz(lines: Lines, how: Interpretation) -> Iterator[Frame]:
     while (head := lines.next_with_words()) is not None:
         where = f"{lines.where}: frame {number}"
         n_atoms = _count(head, lines, number)
-        comment, rows = lines.next(), []
+        comment = lines.next()
+        rows: list[str] = []
         while comment is not None and len(rows) < n_atoms and (row := lines.next()) is not None:
             rows.append(row)
         if comment is None or len(rows) < n_atoms or (lines.unfinished and _last_is_short(rows)):
@@ -114,9 +115,8 @@ def _frame(comment: str, rows: list[str], vectors: list[str], how: Interpretatio
 
 
 def _ipi(comment: str, rows: list[str], how: Interpretation, where: str) -> Frame:
-    found = [m.groups() for m in _IPI_QUANTITY.finditer(comment)]
-    unit = dict(found)
-    name = next((key for key, _ in found if key != "cell"), None)
+    unit: dict[str, str] = {m[1]: m[2] for m in _IPI_QUANTITY.finditer(comment)}
+    name = next((key for key in unit if key != "cell"), None)
     if name is not None and name not in _IPI_POSITIONS:
         raise SettingError(f"{where} holds {name} of i-PI, expected positions; give that file")
     cell = _IPI_CELL.search(comment)
