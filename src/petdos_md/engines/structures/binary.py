@@ -8,6 +8,7 @@ N. Michaud-Agrawal et al., J. Comput. Chem. 32, 2319 (2011), doi:10.1002/jcc.217
 
 from __future__ import annotations
 
+import struct
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,6 +24,8 @@ from .text import FrameError
 
 SUFFIXES = {".xtc": "XTC", ".trr": "TRR", ".dcd": "DCD", ".nc": "NCDF", ".ncdf": "NCDF"}
 _WITH_STEPS = ("XTC", "TRR")
+_XTC_HEAD, _DCD_FIRST = 96, 84
+"""Bytes that tell the length of a frame; those in the first record of a DCD."""
 
 
 def read_binary(path: Path, how: Interpretation) -> Iterator[Frame]:
@@ -51,6 +54,47 @@ def read_binary(path: Path, how: Interpretation) -> Iterator[Frame]:
         except Exception as error:  # each of its readers has its own
             reason = " ".join(str(error).split()) or type(error).__name__
             raise FrameError(path, number, f"is cut or damaged ({reason[:120]})") from None
+    if not is_whole(path, kind):  # MDAnalysis passes over what is left of a frame
+        raise FrameError(path, number, "is cut: the file ends within it")
+
+
+def is_whole(path: Path, kind: str) -> bool:
+    """Whether a file of kind XTC or DCD ends with the end of a frame; true for other kinds, and for a DCD of the other byte order.
+
+    Layouts: https://manual.gromacs.org/current/reference-manual/file-formats.html; DCD is a row of Fortran records.
+    """
+    if kind not in ("XTC", "DCD"):
+        return True
+    size, at = path.stat().st_size, 0
+    with open(path, "rb") as file:
+        while at < size:
+            file.seek(at)
+            head = file.read(_XTC_HEAD if kind == "XTC" else 4)
+            length = _xtc_length(head) if kind == "XTC" else _record_length(head)
+            if at == 0 and kind == "DCD" and length != _DCD_FIRST + 8:
+                return True
+            if length is None:
+                return False
+            at += length
+    return at == size
+
+
+def _xtc_length(head: bytes) -> int | None:
+    """Bytes of a frame of XTC by its first 92; None if they are not all there."""
+    if len(head) < 56:
+        return None
+    magic, n_atoms = struct.unpack(">2i", head[:8])
+    if n_atoms <= 9:  # not compressed
+        return 56 + 12 * n_atoms
+    wide = magic == 2023  # whose length has 64 bits
+    if len(head) < (96 if wide else 92):
+        return None
+    (n_bytes,) = struct.unpack(">q", head[88:96]) if wide else struct.unpack(">i", head[88:92])
+    return (96 if wide else 92) + (n_bytes + 3) // 4 * 4
+
+
+def _record_length(head: bytes) -> int | None:
+    return struct.unpack("<i", head)[0] + 8 if len(head) == 4 else None
 
 
 def _reader_for(path: Path, kind: str) -> Any:

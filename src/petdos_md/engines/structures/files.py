@@ -175,6 +175,8 @@ def _format(path: Path, start: bytes) -> str:
         return "extxyz"
     if re.search(rb"^\s*Direct configuration\s*=", start, re.M):
         return "vasp-xdatcar"
+    if re.search(rb"^\s*\d+\s+atoms\s*$", start, re.M) and b"xlo xhi" in start:
+        return "lammps-data"
     if _is_of_ase(path, suffix):
         return "netcdftrajectory"
     if suffix in SUFFIXES:
