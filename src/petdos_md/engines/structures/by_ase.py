@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 _WITHOUT_ELEMENTS = {
     "lammps-dump-binary": "a binary dump of LAMMPS; convert it by `binary2txt`, or dump text",
-    "cp2k-dcd": "DCD, which has no elements; give --topology, a structure with them",
+    "cp2k-dcd": "DCD; leave --format out and give --topology, a structure with its elements",
 }
 _LIKE_A_MASS_U = 0.05
 """By so much a mass in a LAMMPS data file may differ from that of the element that it is taken for."""
@@ -67,9 +67,9 @@ def read_lammps_data(path: Path, how: Interpretation) -> Iterator[Frame]:
         from ase.data import atomic_numbers
 
         types = {int(label): atomic_numbers[symbol] for label, symbol in how.types.items() if label.isdigit()}
-        atoms = next(ase.io.iread(path, format="lammps-data", Z_of_type=types))
+        atoms = next(ase.io.iread(path, format="lammps-data", do_not_split_by_at_sign=True, Z_of_type=types))
     else:
-        atoms = next(ase.io.iread(path, format="lammps-data"))
+        atoms = next(ase.io.iread(path, format="lammps-data", do_not_split_by_at_sign=True))
         masses = atoms.get_masses()
         usual = atomic_masses[np.clip(atoms.numbers, 0, len(atomic_masses) - 1)]
         bad = np.abs(masses - usual) > _LIKE_A_MASS_U
@@ -101,7 +101,7 @@ def read_any(path: Path, file_format: str | None, name: str) -> Iterator[Frame]:
         "orca-output",
     )
     number = -1
-    for number, atoms in enumerate(ase.io.iread(path, ":", format=file_format)):  # noqa: B007
+    for number, atoms in enumerate(ase.io.iread(path, ":", format=file_format, do_not_split_by_at_sign=True)):  # noqa: B007
         yield Frame(atoms, tells_pbc=tells)
     if name == "vasp-xml" and b"</modeling>" not in _end(path):
         raise FrameError(path, number + 1, "is cut: the file does not end with </modeling>")

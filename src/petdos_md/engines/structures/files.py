@@ -15,14 +15,14 @@ import os
 import re
 import sys
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 from ase import Atoms
-from ase.io.formats import UnknownFileTypeError, filetype
+from ase.io.formats import UnknownFileTypeError, filetype, ioformats
 
 from ...base.errors import SettingError, StructureError
 from .binary import SUFFIXES, read_binary
@@ -115,6 +115,10 @@ def _frames(path: Path, file_format: str | None, how: Interpretation) -> Iterato
     with open_bytes(path) as stream:
         start = first_bytes(stream, path)
         name = file_format or _format(path, start)
+        if name not in ioformats and name not in SUFFIXES.values():
+            raise SettingError(
+                f"{path}: got --format {name}, which ASE does not know; `ase info --formats` lists its names"
+            )
         if name in LINE_READERS:
             yield from LINE_READERS[name](Lines(stream, path), how)
             return
@@ -185,20 +189,18 @@ def _format(path: Path, start: bytes) -> str:
 
 
 def _format_of_ase(path: Path, start: bytes) -> str:
-    if not is_regular(path):  # whatever ASE would have to read twice
-        first = start.removeprefix(b"\xef\xbb\xbf").split(b"\n", 1)[0].strip()
-        if first.isdigit():
-            return "extxyz"
-        raise SettingError(f"{path}: the format of a pipe must be named; give --format, such as extxyz")
-    with _explained(path):
-        try:
-            return str(filetype(str(path)))
-        except UnknownFileTypeError:
-            if start.split(b"\n", 1)[0].strip().isdigit():
-                return "extxyz"
-            raise SettingError(
-                f"{path}: ASE cannot read it (its format is not known); name its --format, or convert it"
-            ) from None
+    """As ASE tells it; for pipes and names that it does not know, whether the content is that of an xyz file."""
+    name = ""
+    if is_regular(path):
+        with _explained(path), suppress(UnknownFileTypeError):
+            name = str(filetype(str(path)))
+    if name in ioformats:
+        return name
+    if start.removeprefix(b"\xef\xbb\xbf").split(b"\n", 1)[0].strip().isdigit():
+        return "extxyz"
+    raise SettingError(
+        f"{path}: ASE cannot read it (its format is not known); name its --format, or convert it to .extxyz"
+    )
 
 
 def _is_of_ase(path: Path, suffix: str) -> bool:

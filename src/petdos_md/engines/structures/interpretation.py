@@ -101,9 +101,13 @@ class Interpretation:
             raise SettingError(
                 f"got the cell {shown}, expected A B C in angstrom, or A B C alpha beta gamma in degrees, all positive"
             )
-        vectors = np.asarray(cellpar_to_cell(numbers if len(numbers) == 6 else [*numbers, 90, 90, 90]))
+        try:
+            vectors = np.asarray(cellpar_to_cell(numbers if len(numbers) == 6 else [*numbers, 90, 90, 90]))
+        except AssertionError:  # what ASE says to angles that do not meet
+            vectors = np.zeros((3, 3))
         if not (np.isfinite(vectors).all() and abs(np.linalg.det(vectors)) > 0):
-            raise SettingError(f"got a cell with the angles {numbers[3:]}, which no cell has; expected three that fit")
+            angles = " ".join(f"{x:g}" for x in numbers[3:])
+            raise SettingError(f"got a cell with the angles {angles}, which no cell has; expected three that fit")
         return vectors
 
     def length_A(self, of_file: str | None, where: object) -> float:
