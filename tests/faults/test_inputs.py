@@ -314,7 +314,7 @@ def test_no_index(index: str, bring) -> None:
 
 def test_what_the_user_adds(bring, tmp_path: Path, caplog) -> None:
     plain = xyz("", ROWS)
-    with caplog.at_level("WARNING"):
+    with caplog.at_level("WARNING", logger="petdos_md"):
         assert not only(bring(plain)).pbc.any()
     assert "has no cell, so it is taken for a cluster in vacuum; give --cell" in caplog.text
     caplog.clear()
@@ -362,7 +362,7 @@ def test_units_of_the_file_win(bring) -> None:
 
 def test_carbon_by_default(bring, caplog) -> None:
     """LAMMPS writes C for every type if it was not told elements."""
-    with caplog.at_level("WARNING"):
+    with caplog.at_level("WARNING", logger="petdos_md"):
         only(bring(dump("id type element x y z", "1 1 C 0 0 0", "2 2 C 2 2 2")))
     assert "all atoms are C" in caplog.text
     atoms = only(bring(dump("id type element x y z", "1 1 C 0 0 0", "2 2 C 2 2 2")), species="Al,Mg")
