@@ -204,14 +204,14 @@ def _format_of_ase(path: Path, start: bytes) -> str:
 
 
 def _is_of_ase(path: Path, suffix: str) -> bool:
-    """Whether a NetCDF file has atomic numbers, as those that ASE writes."""
+    """Whether a NetCDF file has atomic numbers: those of ASE do, where those of others have types under the same name."""
     if suffix != ".nc" or not is_regular(path):
         return False
     import netCDF4
 
     try:
         with netCDF4.Dataset(path) as file:
-            return "Z" in file.variables
+            return str(getattr(file, "program", "")) == "ASE"
     except OSError:
         return False
 

@@ -36,6 +36,8 @@ def read_xdatcar(lines: Lines, how: Interpretation) -> Iterator[Frame]:
                 cell, symbols = _header(lines, how)
                 line = _line(lines)
             match = _FRAME.match(line)
+            if not symbols:
+                raise ValueError("a frame comes before the header with the cell and the elements")
             if match is None and line.strip():
                 raise ValueError(f"line {lines.number} is {line[:40]!r}, expected Direct configuration=")
             rows = [_numbers(_line(lines), 3) for _ in symbols]
@@ -73,8 +75,8 @@ def _header(lines: Lines, how: Interpretation) -> tuple[np.ndarray, list[str]]:
         found = [element(word.partition("/")[0], how.types).symbol for word in words]
     except ValueError as error:
         raise SettingError(f"{lines.where}: {error}") from None
-    if len(found) != len(counts):
-        raise ValueError(f"{len(found)} elements with {len(counts)} numbers of atoms")
+    if len(found) != len(counts) or not found or min(counts) < 1:
+        raise ValueError(f"{len(found)} elements with the numbers of atoms {counts}")
     return scale * cell, [symbol for symbol, n in zip(found, counts, strict=True) for _ in range(n)]
 
 
