@@ -166,7 +166,7 @@ def test_damaged_files(name: str, damage: tuple[str, float, int], tmp_path: Path
             read.append(atoms)
     except PetdosError as error:
         assert "\n" not in str(error)
-    if damage[0] == "cut" and name != "a.pdb":  # a PDB of fewer lines is one of fewer atoms
+    if damage[0] == "cut" and name not in ("a.pdb", "a.cif"):  # with fewer lines these are structures of fewer atoms
         assert len(read) <= len(whole)
         for atoms, expected in zip(read, whole, strict=False):
             same(atoms, expected, 1e-12)
