@@ -99,7 +99,9 @@ class TestStructures:
     @COMMANDS
     def test_unreadable(self, command, metal_path, tmp_path: Path, capsys) -> None:
         (tmp_path / "bad.xyz").write_text("3\nnonsense\nAl 0 0\n")
-        assert "ASE cannot read it" in fails(capsys, *command(tmp_path / "bad.xyz", metal_path, tmp_path / "o.zarr"))
+        assert "frame 0 is cut: 1 of its 3 atoms are there" in fails(
+            capsys, *command(tmp_path / "bad.xyz", metal_path, tmp_path / "o.zarr")
+        )
         assert "no such file" in fails(capsys, *command(tmp_path / "none.xyz", metal_path, tmp_path / "o.zarr"))
 
 

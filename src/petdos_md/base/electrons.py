@@ -6,6 +6,8 @@
 
 from __future__ import annotations
 
+import math
+
 from ase.data import atomic_numbers
 
 from .errors import SettingError
@@ -25,6 +27,6 @@ def parse_electrons(text: str | None) -> dict[str, float] | None:
             electrons[symbol] = float(number)
         except ValueError:
             electrons[symbol] = -1.0
-        if symbol not in atomic_numbers or not electrons[symbol] > 0:
+        if symbol not in atomic_numbers or not 0 < electrons[symbol] < math.inf:
             raise SettingError(f"got --electrons {text}, expected element=number of valence electrons, as in Al=3,Mg=2")
     return electrons

@@ -101,7 +101,7 @@ def _check(args: argparse.Namespace) -> None:
 
 def _collect(args: argparse.Namespace, model: DOSModel) -> None:
     from ..engines.ipi.collect import collect
-    from ..engines.structure_files import read_structure
+    from ..engines.structures.files import read_structure
     from .progress import count_bar
 
     with count_bar(None, "sample") as bar:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from ..base.errors import SettingError
 from .arguments import Commands, add_dos, add_path, load_model, new_command
+from .reading import add_reading, interpretation
 
 if TYPE_CHECKING:
     from ..engines.md import MDSettings
@@ -23,7 +24,12 @@ def add_parser(commands: Commands) -> None:
         "      --steps 2000 --every 10 --seed 1 -o Al.zarr",
         run,
     )
-    add_path(parser, "structure", metavar="STRUCTURE", help="any file that ASE reads; its last frame is taken")
+    add_path(
+        parser,
+        "structure",
+        metavar="STRUCTURE",
+        help="any file that ASE reads; its last frame is taken, or FILE@NUMBER",
+    )
     add_path(parser, "--potential", required=True, metavar="P", help="emt, a shipped model, or a metatomic model (.pt)")
     add_dos(parser, required=True)
     add_path(parser, "-o", "--output", required=True, metavar="RUN.zarr", folder=True, help="the trace")
@@ -31,24 +37,33 @@ def add_parser(commands: Commands) -> None:
     parser.add_argument("--resume", action="store_true", help="go on with a run that ended early")
     parser.add_argument("--supercell", type=int, nargs=3, metavar=("A", "B", "C"), help="repeat the structure")
     _add_dynamics(parser)
+    add_reading(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Run all simulations, print the results."""
     settings = _settings(args)
+    from ..engines.checkpoint import RunState
     from ..engines.md import run_md
     from ..engines.potentials import Potential
-    from ..engines.structure_files import read_structure
+    from ..engines.structures.closeness import warn_if_close
+    from ..engines.structures.files import read_structure
+    from ..engines.trajectory import TrajectoryFile
+    from ..engines.untouched import untouched
     from .progress import MDProgress, print_outcome
 
-    atoms = read_structure(args.structure)
+    TrajectoryFile(args.trajectory, args.resume)  # before the model is loaded, see whether it can be written
+    atoms = read_structure(args.structure, interpretation(args), args.format)
     if args.supercell:
         if min(args.supercell) < 1:
             raise SettingError(f"got --supercell {' '.join(map(str, args.supercell))}, expected three numbers >= 1")
         atoms = atoms.repeat(args.supercell)
     model = load_model(args.dos, args)
+    model.check(atoms)
+    warn_if_close(atoms, args.structure)
     potential = Potential.find(args.potential, model)
-    with MDProgress(len(settings.temperatures_K)) as progress:
+    made = [RunState(args.output).folder, *([args.trajectory] if args.trajectory else [])]
+    with untouched(args.output, *made), MDProgress(len(settings.temperatures_K)) as progress:
         results = run_md(
             atoms,
             potential,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from .arguments import Commands, add_model, add_path, load_model, new_command
+from .reading import add_reading, interpretation
 
 
 def add_parser(commands: Commands) -> None:
@@ -17,7 +18,7 @@ def add_parser(commands: Commands) -> None:
         run,
     )
     add_model(parser)
-    add_path(parser, "trajectory", metavar="TRAJECTORY", help="any file that ASE reads")
+    add_path(parser, "trajectory", metavar="TRAJECTORY", help="any file that ASE reads, and some more")
     add_path(parser, "-o", "--output", required=True, metavar="X.zarr", folder=True, help="the trace")
     parser.add_argument(
         "--temperature",
@@ -29,8 +30,11 @@ def add_parser(commands: Commands) -> None:
     parser.add_argument(
         "--batch", type=int, default=16, metavar="N", help="frames evaluated together (default: %(default)s)"
     )
-    parser.add_argument("--format", metavar="F", help="ASE's name of the file format (default: that of its name)")
     parser.add_argument("--resume", action="store_true", help="add what is missing to a trace that exists")
+    parser.add_argument(
+        "--replica", type=int, default=0, metavar="N", help="for frames that do not name theirs (default: %(default)s)"
+    )
+    add_reading(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -49,6 +53,8 @@ def run(args: argparse.Namespace) -> int:
             batch=args.batch,
             resume=args.resume,
             file_format=args.format,
+            replica=args.replica,
+            how=interpretation(args),
             progress=bar.update,
         )
     known = f", {done.n_known} were there" if done.n_known else ""

@@ -8,8 +8,10 @@ With a model that also has an energy head, one forward pass drives the dynamics 
 
 from __future__ import annotations
 
+import copy
 import math
 import os
+from dataclasses import dataclass
 from typing import Any
 
 from ase import Atoms
@@ -17,6 +19,7 @@ from ase.calculators.abc import GetPropertiesMixin
 from ase.calculators.calculator import Calculator, all_changes
 
 from ..base.errors import ModelError, SettingError
+from ..base.grid import EnergyGrid
 from ..base.sample import Sample
 from ..models.model import DOSModel
 from ..physics import thermo
@@ -31,7 +34,8 @@ class DOSCalculator(Calculator):
     Adds the properties ``dos`` (states/eV per structure, on ``model.grid``), ``fermi_level`` and ``chemical_potential`` (eV,
     on the model's own axis) and ``electronic_heat_capacity`` (eV/K per structure, at fixed number of electrons). They are
     computed when asked for, ``calc.get_property("dos", atoms)`` or ``calc.results["dos"]``, so that forces alone cost nothing
-    extra.
+    extra. Copies share the model; a pickle has its path, so that the file must be there where it is read. A copy of ``results`` is a plain
+    dictionary with what was computed.
 
     :param model: the DOS model; its name or path, too
     :param potential: any ASE calculator; None for the energy head of the model itself
@@ -72,6 +76,26 @@ class DOSCalculator(Calculator):
         """Forget the last calculation."""
         super().reset()
         self._sample = None
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> DOSCalculator:
+        memo[id(self.model)] = self.model  # never changed, and large
+        new = type(self).__new__(type(self))
+        memo[id(self)] = new
+        new.__setstate__({name: copy.deepcopy(value, memo) for name, value in self.__dict__.items()})
+        return new
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a pickle holds: the path of the model in place of the model.
+
+        :raises ModelError: if the model is of no file
+        """
+        return {**self.__dict__, "model": _ModelOfFile.of(self.model), "results": self.results.copy()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        if isinstance(self.model, _ModelOfFile):
+            self.model = self.model.load()
+        self.results = _Results(self, self.results)
 
     def calculate(
         self, atoms: Atoms | None = None, properties: Any = ("energy",), system_changes: Any = all_changes
@@ -121,14 +145,66 @@ class DOSCalculator(Calculator):
         return float(function(energies, dos, n_electrons, self.temperature_K))
 
 
+@dataclass(frozen=True)
+class _ModelOfFile:
+    """How to load a model again."""
+
+    path: str
+    fingerprint: str
+    grid: EnergyGrid
+    electrons: dict[str, float]
+
+    @classmethod
+    def of(cls, model: DOSModel) -> _ModelOfFile:
+        if not model.path:
+            raise ModelError(f"{model.info.name} was made in memory, so that it cannot be pickled; load it from a file")
+        return cls(str(model.path), model.info.fingerprint, model.grid, dict(model.electrons))
+
+    def load(self) -> DOSModel:
+        model = DOSModel.load(self.path, grid=self.grid, electrons=self.electrons)
+        if model.info.fingerprint != self.fingerprint:
+            raise ModelError(f"{self.path}: another model than the pickled one; put that file back")
+        return model
+
+
 class _Results(dict):
-    """Results in which the electronic ones appear when they are looked up."""
+    """Results in which the electronic ones appear when they are looked up.
+
+    They are kept beside the dictionary: ASE takes its items for properties that it knows (``SinglePointCalculator``,
+    ``export_properties``), and these are none.
+    """
 
     def __init__(self, calculator: DOSCalculator, values: dict[str, Any]) -> None:
-        super().__init__(values)
+        super().__init__({name: value for name, value in values.items() if name not in DOS_PROPERTIES})
+        self._electronic = {name: value for name, value in values.items() if name in DOS_PROPERTIES}
         self._calculator = calculator
+
+    def __contains__(self, name: object) -> bool:
+        return super().__contains__(name) or name in self._electronic
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        if name in DOS_PROPERTIES:
+            self._electronic[name] = value
+        else:
+            super().__setitem__(name, value)
 
     def __missing__(self, name: str) -> Any:
         if name not in DOS_PROPERTIES:
             raise KeyError(name)
-        return self._calculator.get_property(name)
+        if name not in self._electronic:
+            self._calculator.get_property(name)
+        return self._electronic[name]
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """As of a dictionary: what was computed."""
+        return self[name] if name in self else default  # noqa: SIM401  # that would call itself
+
+    def copy(self) -> dict[str, Any]:
+        """A plain dictionary of what was computed."""
+        return {**self, **self._electronic}
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> dict[str, Any]:
+        return copy.deepcopy(self.copy(), memo)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return dict, (self.copy(),)

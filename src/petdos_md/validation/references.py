@@ -20,12 +20,11 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
-from ..base.errors import SettingError
-from ..engines.structure_files import read_frames
+from ..base.errors import PetdosError, SettingError, StructureError
+from ..engines.structures.closeness import warn_if_close
+from ..engines.structures.files import read_frames
 from ..models.model import DOSModel
 from ..physics.dft import Bands
-
-_FORMATS = {".xyz": "extxyz", ".extxyz": "extxyz"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,41 +87,59 @@ def read_structures(path: str | os.PathLike[str], *, where: str | None = None, i
 
 
 def _structures(path: Path, index: str) -> Iterator[tuple[int, Atoms]]:
-    if not path.is_file():
+    if not path.exists():
         raise SettingError(
             f"{path}: no such data set; give structures with `dos` or `eigenvalues`, in any format that ASE reads"
         )
-    suffixes = [s for s in path.suffixes if s not in (".xz", ".gz", ".bz2")]
-    yield from read_frames(path, index, _FORMATS.get(suffixes[-1]) if suffixes else None)
+    yield from read_frames(path, index)
 
 
 def _reference(atoms: Atoms, number: int, model: DOSModel, subset: str | None, where: str) -> Reference:
     info, grid = atoms.info, model.grid
-    model.check(atoms)
-    electrons = float(info["n_electrons"]) if "n_electrons" in info else model.n_electrons(atoms)
+    where = f"{where}: structure {number}"
+    try:
+        model.check(atoms)
+        electrons = (
+            model.n_electrons(atoms) if "n_electrons" not in info else float(_numbers(info, "n_electrons", where, ()))
+        )
+    except StructureError as error:
+        raise StructureError(f"{where}: {error}") from None
+    if not 0 < electrons < np.inf:
+        raise SettingError(f"{where} has n_electrons = {electrons:g}, expected a positive number")
+    warn_if_close(atoms, where)
     gap = float("nan")
     if "dos" in info:
-        target = np.asarray(info["dos"], dtype=np.float64)
+        target = _numbers(info, "dos", where)
         if target.shape != (grid.n,):
-            raise SettingError(
-                f"{where}: structure {number} has a DOS of shape {target.shape}, the model has {grid.n} energies"
-            )
+            raise SettingError(f"{where} has a DOS of shape {target.shape}, the model has {grid.n} energies")
         if not np.isfinite(target).any():
-            raise SettingError(f"{where}: structure {number} has a DOS that is undefined everywhere")
+            raise SettingError(f"{where} has a DOS that is undefined everywhere")
     elif "eigenvalues" in info:
         if "kweights" not in info:
-            raise SettingError(
-                f"{where}: structure {number} has eigenvalues but no kweights, expected a weight for each k-point"
-            )
-        levels = np.asarray(info["eigenvalues"], dtype=np.float64)
-        bands = Bands.from_arrays(levels, np.atleast_1d(info["kweights"]), n_electrons=electrons)
-        target = bands.dos(grid)
-        gap = bands.gap()
+            raise SettingError(f"{where} has eigenvalues but no kweights, expected a weight for each k-point")
+        levels, weights = _numbers(info, "eigenvalues", where), np.atleast_1d(_numbers(info, "kweights", where))
+        try:
+            bands = Bands.from_arrays(levels, weights, n_electrons=electrons)
+            target, gap = bands.dos(grid), bands.gap()
+        except PetdosError as error:
+            raise type(error)(f"{where}: {error}") from None
     else:
         raise SettingError(
-            f"{where}: structure {number} has neither dos nor eigenvalues in its info; write one of them to atoms.info, or take other structures with --where"
+            f"{where} has neither dos nor eigenvalues in its info; write one of them to atoms.info, or take other structures with --where"
         )
     return Reference(atoms, target, electrons, _subset(info, subset), gap)
+
+
+def _numbers(info: dict[str, Any], key: str, where: str, shape: tuple[int, ...] | None = None) -> np.ndarray:
+    """A value of info as numbers, float64."""
+    try:
+        values = np.asarray(info[key], dtype=np.float64)
+    except (TypeError, ValueError):
+        shown = " ".join(str(info[key]).split())[:40]
+        raise SettingError(f"{where} has {key} = {shown}, expected numbers; write them to atoms.info") from None
+    if shape is not None and values.shape != shape:
+        raise SettingError(f"{where} has {key} of shape {values.shape}, expected {shape or 'one number'}")
+    return values
 
 
 def _subset(info: dict[str, Any], key: str | None) -> str:
@@ -143,4 +160,15 @@ def _condition(where: str | None) -> Any:
     values = value.split(",")
     if modulus is None:
         return lambda info: str(info.get(key)) in values
-    return lambda info: key in info and str(int(info[key]) % int(modulus)) in values
+
+    def holds(info: dict[str, Any]) -> bool:
+        if key not in info:
+            return False
+        try:
+            return str(int(info[key]) % int(modulus)) in values
+        except (TypeError, ValueError):
+            raise SettingError(
+                f"got the condition {where!r}, but a structure has {key} = {info[key]}; give key=value"
+            ) from None
+
+    return holds

@@ -1,0 +1,124 @@
+"""Frames of files that ASE reads, with what its readers pass over in silence.
+
+>>> for frame in read_traj(Path("run.traj")):                                   # doctest: +SKIP
+...     frame.atoms.info
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+import ase.io
+import numpy as np
+from ase.data import atomic_masses
+from ase.io.trajectory import TrajectoryReader
+
+from ...base.errors import SettingError
+from .interpretation import Frame, Interpretation
+from .text import FrameError, open_bytes
+
+logger = logging.getLogger(__name__)
+
+_WITHOUT_ELEMENTS = {
+    "lammps-dump-binary": "a binary dump of LAMMPS; convert it by `binary2txt`, or dump text",
+    "cp2k-dcd": "DCD; leave --format out and give --topology, a structure with its elements",
+}
+_LIKE_A_MASS_U = 0.05
+"""By so much a mass in a LAMMPS data file may differ from that of the element that it is taken for."""
+
+
+def read_traj(path: Path) -> Iterator[Frame]:
+    """Frames of an ASE trajectory.
+
+    :raises FrameError: if one is cut
+    """
+    number = 0
+    try:
+        with TrajectoryReader(path) as file:
+            for number in range(len(file)):  # told in messages
+                atoms = file[number]
+                yield Frame(atoms)
+    except Exception as error:  # whatever ASE stumbles over in a damaged file
+        if isinstance(error, SettingError):
+            raise
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise FrameError(path, number, f"is cut or damaged ({type(error).__name__}: {reason[:120]})") from None
+
+
+def read_database(path: Path) -> Iterator[Frame]:
+    """Rows of an ASE database; their key-value pairs are labels."""
+    import ase.db
+
+    with ase.db.connect(path) as database:
+        for row in database.select(sort="id"):
+            atoms = row.toatoms()
+            atoms.info.update(row.key_value_pairs)
+            yield Frame(atoms)
+
+
+def read_lammps_data(path: Path, how: Interpretation) -> Iterator[Frame]:
+    """A data file of LAMMPS; elements are those of ``how.species``, else those of the masses.
+
+    :raises SettingError: if a mass is not that of an element
+    """
+    if how.types is not None:
+        from ase.data import atomic_numbers
+
+        types = {int(label): atomic_numbers[symbol] for label, symbol in how.types.items() if label.isdigit()}
+        atoms = next(ase.io.iread(path, format="lammps-data", do_not_split_by_at_sign=True, Z_of_type=types))
+    else:
+        atoms = next(ase.io.iread(path, format="lammps-data", do_not_split_by_at_sign=True))
+        masses = atoms.get_masses()
+        usual = atomic_masses[np.clip(atoms.numbers, 0, len(atomic_masses) - 1)]
+        bad = np.abs(masses - usual) > _LIKE_A_MASS_U
+        if bad.any() or not _has_masses(path):
+            what = f"an atom of mass {masses[bad][0]:g}" if bad.any() else "no masses"
+            raise SettingError(
+                f"{path}: has types and {what}, which tell no elements; give --species, as in --species Al,Mg"
+            )
+    yield Frame(atoms)
+
+
+def read_any(path: Path, file_format: str | None, name: str) -> Iterator[Frame]:
+    """Frames of any other format.
+
+    :param file_format: as the user gave it
+    :param name: ASE's name of the format
+    :raises SettingError: for formats without elements
+    """
+    if name in _WITHOUT_ELEMENTS:
+        raise SettingError(f"{path}: is {_WITHOUT_ELEMENTS[name]}")
+    tells = name not in (
+        "proteindatabank",
+        "mol",
+        "sdf",
+        "gaussian-in",
+        "gaussian-out",
+        "turbomole",
+        "nwchem-in",
+        "orca-output",
+    )
+    number = -1
+    for number, atoms in enumerate(ase.io.iread(path, ":", format=file_format, do_not_split_by_at_sign=True)):  # noqa: B007
+        yield Frame(atoms, tells_pbc=tells)
+    if name == "vasp-xml" and b"</modeling>" not in _end(path):
+        raise FrameError(path, number + 1, "is cut: the file does not end with </modeling>")
+    if name == "espresso-out" and b"JOB DONE" not in _end(path):
+        logger.warning(
+            "%s: the run did not end by itself (no JOB DONE); its %d whole frames are taken", path, number + 1
+        )
+
+
+def _has_masses(path: Path) -> bool:
+    with open_bytes(path) as stream:
+        return any(line.split(b"#")[0].strip() == b"Masses" for line in stream)
+
+
+def _end(path: Path, size: int = 4096) -> bytes:
+    end = b""
+    with open_bytes(path) as stream:
+        while block := stream.read(1 << 20):
+            end = (end + block)[-size:]
+    return end
