@@ -60,6 +60,8 @@ bench: $(VENV)/.test
 	$(VENV)/bin/python benchmarks/denoise_speed.py --network
 	$(VENV)/bin/python benchmarks/networks_speed.py
 	$(VENV)/bin/python benchmarks/cost_per_frame.py
+	$(VENV)/bin/python benchmarks/network_speed.py
+	$(VENV)/bin/python benchmarks/statistics_coverage.py
 	$(VENV)/bin/python benchmarks/ipi_speed.py
 	$(VENV)/bin/python benchmarks/lammps_cost.py
 	$(VENV)/bin/python benchmarks/lammps_scaling.py
