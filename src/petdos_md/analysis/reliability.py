@@ -12,9 +12,10 @@ reliable whose estimate is small picks the underestimates. Three things keep tha
   Genet. 80 (2007) 605, 10.1086/512821). The raise, fitted to series of first order, vanishes exponentially with the
   distance from the threshold; below it, where nothing is called reliable, nothing is raised.
 
-Used by :func:`petdos_md.analysis.statistics.standard_error`:
-
->>> standard_error(series).reliable, standard_error(series).n_missing          # doctest: +SKIP
+>>> noise = np.random.default_rng(0).normal(size=(2000, 1))
+>>> found = [trust(x, x, np.ones(len(x)), np.array([0, len(x)])) for x in (noise, np.cumsum(noise, axis=0))]
+>>> [bool(f.enough[0]) for f in found]            # white noise, and a random walk
+[True, False]
 """
 
 from __future__ import annotations
