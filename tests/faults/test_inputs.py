@@ -125,7 +125,10 @@ def test_the_same_structure(kind: str, bring) -> None:
 
 REFUSED = {
     "types": (xyz(rows=("1 0 0 0", "2 2 2 0.1")), "frame 0, atom 1: has type 1 in place of an element; give --species"),
-    "dump of types": (dump("id type x y z", "1 1 0 0 0"), "frame 0 has type 1 in place of an element; give --species"),
+    "dump of types": (
+        dump("id type x y z", "1 1 0 0 0"),
+        "frame 0, atom 1: has type 1 in place of an element; give --species",
+    ),
     "ghost": (xyz(rows=("X 0 0 0",)), "atom 1: has 'X' in place of an element"),
     "word": (xyz(rows=("HOH 0 0 0",)), "has 'HOH' in place of an element"),
     "ghost by number": (xyz(COMMENT.replace("species:S", "Z:I"), ("0 0 0 0",)), "has a ghost atom"),
@@ -343,6 +346,7 @@ def test_what_the_user_adds(bring, tmp_path: Path, caplog) -> None:
         ({"units": "lj"}, "expected one of angstrom"),
         ({"species": "Al,Xx"}, "'Xx' is no element"),
         ({"species": ""}, "expected elements by type"),
+        ({"species": "Al,Mg"}, r"has elements \(Al, Mg\), none of which --species names; leave it out"),
         ({"cell": (4, 4, 4)}, "has a cell of its own; leave --cell out"),
     ],
 )

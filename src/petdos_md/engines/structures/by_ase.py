@@ -104,7 +104,7 @@ def read_any(path: Path, file_format: str | None, name: str) -> Iterator[Frame]:
     for number, atoms in enumerate(ase.io.iread(path, ":", format=file_format, do_not_split_by_at_sign=True)):  # noqa: B007
         yield Frame(atoms, tells_pbc=tells)
     if name == "vasp-xml" and b"</modeling>" not in _end(path):
-        raise FrameError(path, number + 1, "is cut: the file does not end with </modeling>")
+        raise SettingError(f"{path}: is cut after frame {number}: it does not end with </modeling>")
     if name == "espresso-out" and b"JOB DONE" not in _end(path):
         logger.warning(
             "%s: the run did not end by itself (no JOB DONE); its %d whole frames are taken", path, number + 1

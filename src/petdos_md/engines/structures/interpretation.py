@@ -137,6 +137,8 @@ class Interpretation:
             atoms.pbc = True
         if self.periodic is not None:
             atoms.pbc = self.periodic
+        if atoms.calc is not None and (self.cell is not None or self.periodic is not None):
+            atoms.calc.atoms = atoms.copy()  # what the file tells of the structure is still of this one
 
     @staticmethod
     def _cell_of_file(path: str | os.PathLike[str]) -> np.ndarray:

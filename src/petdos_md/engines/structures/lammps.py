@@ -29,7 +29,7 @@ from ase import Atoms, units
 
 from ...base.errors import SettingError
 from .interpretation import UNITS, Frame, Interpretation
-from .symbols import Element, element, set_masses
+from .symbols import Element, elements, set_masses
 from .text import FrameError, Lines
 
 logger = logging.getLogger(__name__)
@@ -127,9 +127,9 @@ def _frame(parts: _Parts, how: Interpretation, file_units: str | None, where: st
     length = how.length_A(file_units, where)
     positions = origin + positions @ cell if fractional else positions
     every = _elements(columns, how, where)
-    elements = [every[i] for i in order]
-    atoms = Atoms([e.symbol for e in elements], length * positions[order], cell=length * cell, pbc=periodic)
-    set_masses(atoms, elements)
+    found = [every[i] for i in order]
+    atoms = Atoms([e.symbol for e in found], length * positions[order], cell=length * cell, pbc=periodic)
+    set_masses(atoms, found)
     atoms.info["step"] = parts.step
     unit = file_units or how.units
     time_fs = None if unit is None else UNITS[unit].time_fs
@@ -209,11 +209,4 @@ def _elements(columns: dict[str, list[str]], how: Interpretation, where: str) ->
         labels = types
     else:
         raise SettingError(f"{where} has the columns {' '.join(columns)}, expected element or type; dump one of them")
-    known: dict[str, Element] = {}
-    for label in labels:
-        if label not in known:
-            try:
-                known[label] = element(label, how.types)
-            except ValueError as error:
-                raise SettingError(f"{where} {error}") from None
-    return [known[label] for label in labels]
+    return elements(labels, how.types, where)

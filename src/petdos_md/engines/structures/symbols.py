@@ -50,6 +50,24 @@ def element(label: str, species: Mapping[str, str] | None = None) -> Element:
     return found
 
 
+def elements(labels: Sequence[str], species: Mapping[str, str] | None, where: str) -> list[Element]:
+    """The elements of all atoms of a frame.
+
+    :param where: the frame, for messages
+    :raises SettingError: if a label is none, or ``species`` names none of the labels
+    """
+    known: dict[str, Element] = {}
+    for i, label in enumerate(labels):
+        if label not in known:
+            try:
+                known[label] = element(label, species)
+            except ValueError as error:
+                raise SettingError(f"{where}, atom {i + 1}: {error}") from None
+    if species is not None and known and not known.keys() & species.keys():
+        raise SettingError(f"{where} has elements ({', '.join(known)}), none of which --species names; leave it out")
+    return [known[label] for label in labels]
+
+
 def parse_species(text: str | Sequence[str] | Mapping[str, str] | None) -> dict[str, str] | None:
     """``Al,Mg`` (types 1, 2, ...) or ``1=Al,B=Mg`` (by label) as label -> symbol; a list or a dictionary likewise.
 

@@ -22,8 +22,8 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.geometry import cellpar_to_cell
 
 from ...base.errors import SettingError
-from .interpretation import Frame, Interpretation
-from .symbols import Element, element, set_masses
+from .interpretation import UNITS, Frame, Interpretation
+from .symbols import Element, elements, set_masses
 from .text import FrameError, Lines, without_d_exponents
 
 _NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eEdD][-+]?\d+)?"
@@ -158,15 +158,15 @@ def _plain(rows: list[str], how: Interpretation, where: str, length_A: float) ->
     bad = next((i for i, row in enumerate(table) if len(row) < 4), None)
     if bad is not None:
         raise SettingError(f"{where}, atom {bad + 1}: got {rows[bad].strip()[:60]!r}, expected an element and x y z")
-    elements = _elements([row[0] for row in table], how, where)
+    found = elements([row[0] for row in table], how.types, where)
     try:
         positions = np.array([[float(without_d_exponents(x)) for x in row[1:4]] for row in table]).reshape(-1, 3)
     except ValueError as error:
         raise SettingError(
             f"{where} has positions that are no numbers ({error}); restore the file from a copy"
         ) from None
-    atoms = Atoms([e.symbol for e in elements], positions=length_A * positions)
-    set_masses(atoms, elements)
+    atoms = Atoms([e.symbol for e in found], positions=length_A * positions)
+    set_masses(atoms, found)
     return atoms
 
 
@@ -184,11 +184,11 @@ def _extended(comment: str, rows: list[str], vectors: list[str], how: Interpreta
     bad = next((i for i, row in enumerate(table) if len(row) < width), None)
     if bad is not None:
         raise SettingError(f"{where}, atom {bad + 1}: got {len(table[bad])} columns, expected {width} ({columns})")
-    elements: list[Element] = []
+    found: list[Element] = []
     if "species" in names:
         at = starts["species"]
-        elements = _elements([row[at] for row in table], how, where)
-        table = [[*row[:at], e.symbol, *row[at + 1 :]] for row, e in zip(table, elements, strict=True)]
+        found = elements([row[at] for row in table], how.types, where)
+        table = [[*row[:at], e.symbol, *row[at + 1 :]] for row, e in zip(table, found, strict=True)]
     comment = re.sub(r'Lattice\s*=\s*"[^"]*"', lambda m: without_d_exponents(m[0]), comment)
     if "=" not in comment:
         comment = ""  # words for people, in which ASE would see labels
@@ -198,28 +198,20 @@ def _extended(comment: str, rows: list[str], vectors: list[str], how: Interpreta
         key for key, value in atoms.info.items() if value is True and not re.search(rf"\b{re.escape(key)}\s*=", comment)
     ]:
         del atoms.info[key]  # a bare word
-    if elements:
-        set_masses(atoms, elements)
+    if found:
+        set_masses(atoms, found)
     factor = how.length_A(None, where)
     if factor != 1.0:
         atoms.set_cell(factor * atoms.cell.array)
         atoms.positions *= factor
-    _lammps_names(atoms.info)
+    _lammps_names(atoms.info, how)
     return Frame(atoms, tells_pbc=bool(vectors) or re.search(r"\bpbc\s*=|\bLattice\s*=", comment) is not None)
 
 
-def _lammps_names(info: dict[str, Any]) -> None:
-    """``dump extxyz`` calls the step Timestep."""
+def _lammps_names(info: dict[str, Any], how: Interpretation) -> None:
+    """``dump extxyz`` calls the step Timestep, and the time, in the unit of its style, Time."""
     if "Timestep" in info and "step" not in info:
         info["step"] = info["Timestep"]
-
-
-def _elements(labels: list[str], how: Interpretation, where: str) -> list[Element]:
-    known: dict[str, Element] = {}
-    for i, label in enumerate(labels):
-        if label not in known:
-            try:
-                known[label] = element(label, how.types)
-            except ValueError as error:
-                raise SettingError(f"{where}, atom {i + 1}: {error}") from None
-    return [known[label] for label in labels]
+        time_fs = None if how.units is None else UNITS[how.units].time_fs
+        if time_fs is not None and isinstance(info.get("Time"), float):
+            info.setdefault("time_fs", float(info["Time"]) * time_fs)
