@@ -17,7 +17,7 @@ from petdos_md.models.readout import Readout
 from petdos_md.physics import thermo
 
 
-def test_members_of_the_mean_psi_are_the_mean_of_the_members() -> None:
+def test_members_of_the_mean_features_are_the_mean_of_the_members() -> None:
     r, features = readout(), feature_series(50, seed=1)
     weights = np.random.default_rng(2).uniform(0.1, 2.0, size=50)
     brute = np.zeros((N_MEMBERS, GRID.n))

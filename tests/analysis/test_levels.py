@@ -30,7 +30,7 @@ def width_below(energies: np.ndarray, dos: np.ndarray, level: float, limit: floa
     return float(high - low)
 
 
-def test_three_roads_equal_loops(tmp_path: Path) -> None:
+def test_three_methods_equal_loops(tmp_path: Path) -> None:
     frames = samples(12, seed=1, temperature_K=700.0) + samples(9, seed=2, temperature_K=300.0, replica=1)
     trace = write(tmp_path / "a.zarr", frames)
     networks = {t: random_network(t, seed=i, level=-0.2) for i, t in enumerate(("fermi_level", "gap"))}

@@ -143,7 +143,7 @@ class TestRun:
             means.append(structure.get_temperature())
         assert 520 < means[0] < 680 and 260 < means[1] < 340
 
-    def test_explosion_is_told(self, crystal: Atoms, metal: DOSModel, tmp_path: Path) -> None:
+    def test_explosion_is_reported(self, crystal: Atoms, metal: DOSModel, tmp_path: Path) -> None:
         from ase.calculators.lj import LennardJones
 
         potential = Potential("lj", lambda: LennardJones(sigma=2.5, epsilon=0.1, rc=5.0))
@@ -309,7 +309,7 @@ class TestKills:
     def test_md_fifty_times(self, metal_path: Path, tmp_path: Path) -> None:
         self.campaign(tmp_path, self.md(tmp_path, metal_path), 62, n_kills=60, seed=1000)
 
-    def test_eval(self, metal_path: Path, tmp_path: Path) -> None:
+    def test_rerun(self, metal_path: Path, tmp_path: Path) -> None:
         frames = []
         for seed in range(150):
             frames.append(ase.build.bulk("Al", cubic=True))

@@ -74,7 +74,7 @@ def test_spin_channels_and_spinors() -> None:
 
 
 @pytest.mark.parametrize("name, n_rows", [("al", 4), ("alspin", 8)])
-def test_quantum_espresso_by_two_roads(name: str, n_rows: int, tmp_path: Path) -> None:
+def test_quantum_espresso_read_in_two_ways(name: str, n_rows: int, tmp_path: Path) -> None:
     """The XML through qeschema and the printed output through ASE are of one run of pw.x."""
     xml = Bands.from_qe_xml(unpack(f"{name}.xml", tmp_path))
     printed = Bands.from_ase(ase.io.read(unpack(f"{name}.pwo", tmp_path), format="espresso-out").calc)

@@ -110,7 +110,7 @@ def test_time_of_iteration_is_linear(path: Path) -> None:
     assert seconds[1] < 16 * seconds[0]
 
 
-def test_a_reader_is_told_that_samples_were_dropped(path: Path, small_chunks: None) -> None:
+def test_a_reader_learns_that_samples_were_dropped(path: Path, small_chunks: None) -> None:
     with Trace.open(path, flush_every=1, fsync=False) as trace:
         for step in range(40):
             for replica in (0, 1):

@@ -77,7 +77,7 @@ INDICES = [
 
 
 @pytest.mark.parametrize("index", INDICES, ids=range(len(INDICES)))
-def test_psi_is_indexed_as_numpy_does(path: Path, index: object) -> None:
+def test_features_are_indexed_as_numpy_does(path: Path, index: object) -> None:
     trace = Trace.open(path, flush_every=90)  # ten rows stay in memory
     for i in range(100):
         trace.append(make_sample(i))
@@ -145,7 +145,7 @@ def test_temperatures(path: Path) -> None:
     np.testing.assert_array_equal(trace.temperatures_K, [300.0, 300.0 * (1 + 1e-5), 600.0, 900.0])
 
 
-def test_repr_tells_what_is_inside(path: Path) -> None:
+def test_repr_says_what_is_inside(path: Path) -> None:
     trace = Trace.open(path)
     assert repr(trace) == f"<Trace {path}: no samples yet>"
     assert len(trace) == 0 and list(trace) == [] and trace.step.shape == (0,) and trace.last_step() is None
@@ -157,7 +157,7 @@ def test_repr_tells_what_is_inside(path: Path) -> None:
     assert repr(trace) == f"<Trace {path}: 6 samples of test (separated), 300, 400 K, 1 skipped>"
 
 
-def test_psi_is_copied(path: Path) -> None:
+def test_features_are_copied(path: Path) -> None:
     features = np.ones(N_FEATURES, np.float32)
     with Trace.open(path) as trace:
         trace.append(dataclasses.replace(make_sample(0), features=features))

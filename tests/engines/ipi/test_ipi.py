@@ -60,7 +60,7 @@ def test_labels_follow_the_ensemble(tmp_path: Path, metal, threading: bool) -> N
     assert trace.kinetic_temperature_K.std() > 10 and 300 < trace.kinetic_temperature_K.mean() < 800
 
 
-def test_petdos_eval_of_ipis_trajectory_agrees(tmp_path: Path, metal, metal_path: Path) -> None:
+def test_petdos_rerun_of_ipis_trajectory_agrees(tmp_path: Path, metal, metal_path: Path) -> None:
     """i-PI's own positions, sorted by ``ensemble_temperature`` and evaluated by the command: the same averages and errors."""
     run(write_input(tmp_path, threading=True), metal)
     frames = []
@@ -194,7 +194,7 @@ def test_restart_in_a_new_folder(tmp_path: Path, metal, monkeypatch) -> None:
     assert Trace.open(tmp_path / "old" / "run.zarr", "r").step.tolist() == before and max(before) == 24
 
 
-def test_resuming_without_the_trace_is_told(tmp_path: Path, metal, capsys) -> None:
+def test_resuming_without_the_trace_is_reported(tmp_path: Path, metal, capsys) -> None:
     run(write_input(tmp_path, safe_stride=10), metal, stop_at=26)
     capsys.readouterr()
     run(Path("RESTART"), metal, output="other.zarr")
@@ -202,7 +202,7 @@ def test_resuming_without_the_trace_is_told(tmp_path: Path, metal, capsys) -> No
     assert_complete(Trace.open("other.zarr", "r"), LADDER, 4, 40, first=24)
 
 
-def test_trace_behind_the_checkpoint_is_told(tmp_path: Path, metal, capsys) -> None:
+def test_trace_behind_the_checkpoint_is_reported(tmp_path: Path, metal, capsys) -> None:
     """Samples that are gone (a copy that is too old, a full disk) are missed in silence by nobody."""
     run(write_input(tmp_path, safe_stride=10), metal, stop_at=26)
     with Trace.open("run.zarr", "a") as trace:
@@ -453,7 +453,7 @@ def test_left_over_exit_file(tmp_path: Path, metal, capsys) -> None:
         Path("EXIT").unlink()
 
 
-def test_bias_is_told(tmp_path: Path, metal, capsys) -> None:
+def test_bias_is_reported(tmp_path: Path, metal, capsys) -> None:
     path = write_input(tmp_path, bias="<bias><force forcefield='emt'/></bias>")
     with loaded(path) as simulation:
         attach(simulation, metal, "run.zarr", every=4)

@@ -57,7 +57,7 @@ def test_of_bias_and_scaled_potentials(tmp_path: Path, metal) -> None:
     assert told(path, metal, "scaled.zarr")["bias"] == "hamiltonian_weights 1,0.25 1,0.25 1,0.25"
 
 
-def test_the_input_alone_tells_the_same(tmp_path: Path, metal) -> None:
+def test_the_input_alone_says_the_same(tmp_path: Path, metal) -> None:
     """For traces made of outputs: what can be read in the input is what the server says."""
     for name, changes in (
         ("a", {}),
