@@ -100,7 +100,9 @@ def _arrows(rows: dict[str, int]) -> list[str]:
             if pair[0] != pair[1] and set(pair) <= set(rows):
                 counts[pair] = counts.get(pair, 0) + 1
     arcs = []
-    for (upper, lower), number in sorted(counts.items(), key=lambda item: rows[item[0][1]] - rows[item[0][0]]):
+    for (upper, lower), number in sorted(
+        counts.items(), key=lambda item: (rows[item[0][1]] - rows[item[0][0]], item[0])
+    ):
         start, end = rows[upper] + ROW * 0.62, rows[lower] + ROW * 0.3
         reach = LEFT + BOX + 26 + 0.36 * (end - start)
         edge = LEFT + BOX

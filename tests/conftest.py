@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import subprocess
 from collections.abc import Iterator
@@ -15,6 +16,13 @@ import ase.build
 import pytest
 from ase import Atoms
 from helpers.once import once
+
+
+@pytest.fixture(autouse=True)
+def _logging() -> Iterator[None]:
+    """A command that fails silences the package until its process ends; here, processes go on with the next test."""
+    yield
+    logging.getLogger("petdos_md").setLevel(logging.NOTSET)
 
 
 @pytest.fixture(scope="session")
