@@ -212,8 +212,8 @@ def test_plain_gradients_with_repulsion(tmp_path: Path) -> None:
 def test_pull_back_of_features(name: str, tmp_path: Path) -> None:
     """Derivatives of a nonlinear function of features and of the sum of weights: two heads, two systems, finite differences."""
     pet = make_pet(tmp_path, ARCHITECTURES[name])
-    trunk = make_backbone(pet, "mtt::dos")
-    network = make_sliced(trunk)
+    backbone = make_backbone(pet, "mtt::dos")
+    network = make_sliced(backbone)
     batch = [lattice((2, 1, 1)), lattice((1, 1, 2), seed=2, pbc=(True, True, False))]
     heads = ["mtt::petdos", "energy"]
 
@@ -302,16 +302,16 @@ def test_stages_one_by_one_with_messages_from_elsewhere(tmp_path: Path) -> None:
     assert deviation(features[0] + features[1], whole["mtt::dos"]) < 1e-13
 
 
-def test_parameters_and_fingerprint_are_those_of_the_trunk(tmp_path: Path) -> None:
+def test_parameters_and_fingerprint_are_those_of_the_backbone(tmp_path: Path) -> None:
     pet = make_pet(tmp_path, {"featurizer_type": "feedforward"}, torch.float32)
-    trunk = make_backbone(pet, "mtt::dos")
-    before = {name: value.clone() for name, value in trunk.state_dict().items()}
-    network = SlicedPET(trunk)
+    backbone = make_backbone(pet, "mtt::dos")
+    before = {name: value.clone() for name, value in backbone.state_dict().items()}
+    network = SlicedPET(backbone)
     assert network.state_dict().keys() == before.keys()
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
     nothing = torch.zeros(1)
-    assert fingerprint(network, nothing, None) == fingerprint(trunk, nothing, None)
-    assert all(torch.equal(value, before[name]) for name, value in trunk.state_dict().items())
+    assert fingerprint(network, nothing, None) == fingerprint(backbone, nothing, None)
+    assert all(torch.equal(value, before[name]) for name, value in backbone.state_dict().items())
 
 
 @pytest.mark.parametrize("kind", ["system", "atom"])

@@ -1,7 +1,7 @@
 """What a metatrain checkpoint is made of: the network, its ensemble, its last layer, and the backbone that is left without it.
 
 >>> pet, ensemble = load_networks(Path("pet.ckpt"), Path("llpr.ckpt"), "mtt::dos")        # doctest: +SKIP
->>> weights, backbone = separate_last_layer(pet, "mtt::dos"), make_backbone(pet, "mtt::dos")   # doctest: +SKIP
+>>> weights, backbone = last_layer_weights(pet, "mtt::dos"), make_backbone(pet, "mtt::dos")   # doctest: +SKIP
 
 The last layer of PET is linear, so it need not be evaluated for each atom and neighbor. To get the sum of the cutoff function over edges
 from the network itself, the backbone's own last layer has one channel: all weights zero, the bias of the first edge readout one, the
@@ -49,7 +49,7 @@ def load_networks(checkpoint: Path, llpr: Path | None, target: str) -> tuple[Any
             )
     if _architecture(model) != "pet":
         raise ModelError(
-            f"{checkpoint}: architecture is {_architecture(model)!r}, only PET can be separated; use `mtt export` instead"
+            f"{checkpoint}: architecture is {_architecture(model)!r}, only PET can be exported with a separate readout; use `mtt export` instead"
         )
     if target not in model.dataset_info.targets:
         raise ModelError(
@@ -60,7 +60,7 @@ def load_networks(checkpoint: Path, llpr: Path | None, target: str) -> tuple[Any
     return model.eval(), ensemble if ensemble is None else ensemble.eval()
 
 
-def separate_last_layer(pet: Any, target: str) -> torch.Tensor:
+def last_layer_weights(pet: Any, target: str) -> torch.Tensor:
     """A, ``(n_channels, n_last_layer + 2)``: weights in the order of the features, then the node and the edge bias."""
     from metatomic.torch import ModelOutput, systems_to_torch
 
@@ -84,7 +84,7 @@ def separate_last_layer(pet: Any, target: str) -> torch.Tensor:
         for model in pet.additive_models:
             if target in model.outputs and model([system], request)[target].block().values.abs().max() > 0:
                 raise ModelError(
-                    f"{target}: element {number} has a composition baseline, which cannot be separated; "
+                    f"{target}: element {number} has a composition baseline, which has no place in a separate readout; "
                     f"train with `atomic_baseline: {{{target}: 0.0}}`"
                 )
     scales = pet.scaler.get_scales([system], request)[target].block().values.reshape(-1, 1).double()

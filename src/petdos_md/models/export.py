@@ -27,7 +27,7 @@ import torch
 
 from ..base.errors import ModelError
 from ..base.grid import EnergyGrid
-from .checkpoints import load_networks, make_backbone, member_deviations, separate_last_layer
+from .checkpoints import load_networks, make_backbone, member_deviations, last_layer_weights
 from .comparison import TOLERANCE, compare_models
 from .files import readout_path
 from .loading import METADATA_KEY
@@ -84,7 +84,7 @@ def export_model(
     if output.suffix != ".pt":
         raise ModelError(f"{output}: the name of an exported model must end in .pt")
     pet, ensemble = load_networks(Path(checkpoint), None if llpr is None else Path(llpr), chosen.target)
-    weights = separate_last_layer(pet, chosen.target)
+    weights = last_layer_weights(pet, chosen.target)
     n_last_layer = int(pet.last_layer_feature_size)
     deviations = None if ensemble is None else member_deviations(ensemble, chosen.target, len(weights))
     grid = EnergyGrid(chosen.grid_start, chosen.grid_step, len(weights))

@@ -135,7 +135,7 @@ def _grid(grid: EnergyGrid | None, n_channels: int, name: str) -> EnergyGrid:
         return PET_MAD_GRID
     if grid is None or grid.n != n_channels:
         raise ModelError(
-            f"{name}: its DOS has {n_channels} channels and the file does not tell their energies; give "
+            f"{name}: its DOS has {n_channels} channels and the file does not say at which energies; give "
             f"grid=EnergyGrid(start, step, {n_channels})" + (f", got {grid.n} points" if grid else "")
         )
     return grid

@@ -62,7 +62,7 @@ class DOSModel:
     ) -> DOSModel:
         """Load a model.
 
-        :param path: an artifact of ``petdos export``, the name of a shipped model (see :func:`petdos_md.shipped_models`), or any
+        :param path: a model written by ``petdos export``, the name of a shipped model (see :func:`petdos_md.shipped_models`), or any
             metatomic ``.pt`` with a DOS output
         :param device: ``cpu`` or ``cuda``; by default the first that the model prefers and the machine has
         :param grid: energies, needed for a direct model that is not of the size of PET-MAD-DOS; for others it must agree

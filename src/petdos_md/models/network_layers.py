@@ -18,9 +18,9 @@ from ..base.errors import ModelError
 from .pointwise import PointwiseLinear
 
 IMAGES = 16
-"""Parts into which rows are split, so that oneDNN multiplies them; see :mod:`petdos_md.pointwise`."""
+"""Parts into which rows are split, so that oneDNN multiplies them; see :mod:`petdos_md.models.pointwise`."""
 MIN_PRODUCTS = 10_000_000
-"""As in :mod:`petdos_md.pointwise`."""
+"""As in :mod:`petdos_md.models.pointwise`."""
 EPSILON = 1e-15
 """Least weight of a neighbor in attention, as in metatrain: that of rows that belong to no edge."""
 
@@ -243,7 +243,7 @@ class MessageLayer(torch.nn.Module):
 def pointwise_linear(
     x: torch.Tensor, weight: torch.Tensor, min_images: int = IMAGES, min_products: int = MIN_PRODUCTS
 ) -> torch.Tensor:
-    """``(images, rows, n_in)`` times ``(n_out, n_in)``, by oneDNN where :mod:`petdos_md.pointwise` does so."""
+    """``(images, rows, n_in)`` times ``(n_out, n_in)``, by oneDNN where :mod:`petdos_md.models.pointwise` does so."""
     products = x.numel() * weight.shape[0]
     if x.dtype != torch.float32 or x.device.type != "cpu" or x.shape[0] < min_images or products < min_products:
         return torch.nn.functional.linear(x, weight)

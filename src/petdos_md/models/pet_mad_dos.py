@@ -3,8 +3,8 @@
 >>> report = export_pet_mad_dos("pet-mad-dos.pt")                  # doctest: +SKIP
 >>> model = DOSModel.load("pet-mad-dos.pt")                        # doctest: +SKIP
 
-Downloads checkpoint and networks from the Hugging Face Hub (cached by huggingface_hub), or takes them from a folder, separates the
-network (:mod:`petdos_md.models.export`), and puts the networks for Fermi level and gap beside it.
+Downloads checkpoint and networks from the Hugging Face Hub (cached by huggingface_hub), or takes them from a folder, exports
+them (:mod:`petdos_md.models.export`), and puts the networks for Fermi level and gap beside it.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def export_pet_mad_dos(
     llpr: str | os.PathLike[str] | None = None,
     endpoint: str | None = None,
 ) -> PetMadDosReport:
-    """Fetch, check, separate and write PET-MAD-DOS.
+    """Download, check and export PET-MAD-DOS.
 
     :param output: the backbone; readout and networks go beside it
     :param files: a folder with the files of :data:`FILES` (without ``models/``); nothing is downloaded then
@@ -105,7 +105,7 @@ def fetch(files: str | os.PathLike[str] | None = None, endpoint: str | None = No
         from huggingface_hub.utils import logging
     except ModuleNotFoundError:
         raise ModelError(f"the download needs huggingface_hub: pip install huggingface_hub; or {_by_hand()}") from None
-    logging.set_verbosity_error()  # each failed attempt is a warning; the last one is told below
+    logging.set_verbosity_error()  # each failed attempt is a warning; the last one is reported below
     found = {}
     for key, name in FILES.items():
         arguments: dict[str, Any] = {} if endpoint is None else {"endpoint": endpoint}

@@ -38,7 +38,7 @@ class Readout:
     :param deviations: D, ``(n_members, n_channels, n_last_layer)``, phi being the leading (models with separate readout) or the
         trailing (direct models) part of features; None if there is no ensemble
     :param fingerprint: identity of the model that the weights belong to
-    :param direct: features begins with the DOS itself and the map picks it
+    :param direct: features begin with the DOS itself and the map picks it
     :param ancestors: fingerprints of models with the same backbone and mean, but another ensemble (see :mod:`petdos_md.validation.calibrate`)
     """
 
@@ -121,12 +121,12 @@ class Readout:
         """
         if self._weights is None:
             raise ModelError(
-                "a model that has no separate readout has no weights of its own to read; export its checkpoint with `petdos export`"
+                "this model has no separate readout; export its checkpoint with `petdos export`"
             )
         return self._weights
 
     def belongs_to(self, fingerprint: str) -> bool:
-        """Whether features of the model with this fingerprint is features of this readout."""
+        """Whether features made by the model with this fingerprint fit this readout."""
         return fingerprint == self.fingerprint or fingerprint in self.ancestors
 
     @staticmethod
