@@ -55,9 +55,9 @@ class SampledStates:
         if len(poor):
             pairs = [" and ".join(f"{t:g}" for t in frames.temperatures_K[index : index + 2]) for index in poor]
             which = "; ".join(pairs) if len(pairs) < 4 else f"{pairs[0]}; ... {pairs[-1]}"
-            count = f" in {len(pairs)} pairs" if len(pairs) > 1 else ""
+            how_many = f" in {len(pairs)} pairs" if len(pairs) > 1 else ""
             self.notes.append(
-                f"{which} K hardly overlap{count} ({self.overlap[poor].min():.3f}, expected {LEAST_OVERLAP} or more): what is "
+                f"{which} K hardly overlap{how_many} ({self.overlap[poor].min():.3f}, expected {LEAST_OVERLAP} or more): what is "
                 "reweighted across them is not reliable; sample a temperature between them"
             )
 
