@@ -1,7 +1,6 @@
 """Atoms in the same place, or closer than any bond: what no model was trained on, and what it answers all the same.
 
 >>> from ase import Atoms
-from ase.cell import Cell
 >>> closest_pair(Atoms("Al2", [[0, 0, 0], [3.98, 0, 0]], cell=[4, 4, 4], pbc=True))
 (0, 1, 0.02)
 """
