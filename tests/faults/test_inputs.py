@@ -371,3 +371,36 @@ def test_carbon_by_default(bring, caplog) -> None:
     assert "all atoms are C" in caplog.text
     atoms = only(bring(dump("id type element x y z", "1 1 C 0 0 0", "2 2 C 2 2 2")), species="Al,Mg")
     assert atoms.get_chemical_symbols() == ["Al", "Mg"]
+
+
+CIF = """data_x
+_cell_length_a 4
+_cell_length_b 4
+_cell_length_c 4
+_cell_angle_alpha 90
+_cell_angle_beta 90
+_cell_angle_gamma 90
+_space_group_name_H-M_alt 'P 1'
+loop_
+  _atom_site_label
+  _atom_site_type_symbol
+  _atom_site_fract_x
+  _atom_site_fract_y
+  _atom_site_fract_z
+  _atom_site_occupancy
+"""
+
+
+def test_sites_that_elements_share(bring) -> None:
+    assert only(bring(CIF + "  Al1 Al 0 0 0 1.0\n", "a.cif")).get_chemical_symbols() == ["Al"]
+    with pytest.raises(PetdosError, match=r"has sites that are occupied in part \(Al 0\.75, Mg 0\.25\)"):
+        only(bring(CIF + "  Al1 Al 0 0 0 0.75\n  Mg1 Mg 0 0 0 0.25\n", "a.cif"))
+    with pytest.raises(PetdosError, match=r"occupied in part \(Al 0\.5\)"):
+        only(bring(CIF + "  Al1 Al 0 0 0 0.5\n", "a.cif"))
+
+
+def test_pdb_without_a_crystal(bring) -> None:
+    atom = "ATOM      1 AL   MOL     1       0.000   0.000   1.000  1.00  0.00          AL\n"
+    crystal = "CRYST1    {0:5.3f}    {0:5.3f}    {0:5.3f}  90.00  90.00  90.00 P 1\n"
+    assert not only(bring(crystal.format(1.0) + atom, "a.pdb")).pbc.any()
+    assert only(bring(crystal.format(4.0) + atom, "a.pdb")).get_volume() == pytest.approx(64)

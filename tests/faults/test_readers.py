@@ -53,13 +53,13 @@ def same(read: Atoms, written: Atoms, atol: float) -> None:
     assert read.pbc.tolist() == written.pbc.tolist()
 
 
-@pytest.mark.parametrize("name", ["a.extxyz", "a.xyz", "a.extxyz.gz", "a.xyz.xz", "a.traj", "a.db"])
+@pytest.mark.parametrize("name", ["a.extxyz", "a.xyz", "a.extxyz.gz", "a.xyz.xz", "a.traj", "a.db", "a.json"])
 @HERE
 @given(frames=st.lists(structures(), min_size=1, max_size=4))
 def test_everything_comes_back(name: str, frames: list[Atoms], tmp_path: Path) -> None:
     path = tmp_path / name
     path.unlink(missing_ok=True)
-    if name == "a.db":
+    if name in ("a.db", "a.json"):
         with ase.db.connect(path) as database:
             for atoms in frames:
                 database.write(atoms, key_value_pairs=atoms.info)

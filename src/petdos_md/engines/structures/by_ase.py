@@ -12,6 +12,7 @@ from pathlib import Path
 
 import ase.io
 import numpy as np
+from ase import Atoms
 from ase.data import atomic_masses
 from ase.io.trajectory import TrajectoryReader
 
@@ -47,11 +48,11 @@ def read_traj(path: Path) -> Iterator[Frame]:
         raise FrameError(path, number, f"is cut or damaged ({type(error).__name__}: {reason[:120]})") from None
 
 
-def read_database(path: Path) -> Iterator[Frame]:
-    """Rows of an ASE database; their key-value pairs are labels."""
+def read_database(path: Path, kind: str) -> Iterator[Frame]:
+    """Rows of an ASE database, of kind ``db`` or ``json``; their key-value pairs are labels."""
     import ase.db
 
-    with ase.db.connect(path) as database:
+    with ase.db.connect(path, type=kind) as database:
         for row in database.select(sort="id"):
             atoms = row.toatoms()
             atoms.info.update(row.key_value_pairs)
@@ -101,7 +102,10 @@ def read_any(path: Path, file_format: str | None, name: str) -> Iterator[Frame]:
         "orca-output",
     )
     number = -1
-    for number, atoms in enumerate(ase.io.iread(path, ":", format=file_format, do_not_split_by_at_sign=True)):  # noqa: B007
+    for number, atoms in enumerate(ase.io.iread(path, ":", format=file_format, do_not_split_by_at_sign=True)):
+        _check_occupancy(atoms, f"{path}: frame {number}")
+        if name == "proteindatabank" and np.array_equal(atoms.cell.array, np.eye(3)):
+            atoms.cell, atoms.pbc = np.zeros((3, 3)), False  # by convention, CRYST1 with lengths of 1 is no crystal
         yield Frame(atoms, tells_pbc=tells)
     if name == "vasp-xml" and b"</modeling>" not in _end(path):
         raise SettingError(f"{path}: is cut after frame {number}: it does not end with </modeling>")
@@ -109,6 +113,19 @@ def read_any(path: Path, file_format: str | None, name: str) -> Iterator[Frame]:
         logger.warning(
             "%s: the run did not end by itself (no JOB DONE); its %d whole frames are taken", path, number + 1
         )
+
+
+def _check_occupancy(atoms: Atoms, where: str) -> None:
+    """ASE takes the first of the elements that share a site.
+
+    :raises SettingError: if there are such sites
+    """
+    for site in (atoms.info.get("occupancy") or {}).values():
+        if len(site) > 1 or min(site.values()) < 1:
+            shown = ", ".join(f"{symbol} {share:g}" for symbol, share in site.items())
+            raise SettingError(
+                f"{where} has sites that are occupied in part ({shown}); give a supercell with whole atoms"
+            )
 
 
 def _has_masses(path: Path) -> bool:

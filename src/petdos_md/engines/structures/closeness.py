@@ -11,7 +11,8 @@ import logging
 
 import numpy as np
 from ase import Atoms
-from vesin import NeighborList
+from ase.cell import Cell
+from scipy.spatial import cKDTree
 
 logger = logging.getLogger(__name__)
 
@@ -54,11 +55,20 @@ def closest_pair(atoms: Atoms, within_A: float = CLOSE_A) -> tuple[int, int, flo
     """Two atoms, from 0, or one and its own image, and their distance (angstrom); None if no pair is as close."""
     if len(atoms) == 0:
         return None
-    box = np.where(atoms.pbc[:, None], atoms.cell.array, 0.0)
-    positions = atoms.get_positions(wrap=True) if atoms.pbc.any() else atoms.positions
-    search = NeighborList(cutoff=within_A, full_list=False)
-    first, second, distances = search.compute(positions, box, atoms.pbc, "ijd")
-    if len(distances) == 0:
+    cell = Cell(np.where(atoms.pbc[:, None], atoms.cell.array, 0.0)).complete().array
+    inverse = np.linalg.inv(cell)
+    heights_A = 1 / np.linalg.norm(inverse, axis=0)
+    fractions, owner = atoms.positions @ inverse, np.arange(len(atoms))
+    fractions[:, atoms.pbc] %= 1.0
+    for k in np.flatnonzero(atoms.pbc):  # what is close to one face has an image behind the opposite one
+        near = fractions[:, k] * heights_A[k] < within_A
+        fractions = np.concatenate([fractions, fractions[near] + np.eye(3)[k]])
+        owner = np.concatenate([owner, owner[near]])
+    positions = fractions @ cell
+    pairs = cKDTree(positions).query_pairs(within_A, output_type="ndarray")
+    if len(pairs) == 0:
         return None
-    k = int(np.argmin(distances))
-    return int(first[k]), int(second[k]), round(float(distances[k]), 6)
+    distances_A = np.linalg.norm(positions[pairs[:, 0]] - positions[pairs[:, 1]], axis=1)
+    closest = int(np.argmin(distances_A))
+    i, j = sorted(owner[pairs[closest]].tolist())
+    return i, j, round(float(distances_A[closest]), 6)

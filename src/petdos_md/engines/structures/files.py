@@ -132,8 +132,8 @@ def _frames(path: Path, file_format: str | None, how: Interpretation) -> Iterato
     with _explained(path):
         if name == "traj":
             yield from read_traj(path)
-        elif name == "db":
-            yield from read_database(path)
+        elif name in ("db", "json"):
+            yield from read_database(path, name)
         elif name == "lammps-data":
             yield from read_lammps_data(path, how)
         elif name in SUFFIXES.values():
