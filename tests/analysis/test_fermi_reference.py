@@ -113,8 +113,9 @@ def test_sampling_error_of_the_aligned_dos_is_the_spread_over_runs(tmp_path: Pat
         result = analyze(trace, direct, reference="fermi").isel(temperature=0)
         found.append(np.interp(window, result["energy"], result["dos"]))
         told.append(np.interp(window, result["energy"], result["dos_sampling_err"]))
-        own = analyze(trace, direct).isel(temperature=0)
-        raw.append(np.interp(window + float(own["fermi_level"]), own["energy"], own["dos_sampling_err"]))
+        if k < 20:  # enough for a mean error
+            own = analyze(trace, direct).isel(temperature=0)
+            raw.append(np.interp(window + float(own["fermi_level"]), own["energy"], own["dos_sampling_err"]))
     spread, told, raw = np.std(found, axis=0, ddof=1), np.mean(told, axis=0), np.mean(raw, axis=0)
     ratio = told / spread
     assert (np.abs(ratio - 1) < 0.2).all()  # 160 repeats tell the spread to 6 %
