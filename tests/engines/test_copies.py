@@ -49,6 +49,14 @@ def test_copies_compute_the_same(how, atoms: Atoms, metal: DOSModel) -> None:
     np.testing.assert_array_equal(atoms.calc.results["forces"], everything(atoms)[1])
 
 
+def test_models(metal: DOSModel) -> None:
+    """By themselves, without a calculator."""
+    again = pickle.loads(pickle.dumps(metal))
+    assert copy.deepcopy(metal) is metal and again.info == metal.info
+    atoms = ase.build.bulk("Al", cubic=True)
+    np.testing.assert_allclose(again.dos(atoms), metal.dos(atoms), rtol=1e-6, atol=1e-9)
+
+
 def test_results_are_plain(atoms: Atoms, metal: DOSModel) -> None:
     atoms.get_potential_energy(), atoms.get_forces()
     dos = atoms.calc.results["dos"]

@@ -11,7 +11,6 @@ from __future__ import annotations
 import copy
 import math
 import os
-from dataclasses import dataclass
 from typing import Any
 
 from ase import Atoms
@@ -19,7 +18,6 @@ from ase.calculators.abc import GetPropertiesMixin
 from ase.calculators.calculator import Calculator, all_changes
 
 from ..base.errors import ModelError, SettingError
-from ..base.grid import EnergyGrid
 from ..base.sample import Sample
 from ..models.model import DOSModel
 from ..physics import thermo
@@ -78,23 +76,16 @@ class DOSCalculator(Calculator):
         self._sample = None
 
     def __deepcopy__(self, memo: dict[int, Any]) -> DOSCalculator:
-        memo[id(self.model)] = self.model  # never changed, and large
         new = type(self).__new__(type(self))
         memo[id(self)] = new
         new.__setstate__({name: copy.deepcopy(value, memo) for name, value in self.__dict__.items()})
         return new
 
     def __getstate__(self) -> dict[str, Any]:
-        """What a pickle holds: the path of the model in place of the model.
-
-        :raises ModelError: if the model is of no file
-        """
-        return {**self.__dict__, "model": _ModelOfFile.of(self.model), "results": self.results.copy()}
+        return {**self.__dict__, "results": self.results.copy()}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        if isinstance(self.model, _ModelOfFile):
-            self.model = self.model.load()
         self.results = _Results(self, self.results)
 
     def calculate(
@@ -143,28 +134,6 @@ class DOSCalculator(Calculator):
             raise SettingError(f"{name} needs a temperature; give temperature_K= when making the DOSCalculator")
         function = thermo.chemical_potential if name == "chemical_potential" else thermo.heat_capacity
         return float(function(energies, dos, n_electrons, self.temperature_K))
-
-
-@dataclass(frozen=True)
-class _ModelOfFile:
-    """How to load a model again."""
-
-    path: str
-    fingerprint: str
-    grid: EnergyGrid
-    electrons: dict[str, float]
-
-    @classmethod
-    def of(cls, model: DOSModel) -> _ModelOfFile:
-        if not model.path:
-            raise ModelError(f"{model.info.name} was made in memory, so that it cannot be pickled; load it from a file")
-        return cls(str(model.path), model.info.fingerprint, model.grid, dict(model.electrons))
-
-    def load(self) -> DOSModel:
-        model = DOSModel.load(self.path, grid=self.grid, electrons=self.electrons)
-        if model.info.fingerprint != self.fingerprint:
-            raise ModelError(f"{self.path}: another model than the pickled one; put that file back")
-        return model
 
 
 class _Results(dict):

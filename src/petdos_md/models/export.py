@@ -27,7 +27,7 @@ import torch
 
 from ..base.errors import ModelError
 from ..base.grid import EnergyGrid
-from .checkpoints import load_networks, make_backbone, member_deviations, last_layer_weights
+from .checkpoints import last_layer_weights, load_networks, make_backbone, member_deviations
 from .comparison import TOLERANCE, compare_models
 from .files import readout_path
 from .loading import METADATA_KEY

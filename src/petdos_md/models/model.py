@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import overload
+from typing import Any, overload
 
 import numpy as np
 import torch
@@ -50,6 +50,16 @@ class DOSModel:
         self.electrons = self.info.electrons
         self.atomic_types, self.has_energy = self.evaluator.atomic_types, self.evaluator.has_energy
         self.cutoff, self.device, self.dtype = self.evaluator.cutoff, self.evaluator.device, self.evaluator.dtype
+
+    # Deep copies share the model: it is never changed, and large. A pickle holds its path.
+
+    def __deepcopy__(self, memo: dict[int, object]) -> DOSModel:
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if not self.path:
+            raise ModelError(f"{self.info.name} was made in memory, so that it cannot be pickled; load it from a file")
+        return _load_again, (str(self.path), self.info.fingerprint, self.grid, dict(self.electrons))
 
     @classmethod
     def load(
@@ -220,3 +230,10 @@ def _batches(structures: Sequence[Atoms], max_atoms: int) -> list[list[Atoms]]:
         batches[-1].append(atoms)
         size += len(atoms)
     return batches
+
+
+def _load_again(path: str, fingerprint: str, grid: EnergyGrid, electrons: dict[str, float]) -> DOSModel:
+    model = DOSModel.load(path, grid=grid, electrons=electrons)
+    if model.info.fingerprint != fingerprint:
+        raise ModelError(f"{path}: another model than the pickled one; put that file back")
+    return model

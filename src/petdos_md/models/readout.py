@@ -120,9 +120,7 @@ class Readout:
         :raises ModelError: for a direct model, which maps nothing
         """
         if self._weights is None:
-            raise ModelError(
-                "this model has no separate readout; export its checkpoint with `petdos export`"
-            )
+            raise ModelError("this model has no separate readout; export its checkpoint with `petdos export`")
         return self._weights
 
     def belongs_to(self, fingerprint: str) -> bool:
