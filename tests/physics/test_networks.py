@@ -106,6 +106,19 @@ def test_save_and_find_beside_a_model(tmp_path: Path) -> None:
     assert networks_beside(tmp_path / "other.pt", grid) == {}
 
 
+def test_model_that_is_gone_has_no_networks_but_a_bad_network_is_an_error(tmp_path: Path) -> None:
+    """Whatever the name of its folder."""
+    torch.manual_seed(4)
+    other = EnergyGrid(-12.0, 0.05, 751)
+    model = tmp_path / "no such file" / "mine.pt"
+    model.parent.mkdir()
+    Network(DOSNetwork(other.n), other, "gap", model=FINGERPRINT).save(network_path(model, "gap"))
+    assert find_networks(model, None, readout()) == {}  # type: ignore[arg-type]
+    model.touch()
+    with pytest.raises(ModelError, match="another energy grid"):
+        find_networks(model, None, readout())  # type: ignore[arg-type]
+
+
 def test_belongs_to_one_model(tmp_path: Path) -> None:
     torch.manual_seed(5)
     network = Network(DOSNetwork(GRID.n), GRID, "gap", "gap.pt", model="0" * 64)
