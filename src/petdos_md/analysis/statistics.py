@@ -24,7 +24,7 @@ import scipy.fft
 import scipy.signal
 import scipy.special
 
-from .reliability import MIN_EFFECTIVE, MUCH_SLOWER, SAMPLES_PER_TIME, effective_correlation, joined, trust
+from .reliability import MIN_EFFECTIVE, MUCH_SLOWER, SAMPLES_PER_TIME, assess, effective_correlation, joined
 
 METHODS = ("autocorrelation", "blocking")
 MIN_SAMPLES = 8
@@ -138,21 +138,21 @@ def _of_columns(x: np.ndarray, w: np.ndarray, bounds: np.ndarray, method: str) -
     weighted = centered if (w == 1.0).all() else centered * w[:, None]
     estimate = _by_autocorrelation if method == "autocorrelation" else _by_blocking
     naive, inefficiency, converged = estimate(weighted, bounds)
-    trusted = trust(centered, weighted, w, bounds)
+    reliability = assess(centered, weighted, w, bounds)
     with np.errstate(invalid="ignore", divide="ignore"):
         # Behind fast noise the window closes, and the first long blocks are taken, before what is slow and small shows.
-        missed = trusted.slow > MUCH_SLOWER * np.fmin(inefficiency, trusted.inefficiency)
-        square = naive * np.where(missed, np.fmax(trusted.slow, inefficiency), inefficiency)
+        missed = reliability.slow > MUCH_SLOWER * np.fmin(inefficiency, reliability.inefficiency)
+        square = naive * np.where(missed, np.fmax(reliability.slow, inefficiency), inefficiency)
         scatter, replicas = _replica_scatter(weighted, w, bounds)
         disagree = _disagree(weighted, w, bounds, scatter, replicas)
         # A correlation that does not end within a replica leaves nothing else to go by, either.
         apart = disagree | (~converged & (replicas > 1.5))
-        square = np.where(apart, scatter, square * trusted.raised**2)
+        square = np.where(apart, scatter, square * reliability.inflation**2)
         n_eff = np.minimum(variance / square, n)
-        needed = np.fmax(trusted.n_needed, n * MIN_EFFECTIVE / n_eff)
-        needed = np.maximum(needed, np.where(missed, SAMPLES_PER_TIME * trusted.slow, 0.0))
+        needed = np.fmax(reliability.n_needed, n * MIN_EFFECTIVE / n_eff)
+        needed = np.maximum(needed, np.where(missed, SAMPLES_PER_TIME * reliability.slow, 0.0))
         tau = square / naive
-    few = missed | ~(converged & trusted.enough & (n_eff >= MIN_EFFECTIVE))
+    few = missed | ~(converged & reliability.enough & (n_eff >= MIN_EFFECTIVE))
     few = np.where(disagree, replicas < _MIN_REPLICAS, few)
     missing = np.where(disagree, np.inf, np.maximum(np.ceil(needed - n), 1.0))
     known = moves & np.isfinite(square)
