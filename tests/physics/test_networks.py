@@ -142,9 +142,9 @@ def test_bad_files(published: tuple[CNNModel, Path], tmp_path: Path, capsys) -> 
         Network.load(tmp_path / "none.pt", GRID)
     with pytest.raises(ModelError, match="another energy grid: its first dense layer has 1024 inputs, a grid of 751"):
         Network.load(path, EnergyGrid(0, 0.05, 751))
-    with pytest.raises(ModelError, match="does not tell its energies"):
+    with pytest.raises(ModelError, match="does not give its energies"):
         Network.load(path)
-    with pytest.raises(ModelError, match="does not tell what it predicts"):
+    with pytest.raises(ModelError, match="does not say what it predicts"):
         torch.save(torch.load(path, weights_only=True), tmp_path / "x.pt")
         Network.load(tmp_path / "x.pt", PET_MAD_GRID)
     (tmp_path / "fermi-harmful.pt").write_bytes(pickle.dumps(Harmful()))

@@ -24,7 +24,7 @@ from .weights import read_weights, weights_of_traces
 CHUNK_BYTES = 32e6
 HISTORY_BYTES = 256e6
 MAX_BLOCKS = 512
-"""Blocks kept of one temperature at most, for the errors of thousands of channels: enough to tell each to some percent."""
+"""Blocks kept of one temperature at most, for the errors of thousands of channels: enough to estimate each to some percent."""
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ J. Comput.-Aided Mol. Des. 29 (2015) 397)."""
 class SampledStates:
     """Frames as draws from several ensembles.
 
-    :param pressure_GPa: of the ensembles, if the traces do not tell; not needed at constant volume
+    :param pressure_GPa: pressure of the ensembles, if the traces do not give it; not needed at constant volume
     :raises SettingError: if the frames cannot be reweighted, or pymbar is missing
 
     ``rows``: of the frames, state after state, each series in the order of its steps; ``overlap``: of each state with the next.
@@ -104,7 +104,7 @@ class SampledStates:
         notes = []
         unknown, few = targets[np.isnan(independent)], targets[independent < MIN_EFFECTIVE]
         if len(unknown):
-            notes.append(f"{listed(unknown)}: frames are too few or too correlated to tell a sampling error")
+            notes.append(f"{listed(unknown)}: frames are too few or too correlated to give a sampling error")
         if len(few):
             notes.append(
                 f"{listed(few)}: fewer than {MIN_EFFECTIVE:g} independent frames count; sampling errors are lower bounds"
@@ -133,7 +133,7 @@ class SampledStates:
         whole = np.sum(squares, axis=0)
         for (a, b), square in zip(itertools.pairwise(starts), squares, strict=True):
             tau = standard_error(parts[a:b], segments=self._frames.segment[self.rows[a:b]]).autocorrelation_time
-            # An ensemble that hardly counts may be too short to tell.
+            # An ensemble that hardly counts may be too short for a correlation time.
             counts = square > 0.01 * whole
             total += np.where(counts, square, 0.0)
             inflated += np.where(counts, square * tau, 0.0)

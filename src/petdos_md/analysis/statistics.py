@@ -1,7 +1,7 @@
 """Error of the mean of a correlated series, for one column or thousands at once.
 
-Frames of a simulation remember their predecessors, so that the naive error of a mean is too small. Two standard
-remedies, which agree where the series is long enough:
+Frames of a simulation remember their predecessors, so that the naive error of a mean is too small. There are two standard
+remedies. They agree where the series is long enough.
 
 >>> rng = np.random.default_rng(0)
 >>> noise = rng.normal(size=4000)
@@ -10,7 +10,7 @@ remedies, which agree where the series is long enough:
 >>> bool(0.10 < estimate.error < 0.22), bool(12 < estimate.autocorrelation_time < 30)
 (True, True)
 
-A series that is too short, or that never moved, has no error that could be told: the answer is NaN, never zero.
+The error of a series that is too short, or that never moved, is unknown: the answer is NaN, never zero.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _MIN_REPLICAS = 16  # whose scatter alone gives an error to 18 %
 class ErrorEstimate:
     """Error of a mean; every field has the shape of one sample of the series.
 
-    :param error: standard error of the (weighted) mean; NaN if it cannot be told
+    :param error: standard error of the (weighted) mean; NaN if it is unknown
     :param autocorrelation_time: statistical inefficiency ``1 + 2 sum_t rho(t)`` in samples: the spacing of
         independent samples, at least 1 (twice the ``tau_int`` of Sokal)
     :param n_effective: number of independent samples with the same error
@@ -115,7 +115,7 @@ def mean_and_inefficiency(
     :param x: ``(n, columns)``, segment after segment
     :param w: ``(n,)`` weights, of any sum
     :param bounds: ``(n_segments + 1,)`` where segments begin and end
-    :returns: each ``(columns,)``; NaN where an inefficiency cannot be told
+    :returns: each ``(columns,)``; NaN where an inefficiency is unknown
     """
     w = w * (len(x) / w.sum())
     mean = w @ x / len(x)

@@ -59,7 +59,7 @@ def write_report(
 def format_table(dataset: xr.Dataset) -> str:
     """The essence for a terminal: aligned columns, one row per temperature.
 
-    C_el comes with both errors: ``value ± model ± sampling``. An error that cannot be told is ``?``.
+    C_el comes with both errors: ``value ± model ± sampling``. An unknown error is ``?``.
     """
     rows = [
         ["T", "frames", "independent", "mu", "E_F", "gap", "C_el (± model ± sampling)", "C_el"],
