@@ -23,7 +23,7 @@ import numpy as np
 from ..base.errors import SettingError
 from ..physics.networks import Network
 from ..physics.thermo import GAP_THRESHOLD
-from .statistics import METHODS
+from .statistics import ERROR_METHODS
 from .transforms import FrameTransform
 from .weights import WeightsLike, read_weights
 
@@ -99,7 +99,7 @@ class AnalysisOptions:
     def __post_init__(self) -> None:
         _check_choice("reference", self.reference, ("raw", "fermi"))
         _check_choice("align", self.align, ("average", "frames"))
-        _check_choice("error_method", self.error_method, METHODS)
+        _check_choice("error_method", self.error_method, ERROR_METHODS)
         if self.align == "frames" and self.reference != "fermi":
             raise SettingError(
                 "align='frames' puts the energy zero at the Fermi level of each frame; give reference='fermi' with it"
@@ -140,7 +140,7 @@ class LevelOptions:
             raise SettingError(
                 f"got the method {unknown[0] if unknown else 'none'!r}, expected some of {', '.join(LEVEL_METHODS)}"
             )
-        _check_choice("error_method", self.error_method, METHODS)
+        _check_choice("error_method", self.error_method, ERROR_METHODS)
         _check_electrons(self.n_electrons)
 
 

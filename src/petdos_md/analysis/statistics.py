@@ -26,7 +26,7 @@ import scipy.special
 
 from .reliability import MIN_EFFECTIVE, MUCH_SLOWER, SAMPLES_PER_TIME, assess, effective_correlation, joined
 
-METHODS = ("autocorrelation", "blocking")
+ERROR_METHODS = ("autocorrelation", "blocking")
 MIN_SAMPLES = 8
 """Shorter series get NaN: their own mean hides most of their fluctuation."""
 
@@ -87,8 +87,8 @@ def standard_error(
         :attr:`ErrorEstimate.reliable`
     :raises ValueError: for an unknown method, or weights and segments that do not fit
     """
-    if method not in METHODS:
-        raise ValueError(f"unknown error method {method!r}, expected one of {', '.join(METHODS)}")
+    if method not in ERROR_METHODS:
+        raise ValueError(f"unknown error method {method!r}, expected one of {', '.join(ERROR_METHODS)}")
     series = np.asarray(series)
     if series.ndim == 0:
         raise ValueError("a series of samples needs at least one dimension, got a single number")

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from ..analysis.levels import METHODS, QUANTITIES
+from ..analysis.levels import LEVEL_QUANTITIES
+from ..analysis.options import LEVEL_METHODS
 from ..base.constants import BOLTZMANN_EV
 from .folder import make_folder
 from .normalization import in_units
@@ -120,10 +121,10 @@ def format_levels(data: xr.Dataset) -> str:
 
     :param data: of :func:`petdos_md.analysis.levels.frame_levels`
     """
-    methods = [method for method in METHODS if f"gap_{method}" in data]
+    methods = [method for method in LEVEL_METHODS if f"gap_{method}" in data]
     rows = [["T (K)", "quantity (± model ± sampling)", *methods]]
     for i, temperature in enumerate(data["temperature"].values):
-        for quantity, unit in QUANTITIES.items():
+        for quantity, unit in LEVEL_QUANTITIES.items():
             row = [f"{temperature:g}", f"{quantity.replace('_', ' ')} ({unit})"]
             for method in methods:
                 endings = ("mean", "mean_model_std", "mean_sampling_err")
