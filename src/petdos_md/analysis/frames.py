@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.sparse
 
-from ..base.ensemble import check_constant, distinct_temperatures, same_temperature
 from ..base.errors import NoSamplesError, SettingError, TraceError
+from ..base.temperatures import check_constant, distinct_temperatures, same_temperature
 from ..traces.trace import Trace
 from .consistency import check_no_copies, check_one_material
 from .options import FrameSelection

@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from ..base.ensemble import check_constant
 from ..base.errors import ModelError, SettingError
 from ..base.sample import ModelInfo
+from ..base.temperatures import check_constant
 from ..models.readout import Readout
 from ..physics.networks import Network, networks_beside
 from ..traces.trace import HasModelInfo, Trace

@@ -16,9 +16,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..base.ensemble import check_constant, same_temperature
 from ..base.errors import ModelError, NoSamplesError
 from ..base.sample import Sample
+from ..base.temperatures import check_constant, same_temperature
 from ..models.readout import Readout
 from ..physics.quantities import derive, derive_members, kernels
 from .statistics import standard_error

@@ -27,8 +27,8 @@ from typing import TypeAlias
 import numpy as np
 
 from ..base.constants import BOLTZMANN_EV
-from ..base.ensemble import same_temperature
 from ..base.errors import SettingError
+from ..base.temperatures import same_temperature
 from .weight_tables import read_table
 
 Key: TypeAlias = tuple[int, int] | tuple[str, int, int]
