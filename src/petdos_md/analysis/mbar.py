@@ -33,6 +33,7 @@ from ..traces.trace import HasModelInfo
 from .frames import Frames
 from .inputs import Conditions, TraceLike, read_inputs
 from .options import ReweightingKeywords, ReweightingOptions, split_keywords
+from .reliability import effective_sample_size
 from .sampled_states import SampledStates
 
 REWEIGHTED_QUANTITIES = ("heat_capacity", "chemical_potential", "fermi_level")
@@ -130,13 +131,12 @@ def _values(central: dict[str, np.ndarray], ensemble: EnsembleValues | None, err
 
 
 def _counts(conditions: Conditions, weights: np.ndarray, reliable: np.ndarray) -> dict[str, Any]:
-    n_effective = 1.0 / (weights**2).sum(axis=1)
     return {
         name: ("temperature", numbers, {"units": "1", "description": note})
         for name, numbers, note in (
             (
                 "n_effective",
-                n_effective,
+                effective_sample_size(weights),
                 "frames of equal weight with the same information; correlation is not counted",
             ),
             ("sampling_reliable", reliable.astype(np.int8), "0 where sampling errors are lower bounds at best"),

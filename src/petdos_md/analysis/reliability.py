@@ -76,8 +76,7 @@ def assess(x: np.ndarray, weighted: np.ndarray, weights: np.ndarray, bounds: np.
     :param bounds: ``(n_series + 1,)`` where they begin and end
     """
     n = len(x)
-    # As many samples of equal weight count as much (Kish).
-    n_weighted = n**2 / float((weights**2).sum())
+    n_weighted = float(effective_sample_size(weights))
     correlation = effective_correlation(weighted, bounds)
     if n_weighted < 0.99 * n:
         # Weights that fluctuate fast are noise on a slow series, and hide it.
@@ -92,6 +91,20 @@ def assess(x: np.ndarray, weighted: np.ndarray, weights: np.ndarray, bounds: np.
     slow = _slow_inefficiency(weighted, bounds)
     needed = np.maximum(_needed(correlation), MIN_EFFECTIVE * slow) * (n / n_weighted)
     return Reliability((margin >= 0) & (MIN_EFFECTIVE * slow <= n_weighted), inflation, needed, fitted, slow)
+
+
+def effective_sample_size(weights: np.ndarray) -> np.ndarray:
+    """(sum w)^2 / sum w^2: equally weighted samples with the same statistical error, if samples are independent.
+
+    L. Kish, Survey Sampling (Wiley, 1965).
+
+    :param weights: ``(..., n)``, not negative and not all zero, of any sum
+    :returns: ``(...)``
+    """
+    weights = np.asarray(weights, dtype=np.float64)
+    # Squares of weights below 1e-154 vanish.
+    weights = weights / weights.max(axis=-1, keepdims=True)
+    return np.asarray(weights.sum(axis=-1) ** 2 / (weights**2).sum(axis=-1))
 
 
 def joined(x: np.ndarray) -> np.ndarray:

@@ -20,7 +20,8 @@ from ..base.errors import SettingError
 from .consistency import biases, pressures_GPa
 from .frames import Frames
 from .notes import listed
-from .statistics import MIN_EFFECTIVE, standard_error
+from .reliability import MIN_EFFECTIVE, effective_sample_size
+from .statistics import standard_error
 
 LEAST_OVERLAP = 0.03
 """Neighbours whose overlap matrix element is smaller cannot be reweighted reliably (P. V. Klimovich, M. R. Shirts, D. L. Mobley,
@@ -97,7 +98,7 @@ class SampledStates:
                 size = max(float(np.abs(values[:, i, k]).max()), 1e-300)
                 found = self._solved.compute_expectations(values[:, i, k] / size, u_kn=reduced[None])
                 errors[i, k] = float(found["sigma"][0]) * size * np.sqrt(inflation[i, k])
-        independent = 1.0 / (weights**2).sum(axis=1) / inflation[:, 0]
+        independent = effective_sample_size(weights) / inflation[:, 0]
         return errors, independent >= MIN_EFFECTIVE, self._error_notes(targets, independent)
 
     def _error_notes(self, targets: np.ndarray, independent: np.ndarray) -> list[str]:
