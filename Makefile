@@ -34,7 +34,7 @@ test-lowest:
 # is small enough to fetch: on Linux the default is a CUDA build of several GB. This target is the part that needs no torch.
 PYTHONS ?= python3.12 python3.13
 NO_TORCH := tests/traces tests/analysis/test_statistics.py $(addprefix tests/physics/test_, \
-	broadcasting.py fermi_integrals.py occupation.py targets.py thermo.py)
+	broadcasting.py dft_targets.py fermi_integrals.py occupation.py thermo.py)
 test-pythons:
 	set -e; for python in $(PYTHONS); do \
 		$$python -m venv .venv-$$python; \

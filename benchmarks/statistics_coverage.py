@@ -18,7 +18,7 @@ import numpy as np
 import scipy.signal
 from matplotlib.figure import Figure
 
-from petdos_md.analysis.statistics import METHODS, standard_error
+from petdos_md.analysis.statistics import ERROR_METHODS, standard_error
 from petdos_md.analysis.stopping import FixedWidthStop
 
 CORRELATIONS = (0.0, 0.5, 0.8, 0.9, 0.95, 0.97)
@@ -43,7 +43,7 @@ def main() -> None:
     args = parser.parse_args()
     tables: dict[str, dict[tuple[float, int], Cell]] = {}
     for kind, make in KINDS.items():
-        for method in METHODS:
+        for method in ERROR_METHODS:
             cells = {(c, n): measure(make, c, n, args.columns, method) for c in CORRELATIONS for n in LENGTHS}
             print_table(f"{method}, {kind}: reported / true error, coverage %, called reliable %", cells)
             if kind == "one series":

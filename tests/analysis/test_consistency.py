@@ -139,7 +139,7 @@ class TestNotes:
         frames = [s for k in range(21) for s in run(300.0 + 10 * k, seed=k, n=5 + k % 3, replica=k)]
         notes = analyze(write(tmp_path / "ramp.zarr", frames), readout()).attrs["notes"]
         assert [n for n in notes if "no sampling error" in n] == [
-            "300 to 500 K (21 temperatures): no sampling error, 5 to 7 frames are too few or too correlated to tell one"
+            "300 to 500 K (21 temperatures): no sampling error, 5 to 7 frames are too few or too correlated to give one"
         ]
 
     def test_several_pressures_at_one_temperature(self, tmp_path: Path) -> None:

@@ -15,8 +15,9 @@ import scipy.constants as sc
 from helpers.synthetic import FINGERPRINT, GRID, N_ATOMS, N_ELECTRONS, N_MEMBERS, readout, samples, write
 
 from petdos_md.analysis.analyze import analyze
+from petdos_md.analysis.reliability import effective_sample_size
 from petdos_md.analysis.statistics import standard_error
-from petdos_md.analysis.weights import FrameWeights, boltzmann_weights, effective_sample_size
+from petdos_md.analysis.weights import FrameWeights, boltzmann_weights
 from petdos_md.base.errors import SettingError, StructureError
 from petdos_md.models.readout import Readout
 from petdos_md.physics import thermo
@@ -190,6 +191,13 @@ class TestWeights:
 
     def test_equal_weights_count_every_frame(self) -> None:
         assert effective_sample_size(np.full(7, 0.3)) == pytest.approx(7.0, rel=1e-12)
+
+    def test_each_row_counts_by_itself_at_any_scale(self) -> None:
+        """By hand: 10^2 / 30 of the weights 1, 2, 3, 4, whose squares vanish if all are 1e-200 times that."""
+        rows = np.array(
+            [[1.0, 1.0, 1.0, 1.0], [0.0, 0.0, 5.0, 0.0], [1.0, 2.0, 3.0, 4.0], [1e-200, 2e-200, 3e-200, 4e-200]]
+        )
+        np.testing.assert_allclose(effective_sample_size(rows), [4.0, 1.0, 10.0 / 3.0, 10.0 / 3.0], rtol=1e-12)
 
     @pytest.mark.parametrize(
         "text, message",

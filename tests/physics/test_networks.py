@@ -106,6 +106,19 @@ def test_save_and_find_beside_a_model(tmp_path: Path) -> None:
     assert networks_beside(tmp_path / "other.pt", grid) == {}
 
 
+def test_model_that_is_gone_has_no_networks_but_a_bad_network_is_an_error(tmp_path: Path) -> None:
+    """Whatever the name of its folder."""
+    torch.manual_seed(4)
+    other = EnergyGrid(-12.0, 0.05, 751)
+    model = tmp_path / "no such file" / "mine.pt"
+    model.parent.mkdir()
+    Network(DOSNetwork(other.n), other, "gap", model=FINGERPRINT).save(network_path(model, "gap"))
+    assert find_networks(model, None, readout()) == {}  # type: ignore[arg-type]
+    model.touch()
+    with pytest.raises(ModelError, match="another energy grid"):
+        find_networks(model, None, readout())  # type: ignore[arg-type]
+
+
 def test_belongs_to_one_model(tmp_path: Path) -> None:
     torch.manual_seed(5)
     network = Network(DOSNetwork(GRID.n), GRID, "gap", "gap.pt", model="0" * 64)
@@ -129,9 +142,9 @@ def test_bad_files(published: tuple[CNNModel, Path], tmp_path: Path, capsys) -> 
         Network.load(tmp_path / "none.pt", GRID)
     with pytest.raises(ModelError, match="another energy grid: its first dense layer has 1024 inputs, a grid of 751"):
         Network.load(path, EnergyGrid(0, 0.05, 751))
-    with pytest.raises(ModelError, match="does not tell its energies"):
+    with pytest.raises(ModelError, match="does not give its energies"):
         Network.load(path)
-    with pytest.raises(ModelError, match="does not tell what it predicts"):
+    with pytest.raises(ModelError, match="does not say what it predicts"):
         torch.save(torch.load(path, weights_only=True), tmp_path / "x.pt")
         Network.load(tmp_path / "x.pt", PET_MAD_GRID)
     (tmp_path / "fermi-harmful.pt").write_bytes(pickle.dumps(Harmful()))

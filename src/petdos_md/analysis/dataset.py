@@ -22,8 +22,8 @@ from ..physics.quantities import LINEAR, QUANTITIES, EnsembleValues
 from .frames import Frames
 from .inputs import Conditions, Inputs
 from .notes import notes_of_inputs, notes_of_results
+from .reliability import effective_sample_size
 from .statistics import ErrorEstimate
-from .weights import effective_sample_size
 
 _PACKAGES = ("petdos-md", "numpy", "scipy", "xarray", "zarr", "torch", "metatomic-torch")
 

@@ -65,7 +65,7 @@ def detect_burn_in(
     :param weights: ``(n,)`` statistical weights, not negative; all equal if None
     :param segments: ``(n,)`` labels of the independent series that the samples belong to; one series if None
     :param false_alarms: chance that a stationary series is called drifting, at most; less where many are looked at
-    :returns: ``start`` is zero and nothing significant where there are too few samples to tell
+    :returns: ``start`` is zero and nothing significant where there are too few samples for the test
     :raises ValueError: for another shape, or weights and segments that do not fit
     """
     x = np.asarray(series, dtype=np.float64)
@@ -114,7 +114,7 @@ def _n_effective(x: np.ndarray, w: np.ndarray, bounds: np.ndarray) -> float:
     if len(x) < MIN_SAMPLES or not w.sum() > 0:
         return 0.0
     _, _, inefficiency = mean_and_inefficiency(x, w, bounds)
-    # A series whose correlation time is not to be told counts as one sample.
+    # A series whose correlation time is unknown counts as one sample.
     return float(np.min(np.where(np.isfinite(inefficiency), len(x) / inefficiency, 1.0)))
 
 

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.sparse
 
-from ..base.ensemble import check_constant, distinct_temperatures, same_temperature
 from ..base.errors import NoSamplesError, SettingError, TraceError
+from ..base.temperatures import check_constant, distinct_temperatures, same_temperature
 from ..traces.trace import Trace
 from .consistency import check_no_copies, check_one_material
 from .options import FrameSelection
@@ -24,7 +24,7 @@ from .weights import read_weights, weights_of_traces
 CHUNK_BYTES = 32e6
 HISTORY_BYTES = 256e6
 MAX_BLOCKS = 512
-"""Blocks kept of one temperature at most, for the errors of thousands of channels: enough to tell each to some percent."""
+"""Blocks kept of one temperature at most, for the errors of thousands of channels: enough to estimate each to some percent."""
 
 
 @dataclass(frozen=True)

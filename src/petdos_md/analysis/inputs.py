@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from ..base.ensemble import check_constant
 from ..base.errors import ModelError, SettingError
 from ..base.sample import ModelInfo
+from ..base.temperatures import check_constant
 from ..models.readout import Readout
 from ..physics.networks import Network, networks_beside
 from ..traces.trace import HasModelInfo, Trace
@@ -161,18 +161,17 @@ def fermi_network(
 def find_networks(
     model: HasModelInfo | Readout | str | os.PathLike[str] | None, info: ModelInfo, readout: Readout
 ) -> dict[str, Network]:
-    """Networks beside the model of a trace, by target; empty for a model in memory."""
+    """Networks beside the model of a trace, by target; empty for a model in memory, or if its file is gone."""
     from ..models.files import find_model
 
     path = info.path if model is None else model if isinstance(model, str | os.PathLike) else getattr(model, "path", "")
     if not path:
         return {}
     try:
-        found = networks_beside(find_model(os.fspath(path)), readout.grid)
-    except ModelError as error:
-        if "no such file" in str(error):
-            return {}
-        raise
+        file = find_model(os.fspath(path))
+    except ModelError:  # a trace outlives its model
+        return {}
+    found = networks_beside(file, readout.grid)
     return {target: check_network(network, readout, target) for target, network in found.items()}
 
 

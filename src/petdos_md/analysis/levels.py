@@ -34,12 +34,11 @@ from ..traces.trace import HasModelInfo
 from .frames import Frames
 from .inputs import Inputs, TraceLike, check_network, fermi_network, find_networks, read_inputs
 from .notes import notes_of_inputs
-from .options import LEVEL_METHODS, FrameSelection, LevelKeywords, LevelOptions, split_keywords
+from .options import FrameSelection, LevelKeywords, LevelOptions, split_keywords
 from .statistics import standard_error
 
-QUANTITIES = {"fermi_level": "eV", "gap": "eV", "dos_at_fermi_level": "states/eV"}
+LEVEL_QUANTITIES = {"fermi_level": "eV", "gap": "eV", "dos_at_fermi_level": "states/eV"}
 """What is read off each DOS, and its unit (per structure)."""
-METHODS = LEVEL_METHODS
 
 ABOVE_FERMI_EV = 1.0
 """How far a grid must reach above the Fermi level for a gap to be seen."""
@@ -92,7 +91,7 @@ def frame_levels(
     inputs = read_inputs(traces, model, selection, options.n_electrons)
     networks, denoiser = _networks(inputs, model, options)
     n_members = inputs.readout.n_members if options.members and inputs.readout.n_members else 1
-    names = [f"{quantity}_{method}" for quantity in QUANTITIES for method in options.methods]
+    names = [f"{quantity}_{method}" for quantity in LEVEL_QUANTITIES for method in options.methods]
     values = np.full((len(inputs.frames), n_members, len(names)), np.nan)
     done, total = 0, int((inputs.frames.group >= 0).sum()) * n_members
     for index, (n, size) in enumerate(zip(inputs.n_electrons, inputs.n_atoms, strict=True)):
@@ -161,7 +160,7 @@ class _Reader:
         methods = self.options.methods
         columns: dict[tuple[str, str], np.ndarray] = {}
         if "network" in methods:
-            for quantity in QUANTITIES:
+            for quantity in LEVEL_QUANTITIES:
                 network = self.networks.get(quantity)
                 missing = np.full(len(dos), np.nan)
                 columns[quantity, "network"] = missing if network is None else network(dos, self.n_atoms)
@@ -169,7 +168,7 @@ class _Reader:
             columns |= self._by_integration(dos, "raw")
         if "denoised" in methods:
             columns |= self._by_integration(self.denoise(dos[:, None].copy(), slice(0, len(dos)))[:, 0], "denoised")
-        return np.stack([columns[quantity, method] for quantity in QUANTITIES for method in methods], axis=1)
+        return np.stack([columns[quantity, method] for quantity in LEVEL_QUANTITIES for method in methods], axis=1)
 
     def _by_integration(self, dos: np.ndarray, method: str) -> dict[tuple[str, str], np.ndarray]:
         args = self.denoise.energies, dos, self.n_electrons
@@ -194,7 +193,7 @@ def _dataset(frames: Frames, names: list[str], values: np.ndarray, error_method:
     }
     variables: dict[str, Any] = {}
     for k, name in enumerate(names):
-        attrs = {"units": QUANTITIES[name.rsplit("_", 1)[0]]}
+        attrs = {"units": LEVEL_QUANTITIES[name.rsplit("_", 1)[0]]}
         of_frames = values[kept, :, k]
         std = of_frames.std(axis=1, ddof=1) if several else np.full(len(kept), np.nan)
         variables[name] = "frame", of_frames.mean(axis=1), attrs

@@ -28,15 +28,15 @@ import xarray as xr
 
 from ..base.errors import SettingError
 from ..models.readout import Readout
-from ..physics.quantities import QUANTITIES as KNOWN
-from ..physics.quantities import EnsembleValues, derive, derive_members, kernels
+from ..physics.quantities import QUANTITIES, EnsembleValues, derive, derive_members, kernels
 from ..traces.trace import HasModelInfo
 from .frames import Frames
 from .inputs import Conditions, TraceLike, read_inputs
 from .options import ReweightingKeywords, ReweightingOptions, split_keywords
+from .reliability import effective_sample_size
 from .sampled_states import SampledStates
 
-QUANTITIES = ("heat_capacity", "chemical_potential", "fermi_level")
+REWEIGHTED_QUANTITIES = ("heat_capacity", "chemical_potential", "fermi_level")
 BETWEEN = 3
 """Temperatures between two neighbours of the ladder, if none are asked for."""
 
@@ -73,11 +73,11 @@ def reweighted_estimate(
     conditions = Conditions(targets, group, inputs.n_electrons[group], inputs.n_atoms[group])
 
     energies, dos = readout.grid.energies, readout.dos(features)
-    central = derive(energies, dos, conditions.n_electrons, targets, QUANTITIES)
+    central = derive(energies, dos, conditions.n_electrons, targets, REWEIGHTED_QUANTITIES)
     ensemble = None
     if options.members and readout.n_members:
         slices = readout.member_slices(features)
-        ensemble = derive_members(energies, slices, dos, conditions.n_electrons, targets, QUANTITIES)
+        ensemble = derive_members(energies, slices, dos, conditions.n_electrons, targets, REWEIGHTED_QUANTITIES)
     vectors = readout.project(_functionals(energies, dos, conditions))
     errors, reliable, notes = states.errors(targets, weights, vectors)
 
@@ -96,8 +96,8 @@ def _functionals(energies: np.ndarray, dos: np.ndarray, conditions: Conditions) 
     """Linear response of the quantities at each temperature, ``(n_targets, m, n_channels)``."""
     result = []
     for g, n, t in zip(dos, conditions.n_electrons, conditions.temperatures_K, strict=True):
-        found = kernels(energies, g, float(n), float(t), QUANTITIES)
-        result.append(np.stack([found[name] for name in QUANTITIES]))
+        found = kernels(energies, g, float(n), float(t), REWEIGHTED_QUANTITIES)
+        result.append(np.stack([found[name] for name in REWEIGHTED_QUANTITIES]))
     return np.stack(result)
 
 
@@ -117,12 +117,12 @@ def _spectra(dos: np.ndarray, ensemble: EnsembleValues | None) -> dict[str, Any]
 def _values(central: dict[str, np.ndarray], ensemble: EnsembleValues | None, errors: np.ndarray) -> dict[str, Any]:
     data: dict[str, Any] = {}
     unknown = np.full(len(errors), np.nan)
-    for k, name in enumerate(QUANTITIES):
-        unit = KNOWN[name].unit
+    for k, name in enumerate(REWEIGHTED_QUANTITIES):
+        unit = QUANTITIES[name].unit
         value = central[name] if ensemble is None else ensemble.mean(name)
         std = unknown if ensemble is None else ensemble.std(name)
         for ending, numbers, note in (
-            ("", value, KNOWN[name].description),
+            ("", value, QUANTITIES[name].description),
             ("_model_std", std, f"model error of {name}"),
             ("_sampling_err", errors[:, k], f"sampling error of {name}, of MBAR"),
         ):
@@ -131,13 +131,12 @@ def _values(central: dict[str, np.ndarray], ensemble: EnsembleValues | None, err
 
 
 def _counts(conditions: Conditions, weights: np.ndarray, reliable: np.ndarray) -> dict[str, Any]:
-    n_effective = 1.0 / (weights**2).sum(axis=1)
     return {
         name: ("temperature", numbers, {"units": "1", "description": note})
         for name, numbers, note in (
             (
                 "n_effective",
-                n_effective,
+                effective_sample_size(weights),
                 "frames of equal weight with the same information; correlation is not counted",
             ),
             ("sampling_reliable", reliable.astype(np.int8), "0 where sampling errors are lower bounds at best"),

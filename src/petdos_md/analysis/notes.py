@@ -71,7 +71,7 @@ def notes_of_results(data: xr.Dataset) -> list[str]:
     lower = "sampling errors are lower bounds, {0} frames are about {1} independent ones; "
     for which, text, columns in (
         (ess < 0.5 * n, "weights differ so much that {0} frames count as {1}", [_span(n), _span(ess, ".1f")]),
-        (np.isnan(n_eff), "no sampling error, {0} frames are too few or too correlated to tell one", [_span(n)]),
+        (np.isnan(n_eff), "no sampling error, {0} frames are too few or too correlated to give one", [_span(n)]),
         (few & ~stuck, lower + "about {2} more are needed", [_span(n), _span(n_eff, ".0f"), _span(np.array(missing))]),
         (
             stuck,

@@ -23,7 +23,7 @@ import numpy as np
 from ..base.errors import SettingError
 from ..physics.networks import Network
 from ..physics.thermo import GAP_THRESHOLD
-from .statistics import METHODS
+from .statistics import ERROR_METHODS
 from .transforms import FrameTransform
 from .weights import WeightsLike, read_weights
 
@@ -78,7 +78,7 @@ class AnalysisOptions:
     :param denoise: whether to denoise every frame and member before averaging (Eqs. 11-16, :mod:`petdos_md.physics.denoise`);
         the Fermi level of each comes from the network beside the model if there is one, else from the integral of the raw DOS.
         ``network`` and ``integration`` insist on one of them; a :class:`~petdos_md.physics.networks.Network` or its file is
-        used as given. ``attrs["denoise"]`` tells what was done
+        used as given. ``attrs["denoise"]`` says what was done
     :param members: whether to evaluate the ensemble; without it model errors are NaN
     :param keep_members: store the average DOS of every member as ``dos_members``
     :param carriers: count electrons and holes (:func:`petdos_md.physics.carriers.carriers`); every average DOS must have a gap
@@ -99,7 +99,7 @@ class AnalysisOptions:
     def __post_init__(self) -> None:
         _check_choice("reference", self.reference, ("raw", "fermi"))
         _check_choice("align", self.align, ("average", "frames"))
-        _check_choice("error_method", self.error_method, METHODS)
+        _check_choice("error_method", self.error_method, ERROR_METHODS)
         if self.align == "frames" and self.reference != "fermi":
             raise SettingError(
                 "align='frames' puts the energy zero at the Fermi level of each frame; give reference='fermi' with it"
@@ -140,7 +140,7 @@ class LevelOptions:
             raise SettingError(
                 f"got the method {unknown[0] if unknown else 'none'!r}, expected some of {', '.join(LEVEL_METHODS)}"
             )
-        _check_choice("error_method", self.error_method, METHODS)
+        _check_choice("error_method", self.error_method, ERROR_METHODS)
         _check_electrons(self.n_electrons)
 
 
@@ -151,7 +151,7 @@ class ReweightingOptions:
     :param sampled_temperatures_K: use frames of these ensembles only; all if None
     :param burn_in: leave out samples with a smaller step, or ``"auto"``, as in :class:`FrameSelection`
     :param replicas: those of these replicas only; all if None
-    :param pressure_GPa: of the ensembles, if the traces do not tell; not needed at constant volume
+    :param pressure_GPa: pressure of the ensembles, if the traces do not give it; not needed at constant volume
     :param n_electrons: per structure, if the model does not know it or to replace what it knows
     :param members: whether to evaluate the ensemble; without it model errors are NaN
     """

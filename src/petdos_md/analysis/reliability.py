@@ -1,4 +1,4 @@
-"""How far the error of a mean may be trusted: a bound of the correlation time that does not come from the error itself.
+"""How reliable the error of a mean is: a bound of the correlation time that does not come from the error itself.
 
 Estimates of a correlation time scatter, and a series whose time comes out too short looks longer than it is. To call those
 reliable whose estimate is small picks the underestimates. Three things keep that in bounds:
@@ -13,7 +13,7 @@ reliable whose estimate is small picks the underestimates. Three things keep tha
   distance from the threshold; below it, where nothing is called reliable, nothing is raised.
 
 >>> noise = np.random.default_rng(0).normal(size=(2000, 1))
->>> found = [trust(x, x, np.ones(len(x)), np.array([0, len(x)])) for x in (noise, np.cumsum(noise, axis=0))]
+>>> found = [assess(x, x, np.ones(len(x)), np.array([0, len(x)])) for x in (noise, np.cumsum(noise, axis=0))]
 >>> [bool(f.enough[0]) for f in found]            # white noise, and a random walk
 [True, False]
 """
@@ -42,7 +42,7 @@ what they missed behind fast noise."""
 _BOUND = 1.0  # standard deviations from the estimate to its upper bound
 _RAISE = 4.0  # standard deviations that the correlation is raised by at the threshold
 _DECAY = 2.0  # of the raise, for each standard deviation from the threshold
-_MOST_RAISED = 1.3  # of an error
+_MAX_INFLATION = 1.3
 _ORDER = 6
 _PENALTY = 2.0  # times Schwarz's: a higher order by accident hides correlation, and real oscillations are plain to see
 _MIN_BLOCKS = 32
@@ -50,24 +50,24 @@ _MANY_BLOCKS = 128  # shorter blocks may be smooth, so that neighbors say nothin
 
 
 @dataclass(frozen=True)
-class Trust:
-    """Of each column.
+class Reliability:
+    """How reliable the error of each column is; every field is of shape ``(columns,)``.
 
     :param enough: whether there are enough samples for the bound of the correlation time
-    :param raised: factor by which to raise the error
+    :param inflation: factor by which to raise the error
     :param n_needed: samples with which the series would probably be long enough
     :param inefficiency: statistical inefficiency of the autoregressive fit
-    :param slow: that which long block means point to, with a scatter of a half
+    :param slow: statistical inefficiency that long block means point to; it scatters by half of itself
     """
 
     enough: np.ndarray
-    raised: np.ndarray
+    inflation: np.ndarray
     n_needed: np.ndarray
     inefficiency: np.ndarray
     slow: np.ndarray
 
 
-def trust(x: np.ndarray, weighted: np.ndarray, weights: np.ndarray, bounds: np.ndarray) -> Trust:
+def assess(x: np.ndarray, weighted: np.ndarray, weights: np.ndarray, bounds: np.ndarray) -> Reliability:
     """Judge centered columns.
 
     :param x: ``(n, columns)``, series after series
@@ -76,8 +76,7 @@ def trust(x: np.ndarray, weighted: np.ndarray, weights: np.ndarray, bounds: np.n
     :param bounds: ``(n_series + 1,)`` where they begin and end
     """
     n = len(x)
-    # As many samples of equal weight count as much (Kish).
-    n_weighted = n**2 / float((weights**2).sum())
+    n_weighted = float(effective_sample_size(weights))
     correlation = effective_correlation(weighted, bounds)
     if n_weighted < 0.99 * n:
         # Weights that fluctuate fast are noise on a slow series, and hide it.
@@ -87,11 +86,25 @@ def trust(x: np.ndarray, weighted: np.ndarray, weights: np.ndarray, bounds: np.n
     near = np.where(margin >= 0, np.exp(-_DECAY * np.maximum(margin, 0.0)), 0.0)
     higher = np.minimum(correlation + _RAISE * near * spread, 1.0 - 1e-9)
     # The variance of innovations is well known, so that the error goes as 1 / (1 - correlation).
-    raised = np.minimum((1.0 - correlation) / (1.0 - higher), _MOST_RAISED)
+    inflation = np.minimum((1.0 - correlation) / (1.0 - higher), _MAX_INFLATION)
     fitted = (1.0 + correlation) / (1.0 - correlation)
     slow = _slow_inefficiency(weighted, bounds)
     needed = np.maximum(_needed(correlation), MIN_EFFECTIVE * slow) * (n / n_weighted)
-    return Trust((margin >= 0) & (MIN_EFFECTIVE * slow <= n_weighted), raised, needed, fitted, slow)
+    return Reliability((margin >= 0) & (MIN_EFFECTIVE * slow <= n_weighted), inflation, needed, fitted, slow)
+
+
+def effective_sample_size(weights: np.ndarray) -> np.ndarray:
+    """(sum w)^2 / sum w^2: equally weighted samples with the same statistical error, if samples are independent.
+
+    L. Kish, Survey Sampling (Wiley, 1965).
+
+    :param weights: ``(..., n)``, not negative and not all zero, of any sum
+    :returns: ``(...)``
+    """
+    weights = np.asarray(weights, dtype=np.float64)
+    # Squares of weights below 1e-154 vanish.
+    weights = weights / weights.max(axis=-1, keepdims=True)
+    return np.asarray(weights.sum(axis=-1) ** 2 / (weights**2).sum(axis=-1))
 
 
 def joined(x: np.ndarray) -> np.ndarray:

@@ -16,9 +16,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..base.ensemble import check_constant, same_temperature
 from ..base.errors import ModelError, NoSamplesError
 from ..base.sample import Sample
+from ..base.temperatures import check_constant, same_temperature
 from ..models.readout import Readout
 from ..physics.quantities import derive, derive_members, kernels
 from .statistics import standard_error
@@ -28,7 +28,7 @@ class Value(NamedTuple):
     """A number with its two kinds of error, which must not be mixed.
 
     ``model_std``: standard deviation over the members of the ensemble, NaN without one; more frames do not lower it.
-    ``sampling_err``: standard error of the finite simulation, NaN while it cannot be told; more frames lower it.
+    ``sampling_err``: standard error of the finite simulation, NaN while it is unknown; more frames lower it.
     """
 
     value: float
@@ -63,7 +63,7 @@ class RunningResult:
 
 
 class RunningAverage:
-    """Mean features per ensemble temperature, with enough of its history to tell the sampling error at any time.
+    """Mean features per ensemble temperature, with enough of their history to estimate the sampling error at any time.
 
     Memory does not grow with the simulation: of each temperature and replica at most ``max_blocks`` block sums are kept;
     when they are full, neighbors are joined and blocks become twice as long.

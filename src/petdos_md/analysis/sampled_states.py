@@ -20,7 +20,8 @@ from ..base.errors import SettingError
 from .consistency import biases, pressures_GPa
 from .frames import Frames
 from .notes import listed
-from .statistics import MIN_EFFECTIVE, standard_error
+from .reliability import MIN_EFFECTIVE, effective_sample_size
+from .statistics import standard_error
 
 LEAST_OVERLAP = 0.03
 """Neighbours whose overlap matrix element is smaller cannot be reweighted reliably (P. V. Klimovich, M. R. Shirts, D. L. Mobley,
@@ -30,7 +31,7 @@ J. Comput.-Aided Mol. Des. 29 (2015) 397)."""
 class SampledStates:
     """Frames as draws from several ensembles.
 
-    :param pressure_GPa: of the ensembles, if the traces do not tell; not needed at constant volume
+    :param pressure_GPa: pressure of the ensembles, if the traces do not give it; not needed at constant volume
     :raises SettingError: if the frames cannot be reweighted, or pymbar is missing
 
     ``rows``: of the frames, state after state, each series in the order of its steps; ``overlap``: of each state with the next.
@@ -97,14 +98,14 @@ class SampledStates:
                 size = max(float(np.abs(values[:, i, k]).max()), 1e-300)
                 found = self._solved.compute_expectations(values[:, i, k] / size, u_kn=reduced[None])
                 errors[i, k] = float(found["sigma"][0]) * size * np.sqrt(inflation[i, k])
-        independent = 1.0 / (weights**2).sum(axis=1) / inflation[:, 0]
+        independent = effective_sample_size(weights) / inflation[:, 0]
         return errors, independent >= MIN_EFFECTIVE, self._error_notes(targets, independent)
 
     def _error_notes(self, targets: np.ndarray, independent: np.ndarray) -> list[str]:
         notes = []
         unknown, few = targets[np.isnan(independent)], targets[independent < MIN_EFFECTIVE]
         if len(unknown):
-            notes.append(f"{listed(unknown)}: frames are too few or too correlated to tell a sampling error")
+            notes.append(f"{listed(unknown)}: frames are too few or too correlated to give a sampling error")
         if len(few):
             notes.append(
                 f"{listed(few)}: fewer than {MIN_EFFECTIVE:g} independent frames count; sampling errors are lower bounds"
@@ -133,7 +134,7 @@ class SampledStates:
         whole = np.sum(squares, axis=0)
         for (a, b), square in zip(itertools.pairwise(starts), squares, strict=True):
             tau = standard_error(parts[a:b], segments=self._frames.segment[self.rows[a:b]]).autocorrelation_time
-            # An ensemble that hardly counts may be too short to tell.
+            # An ensemble that hardly counts may be too short for a correlation time.
             counts = square > 0.01 * whole
             total += np.where(counts, square, 0.0)
             inflated += np.where(counts, square * tau, 0.0)

@@ -1,7 +1,7 @@
 """Error of the mean of a correlated series, for one column or thousands at once.
 
-Frames of a simulation remember their predecessors, so that the naive error of a mean is too small. Two standard
-remedies, which agree where the series is long enough:
+Frames of a simulation remember their predecessors, so that the naive error of a mean is too small. There are two standard
+remedies. They agree where the series is long enough.
 
 >>> rng = np.random.default_rng(0)
 >>> noise = rng.normal(size=4000)
@@ -10,7 +10,7 @@ remedies, which agree where the series is long enough:
 >>> bool(0.10 < estimate.error < 0.22), bool(12 < estimate.autocorrelation_time < 30)
 (True, True)
 
-A series that is too short, or that never moved, has no error that could be told: the answer is NaN, never zero.
+The error of a series that is too short, or that never moved, is unknown: the answer is NaN, never zero.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ import scipy.fft
 import scipy.signal
 import scipy.special
 
-from .reliability import MIN_EFFECTIVE, MUCH_SLOWER, SAMPLES_PER_TIME, effective_correlation, joined, trust
+from .reliability import MIN_EFFECTIVE, MUCH_SLOWER, SAMPLES_PER_TIME, assess, effective_correlation, joined
 
-METHODS = ("autocorrelation", "blocking")
+ERROR_METHODS = ("autocorrelation", "blocking")
 MIN_SAMPLES = 8
 """Shorter series get NaN: their own mean hides most of their fluctuation."""
 
@@ -41,7 +41,7 @@ _MIN_REPLICAS = 16  # whose scatter alone gives an error to 18 %
 class ErrorEstimate:
     """Error of a mean; every field has the shape of one sample of the series.
 
-    :param error: standard error of the (weighted) mean; NaN if it cannot be told
+    :param error: standard error of the (weighted) mean; NaN if it is unknown
     :param autocorrelation_time: statistical inefficiency ``1 + 2 sum_t rho(t)`` in samples: the spacing of
         independent samples, at least 1 (twice the ``tau_int`` of Sokal)
     :param n_effective: number of independent samples with the same error
@@ -87,8 +87,8 @@ def standard_error(
         :attr:`ErrorEstimate.reliable`
     :raises ValueError: for an unknown method, or weights and segments that do not fit
     """
-    if method not in METHODS:
-        raise ValueError(f"unknown error method {method!r}, expected one of {', '.join(METHODS)}")
+    if method not in ERROR_METHODS:
+        raise ValueError(f"unknown error method {method!r}, expected one of {', '.join(ERROR_METHODS)}")
     series = np.asarray(series)
     if series.ndim == 0:
         raise ValueError("a series of samples needs at least one dimension, got a single number")
@@ -115,7 +115,7 @@ def mean_and_inefficiency(
     :param x: ``(n, columns)``, segment after segment
     :param w: ``(n,)`` weights, of any sum
     :param bounds: ``(n_segments + 1,)`` where segments begin and end
-    :returns: each ``(columns,)``; NaN where an inefficiency cannot be told
+    :returns: each ``(columns,)``; NaN where an inefficiency is unknown
     """
     w = w * (len(x) / w.sum())
     mean = w @ x / len(x)
@@ -138,21 +138,21 @@ def _of_columns(x: np.ndarray, w: np.ndarray, bounds: np.ndarray, method: str) -
     weighted = centered if (w == 1.0).all() else centered * w[:, None]
     estimate = _by_autocorrelation if method == "autocorrelation" else _by_blocking
     naive, inefficiency, converged = estimate(weighted, bounds)
-    trusted = trust(centered, weighted, w, bounds)
+    reliability = assess(centered, weighted, w, bounds)
     with np.errstate(invalid="ignore", divide="ignore"):
         # Behind fast noise the window closes, and the first long blocks are taken, before what is slow and small shows.
-        missed = trusted.slow > MUCH_SLOWER * np.fmin(inefficiency, trusted.inefficiency)
-        square = naive * np.where(missed, np.fmax(trusted.slow, inefficiency), inefficiency)
+        missed = reliability.slow > MUCH_SLOWER * np.fmin(inefficiency, reliability.inefficiency)
+        square = naive * np.where(missed, np.fmax(reliability.slow, inefficiency), inefficiency)
         scatter, replicas = _replica_scatter(weighted, w, bounds)
         disagree = _disagree(weighted, w, bounds, scatter, replicas)
         # A correlation that does not end within a replica leaves nothing else to go by, either.
         apart = disagree | (~converged & (replicas > 1.5))
-        square = np.where(apart, scatter, square * trusted.raised**2)
+        square = np.where(apart, scatter, square * reliability.inflation**2)
         n_eff = np.minimum(variance / square, n)
-        needed = np.fmax(trusted.n_needed, n * MIN_EFFECTIVE / n_eff)
-        needed = np.maximum(needed, np.where(missed, SAMPLES_PER_TIME * trusted.slow, 0.0))
+        needed = np.fmax(reliability.n_needed, n * MIN_EFFECTIVE / n_eff)
+        needed = np.maximum(needed, np.where(missed, SAMPLES_PER_TIME * reliability.slow, 0.0))
         tau = square / naive
-    few = missed | ~(converged & trusted.enough & (n_eff >= MIN_EFFECTIVE))
+    few = missed | ~(converged & reliability.enough & (n_eff >= MIN_EFFECTIVE))
     few = np.where(disagree, replicas < _MIN_REPLICAS, few)
     missing = np.where(disagree, np.inf, np.maximum(np.ceil(needed - n), 1.0))
     known = moves & np.isfinite(square)

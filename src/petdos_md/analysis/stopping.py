@@ -29,7 +29,7 @@ from .statistics import standard_error  # noqa: F401 - of the example
 
 
 class FixedWidthStop:
-    """Tells when a relative error has come down to its target. It keeps no state: a restarted run decides as an unbroken one.
+    """Decides when a relative error has come down to its target. It keeps no state: a restarted run decides as an unbroken one.
 
     :param target_error: standard error relative to the value
     :param min_samples: of the first look
@@ -56,7 +56,7 @@ class FixedWidthStop:
     def met(self, error: float, value: float, reliable: bool) -> bool:
         """Whether to stop.
 
-        :param error: standard error of ``value``, in its units; NaN if it cannot be told
+        :param error: standard error of ``value``, in its units; NaN if it is unknown
         :param reliable: as :attr:`petdos_md.analysis.statistics.ErrorEstimate.reliable`
         """
         return bool(reliable and error <= self.target_error * abs(value))

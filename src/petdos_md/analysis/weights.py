@@ -6,7 +6,7 @@ Boltzmann factors. Weights come with the samples (``Sample.weight``), or afterwa
 >>> weights = boltzmann_weights(np.array([0.0, 0.1]), temperature_K=300.0)
 >>> round(float(weights[1] / weights[0]), 3)
 47.855
->>> round(effective_sample_size(weights), 3)
+>>> round(float(effective_sample_size(weights)), 3)
 1.042
 >>> analyze("run.zarr", weights="weights.csv")                                       # doctest: +SKIP
 >>> analyze(["a.zarr", "b.zarr"], weights=["weights_a.csv", "weights_b.csv"])        # doctest: +SKIP
@@ -27,8 +27,9 @@ from typing import TypeAlias
 import numpy as np
 
 from ..base.constants import BOLTZMANN_EV
-from ..base.ensemble import same_temperature
 from ..base.errors import SettingError
+from ..base.temperatures import same_temperature
+from .reliability import effective_sample_size  # noqa: F401 - of the example
 from .weight_tables import read_table
 
 Key: TypeAlias = tuple[int, int] | tuple[str, int, int]
@@ -175,17 +176,6 @@ def boltzmann_weights(bias_eV: np.ndarray, temperature_K: np.ndarray | float) ->
     first = np.r_[True, [not same_temperature(a, b) for a, b in itertools.pairwise(values)]]
     group = (np.cumsum(first) - 1)[np.searchsorted(values, temperature)]
     return _from_logarithms(bias / (BOLTZMANN_EV * temperature), group)
-
-
-def effective_sample_size(weights: np.ndarray) -> float:
-    """(sum w)^2 / sum w^2: equally weighted frames with the same statistical error, if frames are independent.
-
-    L. Kish, Survey Sampling (Wiley, 1965).
-    """
-    weights = np.asarray(weights, dtype=np.float64)
-    # Squares of weights below 1e-154 vanish.
-    weights = weights / weights.max()
-    return float(weights.sum() ** 2 / (weights**2).sum())
 
 
 def _from_logarithms(logarithms: np.ndarray, group: np.ndarray) -> np.ndarray:

@@ -48,7 +48,10 @@ def add_parser(commands: Commands) -> None:
         "--reweight=FIRST:LAST:STEP) to these, K",
     )
     parser.add_argument(
-        "--pressure", type=float, metavar="GPA", help="of --reweight at constant pressure, if the traces do not tell it"
+        "--pressure",
+        type=float,
+        metavar="GPA",
+        help="for --reweight at constant pressure, if the traces do not give it",
     )
     parser.add_argument(
         "--align",

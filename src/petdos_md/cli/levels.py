@@ -52,7 +52,8 @@ def run(args: argparse.Namespace) -> int:
         raise SettingError(
             f"got --threshold {args.threshold:g}, expected the states/eV/atom below which a gap is, >= 0"
         )
-    from ..analysis.levels import METHODS, frame_levels
+    from ..analysis.levels import frame_levels
+    from ..analysis.options import LEVEL_METHODS
     from ..results.report import format_levels
     from .progress import share_bar
 
@@ -61,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
             args.traces,
             args.model,
             denoise=choose_denoising(args.denoise),
-            methods=args.method or METHODS,
+            methods=args.method or LEVEL_METHODS,
             temperatures_K=args.temperature,
             burn_in=args.burn_in,
             replicas=args.replica,

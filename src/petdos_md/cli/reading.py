@@ -1,4 +1,4 @@
-"""Options of commands that read structures: what a file does not tell of them.
+"""Options of commands that read structures: what a file does not say of them.
 
 >>> from .arguments import Parser
 >>> parser = Parser()
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 def add_reading(parser: argparse.ArgumentParser) -> None:
     """The options."""
-    group = parser.add_argument_group("what the file does not tell")
+    group = parser.add_argument_group("what the file does not say")
     group.add_argument("--format", metavar="F", help="ASE's name of the file format (default: as the file shows)")
     group.add_argument("--species", metavar="Al,Mg", help="elements of types 1, 2, ...; or by label, as in 1=Al,B=Mg")
     group.add_argument(

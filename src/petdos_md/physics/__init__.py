@@ -1,4 +1,5 @@
 """A density of states and what follows from it: occupation, thermodynamics, response, denoising.
 
-NumPy only, but for the networks that read a DOS, which need torch. Imports ``base``.
+NumPy alone computes what follows from a DOS. Denoising needs SciPy besides, curves come as xarray datasets, and the
+networks that read a DOS need torch. Imports ``base``.
 """

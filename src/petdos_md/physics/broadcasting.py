@@ -76,7 +76,7 @@ def per_element(
     """``function`` of all elements of the broadcast problem, block by block.
 
     :param temperature_K: None for T = 0
-    :param function: from a :class:`Block` of q elements to an array (q, *extra)
+    :param function: from a :class:`Block` of q elements to an array ``(q, *extra)``
     :return: shape ``broadcast(dos.shape[:-1], n_electrons.shape, temperature_K.shape, mu.shape) + extra``
     :raises ValueError: if the input makes no sense
     :raises ChemicalPotentialError: if an element has no level on the grid

@@ -165,7 +165,9 @@ class Bands:
         """
         n = self.n_electrons if n_electrons is None else float(n_electrons)
         if not 0 < n < np.inf:
-            raise SettingError(f"got {n} electrons, expected their number to tell occupied from empty bands")
+            raise SettingError(
+                f"got {n} electrons, expected a positive number, which separates occupied from empty bands"
+            )
         order = np.argsort(self.eigenvalues, axis=None, kind="stable")
         levels = self.eigenvalues.ravel()[order]
         filled = np.cumsum(np.repeat(self.weights, self.eigenvalues.shape[1])[order])

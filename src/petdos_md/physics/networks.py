@@ -82,7 +82,7 @@ class Network:
         state, header = _read(path)
         found = header.get("target") or _target_of(path.name)
         if found is None and target is None:
-            raise ModelError(f"{path}: does not tell what it predicts; give target= one of {', '.join(TARGETS)}")
+            raise ModelError(f"{path}: does not say what it predicts; give target= one of {', '.join(TARGETS)}")
         if target is not None and header.get("target", target) != target:
             raise ModelError(f"{path}: is a network for {header['target']}, expected one for {target}")
         if "grid" in header:
@@ -93,13 +93,13 @@ class Network:
                 )
             grid = own
         if grid is None:
-            raise ModelError(f"{path}: does not tell its energies; give grid=EnergyGrid(start, step, n)")
+            raise ModelError(f"{path}: does not give its energies; give grid=EnergyGrid(start, step, n)")
         module = DOSNetwork(grid.n, inputs=_inputs_of(state, path))
         module.load_state_dict(state)
         return cls(module, grid, target or str(found), path.name, header.get("model", ""))
 
     def save(self, path: str | Path) -> None:
-        """Write ``.safetensors`` with the weights and a header that tells target, grid and model."""
+        """Write ``.safetensors`` with the weights and a header that gives target, grid and model."""
         header = {"format": FORMAT, "target": self.target, "grid": json.dumps(self.grid.to_dict()), "model": self.model}
         tensors = {name: value.contiguous() for name, value in self.module.state_dict().items()}
         Path(path).write_bytes(save(tensors, metadata=header))  # save_file would let nobody else read it

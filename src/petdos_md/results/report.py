@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from ..analysis.levels import METHODS, QUANTITIES
+from ..analysis.levels import LEVEL_QUANTITIES
+from ..analysis.options import LEVEL_METHODS
 from ..base.constants import BOLTZMANN_EV
 from .folder import make_folder
 from .normalization import in_units
@@ -59,7 +60,7 @@ def write_report(
 def format_table(dataset: xr.Dataset) -> str:
     """The essence for a terminal: aligned columns, one row per temperature.
 
-    C_el comes with both errors: ``value ± model ± sampling``. An error that cannot be told is ``?``.
+    C_el comes with both errors: ``value ± model ± sampling``. An unknown error is ``?``.
     """
     rows = [
         ["T", "frames", "independent", "mu", "E_F", "gap", "C_el (± model ± sampling)", "C_el"],
@@ -120,10 +121,10 @@ def format_levels(data: xr.Dataset) -> str:
 
     :param data: of :func:`petdos_md.analysis.levels.frame_levels`
     """
-    methods = [method for method in METHODS if f"gap_{method}" in data]
+    methods = [method for method in LEVEL_METHODS if f"gap_{method}" in data]
     rows = [["T (K)", "quantity (± model ± sampling)", *methods]]
     for i, temperature in enumerate(data["temperature"].values):
-        for quantity, unit in QUANTITIES.items():
+        for quantity, unit in LEVEL_QUANTITIES.items():
             row = [f"{temperature:g}", f"{quantity.replace('_', ' ')} ({unit})"]
             for method in methods:
                 endings = ("mean", "mean_model_std", "mean_sampling_err")

@@ -1,4 +1,4 @@
-"""What all figures share: colors, lines and markers that can be told apart in grey, panels, legends.
+"""What all figures share: colors, lines and markers that can be distinguished in grey, panels, legends.
 
 >>> drawn = make_panels(None, n=2, size=(7.2, 4.2), sharex=True)
 >>> len(drawn.axes), drawn.new
@@ -49,7 +49,7 @@ STYLE: Any = {
 
 
 def save(figure: Figure, path: str | Path, dpi: float = 160) -> Path:
-    """Write a figure; the ending of the path tells the format."""
+    """Write a figure; the ending of the path gives the format."""
     with matplotlib.rc_context(STYLE):
         figure.savefig(path, dpi=dpi)
     return Path(path)

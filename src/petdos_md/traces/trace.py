@@ -21,9 +21,9 @@ from typing import Any, Protocol, overload
 
 import numpy as np
 
-from ..base.ensemble import distinct_temperatures
 from ..base.errors import NoSamplesError, TraceError
 from ..base.sample import ModelInfo, Sample
+from ..base.temperatures import distinct_temperatures
 from .checks import check_model, checked_sample
 from .merge import merge_traces
 from .schema import COLUMNS

@@ -29,9 +29,9 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
-from ...base.ensemble import same_temperature
 from ...base.errors import PredictionError, SettingError, StructureError, TraceError
 from ...base.sample import Sample
+from ...base.temperatures import same_temperature
 from ...models.model import DOSModel
 from ...traces.trace import Trace
 from .setup import Setup, check_version, labels, slots, structures, temperature_K

@@ -97,7 +97,7 @@ def test_gap_of_the_eigenvalues() -> None:
     assert bands.gap(3.0) == 0.0  # the second band is filled in part
     with pytest.raises(SettingError, match="fill all computed bands"):
         bands.gap(6)
-    with pytest.raises(SettingError, match="expected their number"):
+    with pytest.raises(SettingError, match="expected a positive number"):
         bands.gap()
 
 
