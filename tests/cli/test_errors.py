@@ -98,8 +98,10 @@ class TestBugs:
 
 
 @pytest.mark.parametrize("command", [["info", "almgsi-lda"], ["completion", "bash"]], ids=lambda words: words[0])
-def test_output_that_nobody_can_take(command: list[str]) -> None:
+@pytest.mark.parametrize("buffered", [True, False])
+def test_output_that_nobody_can_take(command: list[str], buffered: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """A full disk is an error in one line; a reader that went away, as `head` does, is none."""
+    monkeypatch.setenv("PYTHONUNBUFFERED", "" if buffered else "1")  # empty is as if it were not set
     petdos = [sys.executable, "-m", "petdos_md", *command]
     with open("/dev/full", "w") as full:
         done = subprocess.run(petdos, stdout=full, stderr=subprocess.PIPE, text=True)

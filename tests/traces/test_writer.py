@@ -169,7 +169,11 @@ def test_reading_while_another_process_writes(path: Path, small_chunks: None) ->
         with Trace.open(path, flush_every=3, fsync=False) as trace:
             for i in range(n):
                 trace.append(make_sample(i))
+                if i % 40 == 0:
+                    looked.clear()
+                    looked.wait(10)
 
+    looked = fork.Event()
     Trace.open(path, model=MODEL)
     reader = Trace.open(path, "r")
     child = fork.Process(target=write)
@@ -182,6 +186,7 @@ def test_reading_while_another_process_writes(path: Path, small_chunks: None) ->
         for i in {seen[-2], seen[-1] - 1} & set(range(seen[-1])):
             assert_same(reader[i], make_sample(i))
         assert len(Trace.open(path, "r")) >= seen[-1]
+        looked.set()
     child.join()
     assert child.exitcode == 0
     assert len(set(seen)) > 3  # it did look while there was writing

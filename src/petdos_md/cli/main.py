@@ -56,8 +56,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return status
     except BrokenPipeError:
-        # The reader of our output went away (`petdos info ... | head`); Python must not complain at exit, either.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # The reader of our output went away, as in `petdos info ... | head`.
+        _discard_output()
         return 0
     except KeyboardInterrupt:
         hint = "; the same command with --resume goes on" if "resume" in args else ""
@@ -70,6 +70,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         logging.getLogger("petdos_md").setLevel(logging.CRITICAL)
         status, message = _explain(error)
         print(f"petdos: {' '.join(message.split())}", file=sys.stderr)
+        try:
+            sys.stdout.flush()
+        except OSError:
+            _discard_output()
         return status
 
 
@@ -107,6 +111,11 @@ class _GroupedParser(Parser):
         formatter.end_section()
         formatter.add_text(self.epilog)
         return formatter.format_help()
+
+
+def _discard_output() -> None:
+    """What could not be written, so that Python does not try, and complain, once more at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _explain(error: Exception) -> tuple[int, str]:
