@@ -77,7 +77,7 @@ def page(folder: Path) -> str:
     lines = ["# Faults", "", *INTRODUCTION.strip().splitlines()]
     for title, (part, table) in parts.items():
         lines += ["", f"## {title}", "", f"`python benchmarks/faults/run.py --only {part}`", "", *table]
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines).replace(f"{folder / 'inputs'}{os.sep}", "") + "\n"
 
 
 if __name__ == "__main__":
