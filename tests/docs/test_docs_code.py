@@ -123,7 +123,7 @@ def test_options_in_the_text() -> None:
         text = re.sub(r"^```.*?^```", "", (ROOT / page).read_text(), flags=re.M | re.S)
         named = {
             o
-            for span in re.findall(r"`((?!#SBATCH)[^`\n]*)`", text)
+            for span in re.findall(r"`((?!#SBATCH|ase )[^`\n]*)`", text)
             for o in re.findall(r"(?<![\w-])--[a-z][\w-]*", span)
         }
         assert named <= known, f"{page}: {', '.join(sorted(named - known))}: no command has that"
