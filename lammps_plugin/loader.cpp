@@ -52,6 +52,9 @@ void check_versions()
     if (!exists(entry.value().at("metadata").get<std::string>()))
       throw std::runtime_error("the plugin was built for " + entry.key() + " " +
                                entry.value().at("version").get<std::string>() + ", which is no longer installed" + HOW);
+  const std::string models = build().at("models").get<std::string>();
+  if (!exists(models))
+    throw std::runtime_error("the plugin was built with the models in " + models + ", which is no longer there" + HOW);
   const char *wanted = std::getenv("PETDOS_LAMMPS_KEY");
   if (wanted && build().at("key").get<std::string>() != wanted)
     throw std::runtime_error(std::string("the plugin was built for other versions or from other sources") + HOW);
@@ -81,6 +84,7 @@ std::unique_ptr<Network> open_network(const std::string &path, const Placement &
 
 std::string models_folder()
 {
+  check_versions();
   return build().at("models").get<std::string>();
 }
 

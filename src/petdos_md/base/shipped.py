@@ -10,6 +10,9 @@ from pathlib import Path
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 
+MODELS = _PACKAGE / "models" / "shipped"
+"""Models shipped with the package."""
+
 
 def shipped_folder(name: str) -> Path:
     """The folder ``name``, which may be missing from a broken installation."""

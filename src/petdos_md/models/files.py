@@ -15,9 +15,7 @@ import torch
 from metatomic.torch import AtomisticModel, load_atomistic_model, pick_device
 
 from ..base.errors import ModelError
-
-MODELS = Path(__file__).parent / "shipped"
-"""Models shipped with the package."""
+from ..base.shipped import MODELS
 
 
 def shipped_models() -> list[str]:

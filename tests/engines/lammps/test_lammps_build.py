@@ -73,6 +73,9 @@ def test_key_follows_versions_and_sources(monkeypatch: pytest.MonkeyPatch, tmp_p
     with monkeypatch.context() as patch:
         patch.setattr(_lammps_plugin, "sources", lambda: [changed])
         assert _lammps_plugin.key() != original
+    with monkeypatch.context() as patch:
+        patch.setattr(_lammps_plugin, "MODELS", tmp_path)
+        assert _lammps_plugin.key() != original
 
 
 def test_package_that_was_replaced(lammps_plugin: Path, tmp_path: Path) -> None:
@@ -85,6 +88,18 @@ def test_package_that_was_replaced(lammps_plugin: Path, tmp_path: Path) -> None:
     (tmp_path / "in.deck").write_text(DECK)
     done = run_bare_lmp(tmp_path, copy)
     assert "the plugin was built for torch 1.0, which is no longer installed; run `petdos lammps build`" in done.stdout
+
+
+def test_package_that_was_moved(lammps_plugin: Path, tmp_path: Path) -> None:
+    """The shipped models are not where they were at the time of the build."""
+    copy = tmp_path / "plugin"
+    shutil.copytree(lammps_plugin, copy)
+    record = json.loads((copy / "build.json").read_text())
+    record["models"] = str(tmp_path / "elsewhere")
+    (copy / "build.json").write_text(json.dumps(record))
+    (tmp_path / "in.deck").write_text(DECK)
+    done = run_bare_lmp(tmp_path, copy)
+    assert f"built with the models in {tmp_path}/elsewhere, which is no longer there; run `petdos lammps" in done.stdout
 
 
 def test_other_lammps(lammps_plugin: Path, tmp_path: Path) -> None:

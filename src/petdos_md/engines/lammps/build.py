@@ -20,7 +20,7 @@ from pathlib import Path
 
 from ...base.errors import SettingError
 from ...base.locks import FileLock
-from ...models.files import MODELS
+from ...base.shipped import MODELS
 from .plugin import (
     BRIDGE,
     PACKAGES,

