@@ -21,13 +21,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from kills import Samples, fresh, largest_deviation, missing, read, rows, samples, undisturbed
-from runs import AseRun, IpiRun, LammpsRun, PetdosIpiRun, Run, descendants, kill
+from kills import Samples, end, fresh, largest_deviation, missing, read, rows, samples, undisturbed
+from runs import AseRun, IpiRun, LammpsRun, PetdosIpiRun, Run
 
 NO_SPACE = "No space left on device"
 PAGE = 4096
 PLENTY = 64 << 20
-TIMEOUT_S = 600.0
+TIMEOUT_S = 300.0
 WARNINGS = ("WARNING: ", "!W!")
 _PLACE = re.compile(r"\(\w+\.cpp:\d+\)")
 FRACTIONS = (0.2, 0.45, 0.7, 0.95)
@@ -226,12 +226,12 @@ def watched(run: Run, folder: Path, each: Callable[[], object] = lambda: None) -
             if rows(run.trace(folder)) != len(seen):
                 seen, _ = samples(run.trace(folder))
             each()
+            for index, helper in enumerate(processes.helpers):
+                if helper.poll() is not None and processes.main.poll() is None:
+                    run.replace(folder, processes, index)
             time.sleep(0.05)
     finally:
-        everyone = (processes.main, *processes.helpers)
-        kill([pid for process in everyone for pid in descendants(process.pid)])
-        for process in everyone:
-            process.wait()
+        end(processes.everyone())
     return status, seen
 
 

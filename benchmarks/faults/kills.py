@@ -2,6 +2,10 @@
 
 A *chain* is one run that is killed, resumed, killed again ... and at last allowed to finish. Just before a kill, a reader notes
 the samples in the trace: these were flushed, and each must be there after the kill and at the end, unchanged.
+
+Nothing is waited for without a limit. A run that makes no progress for so long hangs: that is counted, and it is killed and resumed.
+Of i-PI a client may be killed alone, or stopped (SIGSTOP), so that it is there and does not answer; another client is started in
+its place, as one is for a client that ended by itself.
 """
 
 from __future__ import annotations
@@ -10,17 +14,23 @@ import json
 import os
 import random
 import shutil
+import signal
+import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from runs import Processes, Run, descendants, kill, make_runs
+from runs import DEATH_S, Processes, Run, descendants, kill, make_runs
 
 from petdos_md.traces.trace import Trace
 
 KILLS_PER_CHAIN = 10
+HANGS_S = 120.0
+"""A run that writes no sample for so long hangs."""
+CHAIN_S = 1500.0
+"""A chain that is not over by then is given up, and counts as incomplete."""
 Samples = dict[tuple[int, int], np.ndarray]
 SHARES = {"ase": 0.3, "lammps": 0.2, "lammps-2-ranks": 0.2, "i-pi": 0.3}
 """Of all kills."""
@@ -53,30 +63,21 @@ def one_chain(engine: str, run: Run, folder: Path, chain: int, n_kills: int) -> 
     where = fresh(folder / f"{engine}-{chain}")
     run.prepare(where)
     flushed: Samples = {}
-    kills = in_the_middle = lost = 0
+    kills = in_the_middle = lost = hangs = 0
+    given_up = time.monotonic() + CHAIN_S
     processes = run.start(where)
     victim_alone = False
     try:
-        while True:
-            # Some while the program starts, most at work: at a random number of samples from here to the end.
-            if kills >= n_kills:
-                ended = wait_for_end(processes, 600)
-            elif rng.random() < 0.3:
-                ended = wait_for_end(processes, rng.uniform(0.3, length_s / 2))
-            else:
-                now = rows(run.trace(where))
-                goal = rng.randint(now + 1, max(now + 1, round(now + 0.4 * (run.n_samples - now))))
-                ended = wait_for_end(processes, 600, lambda g=goal: rows(run.trace(where)) >= g)
-                time.sleep(rng.uniform(0.0, 0.05))
-            if ended is not None:
+        while time.monotonic() < given_up:
+            ended = wait_for_moment(run, where, processes, rng, length_s, last=kills >= n_kills)
+            if isinstance(ended, int):
                 if ended != 0:
                     raise RuntimeError(f"{engine}, chain {chain}: ended with status {ended}, see {where / 'log'}")
                 break
-            if kills >= n_kills:
-                raise RuntimeError(f"{engine}, chain {chain}: does not end, see {where / 'log'}")
+            hangs += ended == "hangs"
             before, _ = samples(run.trace(where))
             lost += missing(flushed, before, run.tolerance) if not victim_alone else 0
-            victim_alone = strike(run, where, processes, rng)
+            victim_alone = strike(run, where, processes, rng, all_of_them=ended == "hangs")
             kills += 1
             after, _ = samples(run.trace(where))
             lost += missing(before, after, 0.0)
@@ -87,9 +88,7 @@ def one_chain(engine: str, run: Run, folder: Path, chain: int, n_kills: int) -> 
                     break
                 processes = run.start(where)
     finally:
-        kill([pid for process in (processes.main, *processes.helpers) for pid in descendants(process.pid)])
-        for process in (processes.main, *processes.helpers):
-            process.wait()
+        end(processes.everyone())
     final, duplicates = samples(run.trace(where))
     lost += missing(flushed, final, run.tolerance)
     shutil.rmtree(where)
@@ -99,6 +98,7 @@ def one_chain(engine: str, run: Run, folder: Path, chain: int, n_kills: int) -> 
         "chain": chain,
         "kills": kills,
         "in_the_middle": in_the_middle,
+        "hangs": hangs,
         "samples": len(final),
         "lost": lost,
         "duplicates": duplicates,
@@ -108,28 +108,75 @@ def one_chain(engine: str, run: Run, folder: Path, chain: int, n_kills: int) -> 
     }
 
 
-def strike(run: Run, folder: Path, processes: Processes, rng: random.Random) -> bool:
+def wait_for_moment(
+    run: Run, folder: Path, processes: Processes, rng: random.Random, length_s: float, last: bool
+) -> int | str:
+    """Until the moment to strike comes ("strike"), the run hangs ("hangs"), or it is over (its status).
+
+    Some moments are while the program starts, most at work: at a random number of samples from here to the end.
+
+    :param last: whether nothing is to strike any more
+    """
+    trace = run.trace(folder)
+    moment, goal = float("inf"), run.n_samples + 1
+    if not last and rng.random() < 0.3:
+        moment = time.monotonic() + rng.uniform(0.3, length_s / 2)
+    elif not last:
+        now = rows(trace)
+        goal = rng.randint(now + 1, max(now + 1, round(now + 0.4 * (run.n_samples - now))))
+    there, since = rows(trace), time.monotonic()
+    while time.monotonic() < moment:
+        status = processes.main.poll()
+        if status is not None:
+            return status
+        found = rows(trace)
+        if found >= goal:
+            time.sleep(rng.uniform(0.0, 0.05))
+            status = processes.main.poll()
+            return "strike" if status is None else status
+        if found != there:
+            there, since = found, time.monotonic()
+        if time.monotonic() - since > HANGS_S:
+            return "hangs"
+        for index, helper in enumerate(processes.helpers):
+            if helper.poll() is not None:
+                run.replace(folder, processes, index)
+        time.sleep(0.01)
+    return "strike"
+
+
+def strike(run: Run, folder: Path, processes: Processes, rng: random.Random, all_of_them: bool) -> bool:
     """Kill something; whether the run goes on without being resumed (a client of i-PI is replaced).
 
     Of a run of several ranks, in one of three cases a single rank: MPI then ends the others.
     """
-    if processes.helpers and rng.random() < 0.33:
+    if processes.helpers and not all_of_them and rng.random() < 0.33:
         index = rng.randrange(len(processes.helpers))
-        kill(descendants(processes.helpers[index].pid))
-        processes.helpers[index].wait()
+        victim = processes.helpers[index]
+        if rng.random() < 0.5:
+            for pid in descendants(victim.pid):
+                os.kill(pid, signal.SIGSTOP)
+            processes.hung.append(victim)
+        else:
+            end([victim])
         run.replace(folder, processes, index)
         return True
-    everyone = [pid for process in (processes.main, *processes.helpers) for pid in descendants(process.pid)]
-    ranks = [pid for pid in everyone if "mpirun" in commands(everyone[:1]) and commands([pid]).endswith("lmp")]
+    pids = [pid for process in processes.everyone() for pid in descendants(process.pid)]
+    ranks = [pid for pid in pids if "mpirun" in commands(pids[:1]) and commands([pid]).endswith("lmp")]
     if len(ranks) > 1 and rng.random() < 0.33:
         kill([rng.choice(ranks)])
         deadline = time.monotonic() + 30
         while processes.main.poll() is None and time.monotonic() < deadline:
             time.sleep(0.01)
-    kill(everyone)
-    for process in (processes.main, *processes.helpers):
-        process.wait()
+    end(processes.everyone())
     return False
+
+
+def end(processes: list[subprocess.Popen[bytes]]) -> None:
+    """Kill processes with all that they started, unless they have ended."""
+    kill([pid for process in processes if process.poll() is None for pid in descendants(process.pid)])
+    for process in processes:
+        process.wait(timeout=DEATH_S)
 
 
 def commands(pids: list[int]) -> str:
@@ -145,17 +192,6 @@ def commands(pids: list[int]) -> str:
         except OSError:
             continue
     return " ".join(names)
-
-
-def wait_for_end(processes: Processes, seconds: float, reached: Callable[[], bool] = lambda: False) -> int | None:
-    """The status of the main process, None if it still runs after so many seconds or when something is reached."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline and not reached():
-        status = processes.main.poll()
-        if status is not None:
-            return status
-        time.sleep(0.01)
-    return processes.main.poll()
 
 
 def rows(path: Path) -> int:
@@ -174,9 +210,11 @@ def undisturbed(engine: str, run: Run, folder: Path) -> tuple[Samples, float]:
         run.prepare(where)
         start = time.monotonic()
         processes = run.start(where)
-        status = processes.main.wait()
+        try:
+            status = wait_for_moment(run, where, processes, random.Random(), 0.0, last=True)
+        finally:
+            end(processes.everyone())
         seconds = time.monotonic() - start
-        kill([pid for process in processes.helpers for pid in descendants(process.pid)])
         if status != 0:
             raise RuntimeError(f"{engine}: ended with status {status}, see {where / 'log'}")
         (where / "seconds").write_text(str(seconds))
@@ -233,15 +271,15 @@ def table(records: list[dict[str, Any]]) -> Iterator[str]:
         "lammps-2-ranks": "LAMMPS, 2 ranks",
         "i-pi": "i-PI, 2 socket clients",
     }
-    yield "| engine | kills | in the middle | runs | flushed samples lost | duplicates | incomplete | deviation | promised |"
-    yield "|---|---|---|---|---|---|---|---|---|"
+    yield "| engine | kills | in the middle | runs | hang | flushed samples lost | duplicates | incomplete | deviation | promised |"
+    yield "|---|---|---|---|---|---|---|---|---|---|"
     for engine, name in names.items():
         mine = [r for r in records if r["kind"] == "kills" and r["engine"] == engine]
         if mine:
-            sums = {key: sum(r[key] for r in mine) for key in ("kills", "in_the_middle", "lost", "duplicates")}
+            sums = {key: sum(r[key] for r in mine) for key in ("kills", "in_the_middle", "hangs", "lost", "duplicates")}
             incomplete = sum(not r["complete"] for r in mine)
             worst, promised = max(r["deviation"] for r in mine), mine[0]["tolerance"]
             yield (
-                f"| {name} | {sums['kills']} | {sums['in_the_middle']} | {len(mine)} | {sums['lost']} | {sums['duplicates']} | "
+                f"| {name} | {sums['kills']} | {sums['in_the_middle']} | {len(mine)} | {sums['hangs']} | {sums['lost']} | {sums['duplicates']} | "
                 f"{incomplete} | {worst:.1e} | {f'<= {promised:g}' if promised else '0, bit by bit'} |"
             )

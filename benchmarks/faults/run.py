@@ -28,7 +28,8 @@ What happens when something goes wrong; the tables are what `python benchmarks/f
 
 *Kills*: a run is killed with SIGKILL at a random moment, resumed as the page of its engine says, and killed again, until it ends. What a
 reader saw in the trace before a kill must be there after it; at the end, the samples are compared with those of a run that
-nobody disturbed.
+nobody disturbed. Of i-PI in a third of the cases one client is killed alone, or stopped so that it hangs: i-PI, which has a `timeout`
+in its `ffsocket`, must go on with another one. A run that writes nothing for two minutes *hangs*.
 
 *Full disk*: the trace, or everything that a run writes, is on a tmpfs (a file system in memory) with too little room: 20, 45, 70 and 95 %
 of what the run needs. The run must say so in one line that says what to do, and end; with *room in time*, the tmpfs is made larger at the

@@ -24,6 +24,8 @@ import ase.build
 import ase.io
 
 BIN = Path(sys.executable).parent
+DEATH_S = 60.0
+"""Longest time from SIGKILL to death."""
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "PYTHONWARNINGS": "ignore"}
 
 ALLOY = """
@@ -40,10 +42,14 @@ mass * 26.98
 
 @dataclass
 class Processes:
-    """What runs now: ``main``, whose end is the end of the run, and helpers that may be killed and replaced alone."""
+    """What runs now: ``main``, whose end is the end of the run, helpers that may be killed and replaced alone, and those that hang."""
 
     main: subprocess.Popen[bytes]
     helpers: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    hung: list[subprocess.Popen[bytes]] = field(default_factory=list)
+
+    def everyone(self) -> list[subprocess.Popen[bytes]]:
+        return [self.main, *self.helpers, *self.hung]
 
 
 class Run:
@@ -149,7 +155,10 @@ def newest_whole(folder: Path) -> Path | None:
 
 
 class IpiRun(Run):
-    """Stock ``i-pi`` with replica exchange between three temperatures and two socket clients; goes on from its newest state."""
+    """Stock ``i-pi`` with replica exchange between three temperatures and two socket clients; goes on from its newest state.
+
+    A client that says nothing for ``timeout`` seconds is given up by i-PI, which hands its work to another one.
+    """
 
     steps, every = 120, 2
     n_samples = 3 * steps // every
@@ -158,7 +167,7 @@ class IpiRun(Run):
     XML = """<simulation verbosity='low' threading='False' safe_stride='4'>
         <output prefix='run'><checkpoint filename='checkpoint' stride='10' overwrite='False'/></output>
         <total_steps> {steps} </total_steps> <prng><seed> 5 </seed></prng>
-        <ffsocket name='clients' mode='unix' pbc='False'> <address> faults </address> <latency> 1e-3 </latency> </ffsocket>
+        <ffsocket name='clients' mode='unix' pbc='False'> <address> faults </address> <latency> 1e-3 </latency> <timeout> 6 </timeout> </ffsocket>
         {observer}
         <smotion mode='remd'><remd><stride> 4 </stride></remd></smotion>
         <system_template><labels> [INDEX, TEMP] </labels>
@@ -270,7 +279,11 @@ def descendants(pid: int) -> list[int]:
 
 
 def kill(pids: list[int]) -> None:
-    """SIGKILL, and wait until all of them are dead: only then are their locks free."""
+    """SIGKILL, and wait until all of them are dead: only then are their locks free.
+
+    :raises RuntimeError: if one does not die
+    """
+    deadline = time.monotonic() + DEATH_S
     for pid in pids:
         try:
             os.kill(pid, 9)
@@ -278,6 +291,8 @@ def kill(pids: list[int]) -> None:
             continue
     for pid in pids:
         while alive(pid):
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"process {pid} does not die")
             time.sleep(0.002)
 
 
