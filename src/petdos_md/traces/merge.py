@@ -75,8 +75,11 @@ def merge_traces(output: Path, sources: list[Source], replicas: str) -> None:
 
 
 def _renumber(sources: list[Source], replicas: str) -> list[dict[int, int]]:
-    """For each source, the new number of each of its replicas."""
-    own = [np.unique(source.replica).tolist() for source in sources]
+    """For each source, the new number of each of its replicas, those that have skipped frames alone included."""
+    own = [
+        sorted({*source.replica.tolist(), *map(int, source.attributes.get("skipped_last_step", {}))})
+        for source in sources
+    ]
     used = [replica for numbers in own for replica in numbers]
     if replicas == "keep" or len(set(used)) == len(used):
         return [{replica: replica for replica in numbers} for numbers in own]
@@ -127,7 +130,7 @@ def _skipped_last_step(all_attributes: list[dict[str, Any]], numbers: list[dict[
     found: dict[str, int] = {}
     for attributes, number in zip(all_attributes, numbers, strict=True):
         for old, step in attributes.get("skipped_last_step", {}).items():
-            new = str(number.get(int(old), old))
+            new = str(number[int(old)])
             found[new] = max(step, found.get(new, step))
     return found
 

@@ -1,0 +1,289 @@
+"""Do the tests notice? Changes one operator, number or refusal at random, runs the tests of that folder, and counts the changes they find.
+
+    python tests/mutants.py                                  # 40 changes of each folder, or 15 minutes each
+    python tests/mutants.py traces --seed 3 --changes 100
+    python tests/mutants.py physics --only "thermo.py:61"    # all changes of one line
+
+A change that no test finds *survives*: it is printed, and needs a test, unless it is in the list of equivalent ones below, which are
+known to change nothing that anybody could see. Exits 1 if fewer than 90 % of the others are found. The sources are copied first;
+nothing is changed in place.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import os
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "src" / "petdos_md"
+TESTS = {
+    "physics": ["tests/physics"],
+    "analysis": ["tests/analysis", "tests/faults/test_series.py", "tests/faults/test_weights.py"],
+    "traces": ["tests/traces", "tests/faults/test_traces.py"],
+}
+OWN_TESTS = {
+    "broadcasting": "broadcasting",
+    "curves": "thermo",
+    "dft": "dft_",
+    "dos_network": "networks",
+    "network_inference": "networks",
+}
+"""Tests of a module that are not called as it is; they run first, since most changes are found there."""
+WANTED = 0.9
+NOT_LOADED = ("networks.py", "network_inference.py", "dos_network.py")
+"""Modules that take minutes of training to test."""
+
+EQUIVALENT: dict[str, str] = {}
+"""Changes that nobody can see, as they are printed (module and what becomes of which text) -> why."""
+
+SWAPS: dict[type[ast.AST], tuple[str, ...]] = {
+    ast.Lt: ("<=", ">="),
+    ast.LtE: ("<", ">"),
+    ast.Gt: (">=", "<="),
+    ast.GtE: (">", "<"),
+    ast.Eq: ("!=",),
+    ast.NotEq: ("==",),
+    ast.Is: ("is not",),
+    ast.IsNot: ("is",),
+    ast.In: ("not in",),
+    ast.NotIn: ("in",),
+    ast.Add: ("-",),
+    ast.Sub: ("+",),
+    ast.Mult: ("/",),
+    ast.Div: ("*",),
+    ast.FloorDiv: ("/",),
+    ast.Mod: ("*",),
+    ast.Pow: ("*",),
+    ast.And: ("or",),
+    ast.Or: ("and",),
+}
+TEXT = {
+    ast.Lt: "<", ast.LtE: "<=", ast.Gt: ">", ast.GtE: ">=", ast.Eq: "==", ast.NotEq: "!=", ast.Is: "is", ast.IsNot: "is not",
+    ast.In: "in", ast.NotIn: "not in", ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.Div: "/", ast.FloorDiv: "//", ast.Mod: "%",
+    ast.Pow: "**", ast.And: "and", ast.Or: "or",
+}  # fmt: skip
+
+
+class Change(NamedTuple):
+    """Bytes ``start`` to ``stop`` of a module become ``new``."""
+
+    path: Path
+    start: int
+    stop: int
+    old: str
+    new: str
+    line: int
+    context: str
+
+    @property
+    def name(self) -> str:
+        """As in the list of equivalent changes: it holds when lines move."""
+        return f"{self.path.relative_to(PACKAGE)}: {self.old} -> {self.new} in {self.context}"
+
+
+def changes_of(path: Path) -> list[Change]:
+    """Every change of a module; annotations, messages of errors and docstrings are left alone."""
+    source = path.read_bytes()
+    finder = _Finder(path, source)
+    finder.visit(ast.parse(source))
+    return finder.found
+
+
+class _Finder(ast.NodeVisitor):
+    def __init__(self, path: Path, source: bytes) -> None:
+        self.path, self.source, self.found = path, source, list[Change]()
+        self.starts = [0]
+        for line in source.splitlines(keepends=True):
+            self.starts.append(self.starts[-1] + len(line))
+
+    def visit_arguments(self, node: ast.arguments) -> None:
+        for default in (*node.defaults, *node.kw_defaults):
+            if default is not None:
+                self.visit(default)
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> None:
+        if not node.name.startswith("__repr"):
+            self.visit(node.args)
+            for statement in node.body:
+                self.visit(statement)
+
+    def visit_AnnAssign(self, node: ast.AnnAssign) -> None:
+        if node.value is not None:
+            self.visit(node.value)
+
+    def visit_Raise(self, node: ast.Raise) -> None:
+        """A refusal that is not there."""
+        if node.exc is not None:
+            self._add(*self._span(node), "pass", node.lineno)
+
+    def visit_JoinedStr(self, node: ast.JoinedStr) -> None:
+        pass
+
+    def visit_Compare(self, node: ast.Compare) -> None:
+        terms = [node.left, *node.comparators]
+        for left, operator, right in zip(terms, node.ops, terms[1:], strict=False):
+            self._between(left, right, operator)
+        self.generic_visit(node)
+
+    def visit_BinOp(self, node: ast.BinOp) -> None:
+        words = any(isinstance(side, ast.JoinedStr) or _is_text(side) for side in (node.left, node.right))
+        if not words:
+            self._between(node.left, node.right, node.op)
+        self.generic_visit(node)
+
+    def visit_BoolOp(self, node: ast.BoolOp) -> None:
+        for left, right in zip(node.values, node.values[1:], strict=False):
+            self._between(left, right, node.op)
+        self.generic_visit(node)
+
+    def visit_UnaryOp(self, node: ast.UnaryOp) -> None:
+        if isinstance(node.op, ast.Not | ast.USub | ast.Invert):
+            start = self._span(node)[0]
+            self._add(start, start + (3 if isinstance(node.op, ast.Not) else 1), "", node.lineno)
+        self.generic_visit(node)
+
+    def visit_Constant(self, node: ast.Constant) -> None:
+        value = node.value
+        if isinstance(value, bool):
+            self._add(*self._span(node), str(not value), node.lineno)
+        elif isinstance(value, int):
+            self._add(*self._span(node), str(value + 1), node.lineno)
+        elif isinstance(value, float):
+            self._add(*self._span(node), repr(value * 1.5 if value else 1.0), node.lineno)
+
+    def _span(self, node: ast.expr | ast.stmt) -> tuple[int, int]:
+        assert node.end_lineno is not None and node.end_col_offset is not None
+        return (
+            self.starts[node.lineno - 1] + node.col_offset,
+            self.starts[node.end_lineno - 1] + node.end_col_offset,
+        )
+
+    def _between(self, left: ast.expr, right: ast.expr, operator: ast.AST) -> None:
+        """The operator between two expressions, wherever brackets and blanks put it."""
+        old = TEXT.get(type(operator))
+        start, stop = self._span(left)[1], self._span(right)[0]
+        between = self.source[start:stop].decode()
+        if old is None or between.count(old) != 1:
+            return
+        at = start + between.index(old)
+        for new in SWAPS[type(operator)]:
+            self._add(at, at + len(old), new, left.end_lineno or left.lineno)
+
+    def _add(self, start: int, stop: int, new: str, line: int) -> None:
+        old = self.source[start:stop].decode()
+        whole = self.source[self.starts[line - 1] : self.starts[line]].decode().strip()
+        self.found.append(Change(self.path, start, stop, " ".join(old.split())[:60], new, line, whole))
+
+
+def _is_text(node: ast.expr) -> bool:
+    return isinstance(node, ast.Constant) and isinstance(node.value, str)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folders", nargs="*", default=list(TESTS), choices=[*TESTS, []])
+    parser.add_argument("--changes", type=int, default=40, help="of each folder")
+    parser.add_argument("--minutes", type=float, default=15.0, help="for each folder")
+    parser.add_argument("--seed", type=int, default=1, help="another one draws other changes")
+    parser.add_argument("--only", default="", metavar="MODULE:LINE", help="all changes of one line")
+    args = parser.parse_args()
+    found = wanted = 0
+    for folder in args.folders:
+        results = list(run(folder, args.changes, 60 * args.minutes, args.seed, args.only))
+        mine = sum(killed for _, killed in results)
+        print(f"{folder}: {mine} of {len(results)} changes found by the tests", flush=True)
+        found, wanted = found + mine, wanted + len(results)
+    share = found / max(wanted, 1)
+    print(f"all: {found} of {wanted}, {100 * share:.0f} % (at least {100 * WANTED:.0f} % wanted)")
+    sys.exit(share < WANTED)
+
+
+def run(folder: str, n: int, seconds: float, seed: int, only: str) -> Iterator[tuple[Change, bool]]:
+    """Changes that are not equivalent, with whether the tests found them."""
+    modules = [path for path in sorted((PACKAGE / folder).glob("*.py")) if path.name not in NOT_LOADED]
+    candidates = [change for path in modules for change in changes_of(path)]
+    print(f"{folder}: {len(candidates)} possible changes of {len(modules)} modules", flush=True)
+    if only:
+        chosen = [c for c in candidates if f"{c.path.name}:{c.line}" == only]
+    else:
+        chosen = random.Random(f"{seed} {folder}").sample(candidates, min(n, len(candidates)))
+    deadline = time.monotonic() + seconds
+    with tempfile.TemporaryDirectory() as place:
+        copy = Path(place) / "root"
+        _copy(copy)
+        usual, status = _test(folder, "", copy, limit=3600.0)
+        if status != 0:
+            sys.exit(f"{folder}: the tests fail without a change; see above")
+        for change in chosen:
+            if change.name in EQUIVALENT:
+                continue
+            if time.monotonic() > deadline:
+                print(f"{folder}: time is over", flush=True)
+                return
+            target = copy / change.path.relative_to(ROOT)
+            source = target.read_bytes()
+            target.write_bytes(source[: change.start] + change.new.encode() + source[change.stop :])
+            try:
+                took, status = _test(folder, change.path.stem, copy, limit=60.0 + 4 * usual)
+            finally:
+                target.write_bytes(source)
+            print(
+                f"{'found' if status else 'SURVIVES'} {took:4.0f} s  {change.path.name}:{change.line}  {change.name}",
+                flush=True,
+            )
+            yield change, status != 0
+
+
+def _copy(root: Path) -> None:
+    """The repository as it is: the package (but its large files) and the tests by copy, the rest by link."""
+    root.mkdir()
+    for path in ROOT.iterdir():
+        if path.name not in ("src", "tests", ".git"):
+            (root / path.name).symlink_to(path)
+    shutil.copytree(ROOT / "tests", root / "tests", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(PACKAGE, root / "src" / "petdos_md", ignore=shutil.ignore_patterns("__pycache__", "shipped"))
+    (root / "src" / "petdos_md" / "models" / "shipped").symlink_to(PACKAGE / "models" / "shipped")
+
+
+def _test(folder: str, module: str, root: Path, limit: float) -> tuple[float, int]:
+    """Seconds and status of the tests of a folder, those of the module first; running for ever is a failure, too."""
+    name = OWN_TESTS.get(module, module)
+    own = (
+        sorted(str(path.relative_to(ROOT)) for path in (ROOT / "tests" / folder).glob(f"test_{name}*.py"))
+        if module
+        else []
+    )
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(root / "src"),
+        "OMP_NUM_THREADS": "1",
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
+    start = time.monotonic()
+    for tests in ([own] if own else []) + [TESTS[folder]]:
+        options = ["-x", "-q", "--no-header", "--tb=line" if module else "--tb=short", "-p", "no:cacheprovider"]
+        left = [f"--deselect={path}" for path in own if tests is not own]
+        command = [sys.executable, "-m", "pytest", *options, *left, *tests]
+        try:
+            done = subprocess.run(command, cwd=root, env=environment, timeout=limit, capture_output=True, text=True)
+        except subprocess.TimeoutExpired:
+            return time.monotonic() - start, 1
+        if done.returncode != 0:
+            if not module:
+                print(done.stdout[-3000:])
+            return time.monotonic() - start, done.returncode
+    return time.monotonic() - start, 0
+
+
+if __name__ == "__main__":
+    main()
