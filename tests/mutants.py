@@ -28,7 +28,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "src" / "petdos_md"
 TESTS = {
     "physics": ["tests/physics"],
-    "analysis": ["tests/analysis", "tests/faults/test_series.py", "tests/faults/test_weights.py"],
+    "analysis": ["tests/analysis", "tests/faults/test_series.py", "tests/faults/test_weight_tables.py"],
     "traces": ["tests/traces", "tests/faults/test_traces.py"],
 }
 OWN_TESTS = {
@@ -38,7 +38,7 @@ OWN_TESTS = {
     "dos_network": "networks",
     "network_inference": "networks",
 }
-"""Tests of a module that are not called as it is; they run first, since most changes are found there."""
+"""Tests of a module that are not called as it is."""
 WANTED = 0.9
 NOT_LOADED = ("networks.py", "network_inference.py", "dos_network.py")
 """Modules that take minutes of training to test."""
@@ -255,34 +255,43 @@ def _copy(root: Path) -> None:
     (root / "src" / "petdos_md" / "models" / "shipped").symlink_to(PACKAGE / "models" / "shipped")
 
 
+ORDER = """
+import json, os, pathlib
+path, module = pathlib.Path(__file__).with_name("durations.json"), os.environ["MUTANT_OF"]
+seconds = json.loads(path.read_text()) if path.exists() else {}
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: seconds.get(item.nodeid, 0.0) / (20 if f"test_{module}" in item.nodeid else 1))
+
+def pytest_runtest_logreport(report):
+    seconds[report.nodeid] = seconds.get(report.nodeid, 0.0) + report.duration
+
+def pytest_sessionfinish():
+    if not module:
+        path.write_text(json.dumps(seconds))
+"""
+"""A plugin: quick tests first, and those of the module at hand, so that most changes are found within seconds."""
+
+
 def _test(folder: str, module: str, root: Path, limit: float) -> tuple[float, int]:
-    """Seconds and status of the tests of a folder, those of the module first; running for ever is a failure, too."""
-    name = OWN_TESTS.get(module, module)
-    own = (
-        sorted(str(path.relative_to(ROOT)) for path in (ROOT / "tests" / folder).glob(f"test_{name}*.py"))
-        if module
-        else []
-    )
-    environment = {
-        **os.environ,
-        "PYTHONPATH": str(root / "src"),
+    """Seconds and status of the tests of a folder; running for ever is a failure, too."""
+    environment = os.environ | {
+        "PYTHONPATH": f"{root / 'src'}{os.pathsep}{root}",
         "OMP_NUM_THREADS": "1",
         "PYTHONDONTWRITEBYTECODE": "1",
+        "MUTANT_OF": OWN_TESTS.get(module, module),
     }
+    (root / "mutant_order.py").write_text(ORDER)
+    options = ["-x", "-q", "--no-header", "--tb=short", "-p", "no:cacheprovider", "-p", "mutant_order"]
+    command = [sys.executable, "-m", "pytest", *options, *TESTS[folder]]
     start = time.monotonic()
-    for tests in ([own] if own else []) + [TESTS[folder]]:
-        options = ["-x", "-q", "--no-header", "--tb=line" if module else "--tb=short", "-p", "no:cacheprovider"]
-        left = [f"--deselect={path}" for path in own if tests is not own]
-        command = [sys.executable, "-m", "pytest", *options, *left, *tests]
-        try:
-            done = subprocess.run(command, cwd=root, env=environment, timeout=limit, capture_output=True, text=True)
-        except subprocess.TimeoutExpired:
-            return time.monotonic() - start, 1
-        if done.returncode != 0:
-            if not module:
-                print(done.stdout[-3000:])
-            return time.monotonic() - start, done.returncode
-    return time.monotonic() - start, 0
+    try:
+        done = subprocess.run(command, cwd=root, env=environment, timeout=limit, capture_output=True, text=True)
+    except subprocess.TimeoutExpired:
+        return time.monotonic() - start, 1
+    if done.returncode != 0 and not module:
+        print(done.stdout[-3000:])
+    return time.monotonic() - start, done.returncode
 
 
 if __name__ == "__main__":
