@@ -6,7 +6,7 @@ PIP := $(VENV)/bin/python -m pip install --quiet --constraint constraints.txt
 # names, as the default order puts the files with few but long tests last, when other workers have nothing left to do.
 PARALLEL := -n auto --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo test test-slow test-lowest test-pythons lint bench docs gallery clean
+.PHONY: demo test test-slow mutants test-lowest test-pythons lint bench docs gallery clean
 
 demo: $(VENV)/.demo
 	$(VENV)/bin/petdos lammps build
@@ -18,6 +18,10 @@ test: $(VENV)/.test
 
 test-slow: $(VENV)/.test
 	$(VENV)/bin/python -m pytest -m slow
+
+# Changes the sources at random and counts the changes that the tests find; three quarters of an hour, `ARGUMENTS="traces --seed 2"` for less.
+mutants: $(VENV)/.test
+	$(VENV)/bin/python tests/mutants.py $(ARGUMENTS)
 
 # With the lowest versions that pyproject.toml allows, except torch (tests/lowest.py says why).
 LOWEST := .venv-lowest
