@@ -39,3 +39,7 @@ class PredictionError(PetdosError, ArithmeticError):
 
 class SettingError(PetdosError, ValueError):
     """An argument is missing, out of range, or contradicts what is on disk."""
+
+
+class ElectronicTemperatureError(SettingError):
+    """A temperature of electrons that is no positive number, or higher than the states of a model reach."""

@@ -72,11 +72,13 @@ def per_element(
     mu: ArrayLike | None,
     function: Callable[[Block], Array],
     extra: tuple[int, ...] = (),
+    occupation: type[Occupation] = Occupation,
 ) -> Array:
     """``function`` of all elements of the broadcast problem, block by block.
 
     :param temperature_K: None for T = 0
     :param function: from a :class:`Block` of q elements to an array ``(q, *extra)``
+    :param occupation: which of several levels that hold the electrons is taken
     :return: shape ``broadcast(dos.shape[:-1], n_electrons.shape, temperature_K.shape, mu.shape) + extra``
     :raises ValueError: if the input makes no sense
     :raises ChemicalPotentialError: if an element has no level on the grid
@@ -104,9 +106,9 @@ def per_element(
         some = slice(first, first + _BLOCK)
         g = flat_dos[dos_of_row[some]]
         _check_finite(g, energies, dos_of_row[some], dos.shape[:-1])
-        occupation = Occupation(energies, g, electrons_of_row[some])
+        filled = occupation(energies, g, electrons_of_row[some])
         block = Block(
-            occupation,
+            filled,
             row_of_query[queries] - first,
             None if temperatures is None else temperatures[queries],
             None if mus is None else mus[queries],
@@ -114,7 +116,7 @@ def per_element(
         try:
             result[queries] = function(block)
         except _LostError as lost:
-            raise _no_level(occupation, block, lost.query, _label(int(queries[lost.query]), shape)) from None
+            raise _no_level(filled, block, lost.query, _label(int(queries[lost.query]), shape)) from None
     return result.reshape(shape + extra)
 
 

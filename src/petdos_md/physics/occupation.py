@@ -62,19 +62,11 @@ class Occupation(PiecewiseLinearDOS):
     @cached_property
     def fermi_level(self) -> Array:
         """T = 0 Fermi level, (m,) eV; NaN where the grid cannot hold the electrons."""
-        excess, energies = self._excess, self.energies
-        left, right = excess[:, :-1], excess[:, 1:]
-        rising = ((left < 0) & (right >= 0)) | ((left <= 0) & (right > 0))
-        self._add_double_roots(rising)
-        # Up to and with the first segment that ends above the tolerated excess.
-        over = right > OVERFULL * self.n_electrons[:, None]
-        limit = np.where(over.any(axis=1), over.argmax(axis=1), right.shape[1] - 1)
-        rising &= np.arange(right.shape[1]) <= limit[:, None]
-
-        level = np.full(len(excess), np.nan)
+        rising = self._rising
+        level = np.full(len(rising), np.nan)
         rows = np.flatnonzero(rising.any(axis=1))
         lowest = rising[rows].argmax(axis=1)
-        highest = right.shape[1] - 1 - rising[rows, ::-1].argmax(axis=1)
+        highest = rising.shape[1] - 1 - rising[rows, ::-1].argmax(axis=1)
         level[rows] = self._root(rows, lowest)
         several = rows[lowest != highest]
         self._has_several_roots[several] = True
@@ -83,7 +75,7 @@ class Occupation(PiecewiseLinearDOS):
             # A neutral gap that ends with the grid has no upper edge; its Fermi level is its lower edge.
             middle = (level[several] + top) / 2
             for row, start in zip(several, middle, strict=True):
-                level[row] = self._relaxed(row, start, rising[row], energies)
+                level[row] = self._relaxed(row, start)
         return level
 
     def excess(self, element: Index, mu: Array) -> Array:
@@ -182,6 +174,17 @@ class Occupation(PiecewiseLinearDOS):
         return mu
 
     @cached_property
+    def _rising(self) -> NDArray[np.bool_]:
+        """Segments in which the excess rises through zero, (m, n - 1), up to and with the first that ends above the tolerated excess."""
+        left, right = self._excess[:, :-1], self._excess[:, 1:]
+        rising = ((left < 0) & (right >= 0)) | ((left <= 0) & (right > 0))
+        self._add_double_roots(rising)
+        over = right > OVERFULL * self.n_electrons[:, None]
+        limit = np.where(over.any(axis=1), over.argmax(axis=1), right.shape[1] - 1)
+        rising &= np.arange(right.shape[1]) <= limit[:, None]
+        return rising
+
+    @cached_property
     def _excess(self) -> Array:
         """States below each grid point minus n_electrons, (m, n).
 
@@ -239,12 +242,16 @@ class Occupation(PiecewiseLinearDOS):
         double = np.where(g[row, i] < 0, (left > 0) & (right > 0) & (turn < 0), (left < 0) & (right < 0) & (turn > 0))
         rising[row[double], i[double]] = True
 
-    def _relaxed(self, row: int, start: float, rising: NDArray[np.bool_], energies: Array) -> float:
+    def _rising_roots(self, row: int) -> Array:
+        """All rising roots of T = 0, ascending."""
+        segments = np.flatnonzero(self._rising[row])
+        return self._root(np.full(len(segments), row), segments)
+
+    def _relaxed(self, row: int, start: float) -> float:
         """The rising T = 0 root that charge relaxation reaches from ``start``."""
         one, begin = np.array([row]), np.array([start])
         excess = float(self.excess(one, begin)[0])
-        segments = np.flatnonzero(rising)
-        roots = self._root(np.full(len(segments), row), segments)
+        roots = self._rising_roots(row)
         neutral = self._neutral_interval(row, start)
         if neutral is not None:
             return neutral

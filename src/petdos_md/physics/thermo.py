@@ -104,25 +104,25 @@ def thermal_energy(b: Block) -> Array:
     int g (E - mu) (f - theta) dE + int_{E_F}^{mu} g (E - mu) dE, which needs no difference of total energies. It is stationary
     with respect to mu, so an error of mu enters in second order only.
     """
-    return _thermal_energy(b)
+    return thermal_energy_in_block(b)
 
 
 @of_each_element
 def internal_energy(b: Block) -> Array:
     """U(T) = int g E f dE in eV per structure, on the energy reference of ``energies``."""
-    return _ground_state_energy(b) + _thermal_energy(b)
+    return _ground_state_energy(b) + thermal_energy_in_block(b)
 
 
 @of_each_element
 def entropy(b: Block) -> Array:
     """S = -k_B int g [f ln f + (1 - f) ln(1 - f)] dE in eV/K per structure."""
-    return _entropy(b)
+    return entropy_in_block(b)
 
 
 @of_each_element
 def free_energy(b: Block) -> Array:
     """F = U - T S in eV per structure, on the energy reference of ``energies``."""
-    return _ground_state_energy(b) + (_thermal_energy(b) - b.temperature_K * _entropy(b))
+    return _ground_state_energy(b) + (thermal_energy_in_block(b) - b.temperature_K * entropy_in_block(b))
 
 
 @of_each_element
@@ -195,7 +195,8 @@ def _ground_state_energy(b: Block) -> Array:
     return energy[b.element]
 
 
-def _thermal_energy(b: Block) -> Array:
+def thermal_energy_in_block(b: Block) -> Array:
+    """The formula of :func:`thermal_energy`."""
     (thermal,) = b.integrals("U")
     energies, mu, level = b.occupation.energies, b.mu, b.level
     value, slope, _ = b.occupation.at(b.element, level)
@@ -215,7 +216,8 @@ def _thermal_energy(b: Block) -> Array:
     return thermal - moved
 
 
-def _entropy(b: Block) -> Array:
+def entropy_in_block(b: Block) -> Array:
+    """The formula of :func:`entropy`."""
     (s,) = b.integrals("S")
     return BOLTZMANN_EV * s
 
