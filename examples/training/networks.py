@@ -194,7 +194,7 @@ def main() -> None:
     beside = path if args.output is None else args.output / path.name
     references = read_references(args.dataset, model)
     data = {
-        name: collect(model, [r for r in references if split_of(int(r.atoms.info["index"])) == name])
+        name: collect(model, [r for r in references if split_of(r.atoms) == name])
         for name in ("test", "validation", "train")
     }
     report: dict[str, dict[str, float]] = {}

@@ -6,6 +6,7 @@ be given again at any time::
     python train.py                         # all stages, data set and options of the shipped model
     python train.py --stage shift           # one stage
     python train.py --data MINE.xyz.xz --electrons Ga=3,As=5 --name mine
+    python train.py --data MINE.xyz.xz --electrons Ga=3,As=5 --name mine --options options-dos # a model of the DOS alone
     python train.py --tags dia-Si liq-Si --name silicon --output outputs/silicon               # a bespoke model
     python train.py --tags dia-Si liq-Si --name silicon-lora --output outputs/silicon-lora \\
         --adapt lora --start checkpoints/almgsi-lda.ckpt                                        # the general one, adapted
@@ -28,20 +29,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import ase.io
-import numpy as np
 import yaml
-from ase import Atoms
-from ase.calculators.singlepoint import SinglePointCalculator
 from scipy.ndimage import gaussian_filter1d
 
 from petdos_md.base.grid import EnergyGrid
-from petdos_md.physics.dft import SMEARING_EV, defined_below, dos_target
+from petdos_md.physics.dft import SMEARING_EV
 
 HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE), str(HERE / "dft")]
-from compute import read_xz  # noqa: E402
-from split import split_of  # noqa: E402
+sys.path.insert(0, str(HERE))
+from prepare import prepare  # noqa: E402
 
 GRID = EnergyGrid(start=-13.0, step=0.05, n=751)
 """The grid of the predictions, to 24.5 eV. The lowest eigenvalue of the data is -6.3 eV and no target is defined above 19.4 eV:
@@ -51,54 +47,6 @@ LORA = {"rank": 8, "alpha": 0.5}
 """Rank and factor of the adapters, as in the article."""
 
 STAGES = ("prepare", "start", "mse", "shift", "smooth", "llpr", "export", "validate")
-
-
-def prepare(args: argparse.Namespace) -> None:
-    """Write ``train.xyz``, ``validation.xyz``, ``test.xyz`` with the DOS targets in ``info['dos']``."""
-    found = {int(a.info["index"]): a for path in args.data if path.is_file() for a in read_xz(path)}
-    for folder in (p for p in args.data if p.is_dir()):
-        for path in sorted(folder.glob("*.xyz")):
-            atoms = ase.io.read(path, format="extxyz")
-            found[int(atoms.info["index"])] = atoms
-    if not found:
-        sys.exit(f"no structures in {', '.join(map(str, args.data))}; run dft/compute.py first")
-    parts: dict[str, list[Atoms]] = {"train": [], "validation": [], "test": []}
-    bands = [np.asarray(a.info["eigenvalues"]) for a in found.values()]
-    lowest, highest = min(float(b.min()) for b in bands), max(defined_below(b) for b in bands)
-    for index in sorted(found):
-        if not args.tags or str(found[index].info["tag"]).startswith(tuple(args.tags)):
-            parts[split_of(index)].append(with_target(found[index], args.grid, highest))
-    # Structures come in random order: the first ones are a fair part of all.
-    parts["train"] = parts["train"][: max(1, round(args.fraction * len(parts["train"])))]
-    if not all(parts.values()):
-        sys.exit(
-            f"a part of the split is empty ({ {k: len(v) for k, v in parts.items()} }); give other --tags or more data"
-        )
-    if highest > args.grid.stop:
-        print(f"note: targets are defined up to {highest:.2f} eV, the grid ends at {args.grid.stop:.2f} eV")
-    for name, structures in parts.items():
-        ase.io.write(args.output / f"{name}.xyz", structures, format="extxyz")
-    sizes = ", ".join(f"{len(s)} {name}" for name, s in parts.items())
-    print(f"{sizes}; eigenvalues from {lowest:.2f} eV, targets defined up to {highest:.2f} eV")
-
-
-def with_target(atoms: Atoms, grid: EnergyGrid, highest: float) -> Atoms:
-    """What the training reads: energy, forces, stress and the DOS.
-
-    ``dos_start`` is zero in the channels above the highest limit of all, which no target ever defines: left to themselves in the
-    first trainings, they keep their random weights, and the shift-agnostic loss then moves the whole spectrum to be rid of them.
-    """
-    result = Atoms(atoms.numbers, positions=atoms.positions, cell=atoms.cell, pbc=True)
-    result.info = {key: atoms.info[key] for key in ("index", "tag", "n_electrons")}
-    result.info["dos"] = dos_target(atoms.info["eigenvalues"], atoms.info["kweights"], grid)
-    result.info["dos_start"] = np.where(grid.energies > highest, 0.0, result.info["dos"])
-    result.calc = SinglePointCalculator(
-        result,
-        energy=atoms.get_potential_energy(),
-        forces=atoms.get_forces(),
-        stress=atoms.get_stress(voigt=False),
-    )
-    return result
 
 
 def train(args: argparse.Namespace, stage: str, start: Path | None) -> None:
@@ -233,6 +181,7 @@ def main() -> None:
     parser.add_argument("--adapt", choices=("full", "lora"), default="full",
                         help="how weights of --start are trained on: all of them, or low-rank adapters beside them")  # fmt: skip
     parser.add_argument("--tags", nargs="+", help="only structures whose tag begins with one of these")
+    parser.add_argument("--without-tags", nargs="+", help="no structures whose tag begins with one of these")
     parser.add_argument("--fraction", type=float, default=1.0, help="of the training structures, from 0 to 1")
     parser.add_argument("--epochs", type=int, help="instead of the number in the option file")
     parser.add_argument("--threads", type=int, default=2)
@@ -248,9 +197,11 @@ def main() -> None:
 
     out = args.output
 
-    def begin(stage: str, before: str) -> Path:
-        direct = args.stage == stage or args.adapt == "lora"
-        return args.start.resolve() if args.start and direct else out / before / "model.ckpt"
+    def begin(stage: str, before: str) -> Path | None:
+        direct = args.stage == stage or args.adapt == "lora" or before not in steps
+        if args.start and direct:
+            return args.start.resolve()
+        return out / before / "model.ckpt" if before in steps else None
 
     steps = {
         "prepare": (out / "train.xyz", lambda: prepare(args)),
@@ -264,6 +215,8 @@ def main() -> None:
     }
     if args.adapt == "lora":
         del steps["start"], steps["mse"]
+    elif not (args.options / "start.yaml").is_file():
+        del steps["start"]
     for stage, (result, action) in steps.items():
         if args.stage not in ("all", stage):
             continue

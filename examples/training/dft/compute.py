@@ -1,13 +1,15 @@
 """Density-functional reference data for a DOS model: energies, forces, stresses and dense eigenvalues.
 
-For every structure of an input file, Quantum ESPRESSO runs a self-consistent calculation (energy, forces, stress) and
+For every structure of an input file, Quantum ESPRESSO or GPAW runs a self-consistent calculation (energy, forces, stress) and
 a non-self-consistent one on a denser k-mesh with a random shift (eigenvalues). The shift turns the ripples that a finite mesh
 leaves in a DOS into noise, which training averages out. Every structure is one process on one core; finished ones
 are kept, so that the same command goes on where it stopped::
 
     python compute.py ../data/almgsi-structures.xyz.xz -o ../data/almgsi-lda.xyz.xz --work work --jobs 2
+    python compute.py ../data/gaas-structures.xyz.xz -o ../data/gaas-pbesol.xyz.xz --work work-gaas --code gpaw --gpaw gaas
 
-For a material of your own, give your structures, a folder of pseudopotentials and ``--pseudo`` for each element.
+For a material of your own, give your structures, a folder of pseudopotentials and ``--pseudo`` for each element. With ``--code gpaw``
+(``gpaw_dft.py``), ``--gpaw`` names its settings or gives them as JSON; ``--python`` is the one where gpaw is installed.
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ import numpy as np
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io.espresso import write_espresso_in
+from gpaw_dft import SETTINGS
 from tqdm import tqdm
 
 PSEUDOPOTENTIALS = {
@@ -142,11 +145,55 @@ def compute(args: argparse.Namespace, atoms: Atoms) -> Atoms:
     return result
 
 
+def compute_gpaw(args: argparse.Namespace, atoms: Atoms) -> Atoms:
+    """The same by GPAW, in a process of its own."""
+    with tempfile.TemporaryDirectory(dir=args.scratch, prefix="petdos-dft-") as name:
+        source, target = Path(name) / "in.xyz", Path(name) / "out.xyz"
+        ase.io.write(source, atoms, format="extxyz")
+        done = run_gpaw(args, str(source), str(target), json.dumps(args.gpaw))
+        if done.returncode != 0:
+            raise RuntimeError(f"gpaw failed, see the end of its output:\n{done.stderr[-1500:]}")
+        return ase.io.read(target, format="extxyz")
+
+
+def run_gpaw(args: argparse.Namespace, *arguments: str) -> subprocess.CompletedProcess:
+    """``gpaw_dft.py`` with the set-ups of the working folder."""
+    script = str(Path(__file__).resolve().with_name("gpaw_dft.py"))
+    single = dict(os.environ, OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", GPAW_SETUP_PATH=str(setups(args)))
+    command = ["nice", "-n", str(args.nice), args.python, script, *arguments]
+    return subprocess.run(command, env=single, capture_output=True, text=True)
+
+
+def setups(args: argparse.Namespace) -> Path:
+    """Where the PAW set-ups are, which take minutes to make, once."""
+    return (args.setups or args.work / "setups").resolve()
+
+
+def check_code(args: argparse.Namespace) -> None:
+    """Whether the code can run at all; PAW set-ups are made if they are missing."""
+    if args.code == "espresso":
+        if shutil.which(args.pw) is None:
+            sys.exit(f"{args.pw}: no such program; on Debian: apt-get install quantum-espresso quantum-espresso-data")
+        return
+    if subprocess.run([args.python, "-c", "import gpaw"], capture_output=True).returncode != 0:
+        sys.exit(f"{args.python} has no gpaw; pip install gpaw==26.7.0 gpaw-data==1.2.1, or name another --python")
+    print(f"PAW set-ups in {setups(args)}")
+    done = run_gpaw(args, str(setups(args)), "--setups")
+    if done.returncode != 0:
+        sys.exit(f"the PAW set-ups could not be made:\n{done.stderr[-1500:]}")
+
+
+def gpaw_settings(text: str) -> dict:
+    """Of a name, or as they are."""
+    return SETTINGS[text] if text in SETTINGS else json.loads(text)
+
+
 def finish(args: argparse.Namespace, atoms: Atoms) -> int:
     """Compute one structure and keep it: the rename makes a result whole or absent."""
     target = args.work / f"{int(atoms.info['index']):05d}.xyz"
     partial = target.with_suffix(".part")
-    ase.io.write(partial, compute(args, atoms), format="extxyz")
+    result = compute(args, atoms) if args.code == "espresso" else compute_gpaw(args, atoms)
+    ase.io.write(partial, result, format="extxyz")
     partial.rename(target)
     return int(atoms.info["index"])
 
@@ -181,6 +228,11 @@ def main() -> None:
     parser.add_argument("--nice", type=int, default=15)
     parser.add_argument("--collect", action="store_true", help="compute nothing, write what is finished")
     parser.add_argument("--limit", type=int, help="only the first so many structures")
+    parser.add_argument("--code", choices=("espresso", "gpaw"), default="espresso")
+    parser.add_argument("--gpaw", type=gpaw_settings, default="gaas", metavar="SETTINGS",
+                        help=f"settings of GPAW: {', '.join(SETTINGS)}, or JSON as in gpaw_dft.py")  # fmt: skip
+    parser.add_argument("--python", default=sys.executable, help="the one that has gpaw")
+    parser.add_argument("--setups", type=Path, help="folder of PAW set-ups of GPAW, by default in the working folder")
     parser.add_argument("--pw", default="pw.x", help="the executable of Quantum ESPRESSO")
     parser.add_argument("--pseudo-dir", type=Path, default=Path("/usr/share/espresso/pseudo"))
     parser.add_argument(
@@ -195,8 +247,7 @@ def main() -> None:
     if args.collect:
         print(f"{collect(args)} structures in {args.output}")
         return
-    if shutil.which(args.pw) is None:
-        sys.exit(f"{args.pw}: no such program; on Debian: apt-get install quantum-espresso quantum-espresso-data")
+    check_code(args)
     args.work.mkdir(parents=True, exist_ok=True)
 
     structures = read_xz(args.structures)[: args.limit]

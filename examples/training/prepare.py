@@ -1,0 +1,97 @@
+"""Targets and split of the training: from data sets with eigenvalues to the three files that `mtt train` reads."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+import ase.io
+import numpy as np
+import yaml
+from ase import Atoms
+from ase.calculators.singlepoint import SinglePointCalculator
+
+from petdos_md.base.grid import EnergyGrid
+from petdos_md.physics.dft import defined_below, dos_target
+
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE), str(HERE / "dft")]
+from compute import read_xz  # noqa: E402
+from split import split_of  # noqa: E402
+
+TARGET = "mtt::dos"
+
+
+def prepare(args: argparse.Namespace) -> None:
+    """Write ``train.xyz``, ``validation.xyz``, ``test.xyz`` with the DOS targets in ``info['dos']``."""
+    found = read_data(args.data)
+    if not found:
+        sys.exit(f"no structures in {', '.join(map(str, args.data))}; run dft/compute.py first")
+    bands = [np.asarray(a.info["eigenvalues"]) for atoms in found for a in atoms]
+    lowest, highest = min(float(b.min()) for b in bands), max(defined_below(b) for b in bands)
+    energies = has_energy(args.options)
+    parts: dict[str, list[Atoms]] = {"train": [], "validation": [], "test": []}
+    for structures in found:
+        chosen = [a for a in structures if wanted(str(a.info["tag"]), args.tags, args.without_tags)]
+        for name, part in parts.items():
+            mine = [a for a in chosen if split_of(a) == name]
+            if name == "train":
+                # Structures come in random order: the first ones are a fair part of all.
+                mine = mine[: max(1, round(args.fraction * len(mine)))]
+            part += [with_target(a, args.grid, highest, energies) for a in mine]
+    if not all(parts.values()):
+        sys.exit(
+            f"a part of the split is empty ({ {k: len(v) for k, v in parts.items()} }); give other --tags or more data"
+        )
+    if highest > args.grid.stop:
+        print(f"note: targets are defined up to {highest:.2f} eV, the grid ends at {args.grid.stop:.2f} eV")
+    for name, part in parts.items():
+        ase.io.write(args.output / f"{name}.xyz", part, format="extxyz")
+    sizes = ", ".join(f"{len(s)} {name}" for name, s in parts.items())
+    print(f"{sizes}; eigenvalues from {lowest:.2f} eV, targets defined up to {highest:.2f} eV")
+
+
+def read_data(paths: Iterable[Path]) -> list[list[Atoms]]:
+    """Structures of each data set, by number. A folder of single structures adds to the data set that has its numbers and tags."""
+    sets: list[dict[tuple[int, str], Atoms]] = []
+    for path in paths:
+        files = sorted(path.glob("*.xyz")) if path.is_dir() else [path]
+        atoms = [a for file in files for a in (read_xz(file) if file.is_file() else [])]
+        mine = {(int(a.info["index"]), str(a.info["tag"])): a for a in atoms}
+        if mine:
+            sets.append({key: mine.pop(key) for key in list(mine) if not any(key in other for other in sets)})
+            for other in sets[:-1]:
+                other.update({key: mine[key] for key in other.keys() & mine.keys()})
+    return [[found[key] for key in sorted(found)] for found in sets if found]
+
+
+def wanted(tag: str, tags: list[str] | None, without: list[str] | None) -> bool:
+    """Whether a tag begins with one of ``tags`` (all do if there are none) and with none of ``without``."""
+    return (not tags or tag.startswith(tuple(tags))) and not (without and tag.startswith(tuple(without)))
+
+
+def has_energy(options: Path) -> bool:
+    """Whether the networks of these options have an energy head beside that of the DOS."""
+    return "energy" in yaml.safe_load((options / "shift.yaml").read_text())["training_set"]["targets"]
+
+
+def with_target(atoms: Atoms, grid: EnergyGrid, highest: float, energies: bool = True) -> Atoms:
+    """What the training reads: the DOS and, for a network with both heads, energy, forces and stress.
+
+    ``dos_start`` is zero in the channels above the highest limit of all, which no target ever defines: left to themselves in the
+    first trainings, they keep their random weights, and the shift-agnostic loss then moves the whole spectrum to be rid of them.
+    """
+    result = Atoms(atoms.numbers, positions=atoms.positions, cell=atoms.cell, pbc=True)
+    result.info = {key: atoms.info[key] for key in ("index", "tag", "n_electrons")}
+    result.info["dos"] = dos_target(atoms.info["eigenvalues"], atoms.info["kweights"], grid)
+    result.info["dos_start"] = np.where(grid.energies > highest, 0.0, result.info["dos"])
+    if energies:
+        result.calc = SinglePointCalculator(
+            result,
+            energy=atoms.get_potential_energy(),
+            forces=atoms.get_forces(),
+            stress=atoms.get_stress(voigt=False),
+        )
+    return result
