@@ -25,7 +25,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io.espresso import write_espresso_in
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "training" / "dft"))
-from compute import PSEUDOPOTENTIALS, mesh, read_xz  # noqa: E402
+from compute import PSEUDOPOTENTIALS, mesh, read_xz
 
 COLD_K = 0.0
 """Label of the ground state: cold smearing of 0.01 Ry."""
@@ -64,7 +64,10 @@ def namelists(args: argparse.Namespace, atoms: Atoms, temperature_K: float, fold
             "nbnd": n_bands(atoms, temperature_K),
             "nosym": not atoms.info.get("phonon", False),
         },
-        "electrons": {"conv_thr": 1e-9 if atoms.info.get("phonon") else 1e-8, **({"startingpot": "file"} if again else {})},
+        "electrons": {
+            "conv_thr": 1e-9 if atoms.info.get("phonon") else 1e-8,
+            **({"startingpot": "file"} if again else {}),
+        },
     }
 
 

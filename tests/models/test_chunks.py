@@ -70,7 +70,7 @@ def test_plan_is_a_partition_with_exact_halos() -> None:
 
 
 def test_chunks_that_are_too_small(lammps_model: DOSModel) -> None:
-    with pytest.raises(SettingError, match=r"max_atoms_per_chunk=20, but one atom with its halo has \d+ atoms"):
+    with pytest.raises(SettingError, match=r"chunks may have 20 atoms, but one atom with its halo has \d+;"):
         lammps_model.evaluate(long_alloy(), max_atoms_per_chunk=20)
 
 

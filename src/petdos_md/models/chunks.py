@@ -1,10 +1,11 @@
 """Large structures piece by piece: atoms are evaluated in chunks, each with the halo of neighbors that its features depend on.
 
->>> model.evaluate(atoms, max_atoms_per_chunk=16000)                       # doctest: +SKIP
+>>> model = DOSModel.load("almgsi-lda", max_memory_GB=4)                   # doctest: +SKIP
 
 A chunk is a part of the same periodic structure with the pairs whose two atoms are in it, so the features of its own atoms are
 those of the whole structure to rounding, and so is their sum. The time grows with the halos (as (1 + 2 h / L)^3 for chunks of
-width L and halos of width h), the memory is that of one chunk. The LAMMPS plugin does the same in C++ (``lammps_plugin/halo.h``).
+width L and halos of width h), the memory is that of one chunk, neighbor lists aside. The LAMMPS plugin does the same in C++
+(``lammps_plugin/halo.h``).
 """
 
 from __future__ import annotations
@@ -71,7 +72,8 @@ def plan_chunks(positions: np.ndarray, pairs: np.ndarray, hops: int, max_atoms: 
             yield Chunk(own, atoms)
         elif len(own) == 1:
             raise SettingError(
-                f"got max_atoms_per_chunk={max_atoms}, but one atom with its halo has {len(atoms)} atoms; allow larger chunks"
+                f"chunks may have {max_atoms} atoms, but one atom with its halo has {len(atoms)}; give a larger max_memory_GB or "
+                "max_atoms_per_chunk"
             )
         else:
             axis = int(np.ptp(positions[own], axis=0).argmax())

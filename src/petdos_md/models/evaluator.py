@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -17,14 +18,19 @@ from metatensor.torch import Labels
 from metatomic.torch import AtomisticModel, ModelEvaluationOptions, ModelOutput, System
 from vesin.metatomic import NeighborList
 
-from ..base.errors import PredictionError
+from ..base.errors import PredictionError, SettingError
 from .chunks import hops_needed, sum_over_chunks
 from .files import as_written
+from .memory import available_memory
 from .output_names import POSITION_GRADIENT, STRAIN_GRADIENT
 
+logger = logging.getLogger(__name__)
+
 MAX_ATOMS_AT_ONCE = 1000
-"""Of a structure whose forces come from the whole network at once: faster by a third, but the memory grows by 20 MB an atom for a network
+"""Of a structure whose forces come from the whole network at once: faster by a third, but the memory grows by 1.5 MB an atom for a network
 of the size of PET-MAD-DOS."""
+ALWAYS_FITS = 1e9
+"""Bytes that an evaluation may take without asking how many are free."""
 _OUTPUTS = {
     "energy": ModelOutput(unit="eV", sample_kind="system"),
     POSITION_GRADIENT: ModelOutput(unit="eV/Angstrom", sample_kind="atom"),
@@ -50,15 +56,27 @@ class EnergyAndForces(NamedTuple):
 class Evaluator:
     """A metatomic model on a device.
 
-    Attributes: ``module``, ``dtype``, ``device``, ``atomic_types`` (ascending), ``has_energy``, ``cutoff`` (angstrom).
+    :param max_memory_GB: larger structures are evaluated in chunks; by default what the device has free
+    :raises SettingError: if it is given and the model does not say what memory it takes
+
+    Attributes: ``module``, ``dtype``, ``device``, ``atomic_types`` (ascending), ``has_energy``, ``cutoff`` (angstrom), ``max_memory_GB``.
     """
 
-    def __init__(self, module: AtomisticModel, device: torch.device) -> None:
+    def __init__(self, module: AtomisticModel, device: torch.device, max_memory_GB: float | None = None) -> None:
         capabilities = module.capabilities()
         self.device = device
         self.dtype: torch.dtype = getattr(torch, capabilities.dtype)
         self.atomic_types = sorted(int(n) for n in capabilities.atomic_types)
         self.has_energy = "energy" in capabilities.outputs
+        self.max_memory_GB = max_memory_GB
+        self._memory_needed = getattr(module.module, "memory_needed", None)
+        if max_memory_GB is not None and not max_memory_GB > 0:
+            raise SettingError(f"got max_memory_GB={max_memory_GB}, expected a positive number")
+        if max_memory_GB is not None and self._memory_needed is None:
+            raise SettingError(
+                "max_memory_GB: this model does not say how much memory it takes; export it with `petdos export`, or leave this out and "
+                "give max_atoms_per_chunk"
+            )
         self._has_gradients = {POSITION_GRADIENT, STRAIN_GRADIENT} <= set(capabilities.outputs)
         self.module = module.to(device=device)
         lists = module.requested_neighbor_lists()
@@ -73,12 +91,43 @@ class Evaluator:
             self._add_neighbors(systems)
             return self._arrays(self._forward(systems, outputs, "system"), outputs)
 
-    def row_in_chunks(self, atoms: Atoms, outputs: tuple[str, ...], max_atoms: int) -> np.ndarray:
-        """Outputs of one structure, summed over chunks of at most so many atoms, halos included; ``(width,)`` float64.
+    def row(self, atoms: Atoms, outputs: tuple[str, ...], max_atoms: int | None = None) -> np.ndarray:
+        """Outputs of one structure, ``(width,)`` float64; in chunks if it does not fit into the memory, or has more than ``max_atoms``.
 
         :raises SettingError: if chunks of that size are too small for the range of the model
         """
         system = self.system(atoms)
+        if max_atoms is None:
+            max_atoms = self._atoms_that_fit(system)
+        if len(atoms) > max_atoms:
+            return self._sum_over_chunks(system, outputs, max_atoms)
+        with torch.no_grad():
+            return self._arrays(self._forward([system], outputs, "system"), outputs)[0]
+
+    def _atoms_that_fit(self, system: System) -> int:
+        """Of a structure as dense as this one; at least as many as it has if it fits.
+
+        :raises SettingError: if there is no memory for a single one
+        """
+        if self._memory_needed is None:
+            return len(system)
+        n_pairs = sum(len(system.get_neighbor_list(options).samples) for options in system.known_neighbor_lists())
+        needed, fixed = self._memory_needed(len(system), n_pairs, False), self._memory_needed(0, 0, False)
+        if self.max_memory_GB is None and needed <= ALWAYS_FITS:
+            return len(system)
+        allowed = available_memory(self.device) if self.max_memory_GB is None else 1e9 * self.max_memory_GB
+        if needed <= allowed:
+            return len(system)
+        fits = int(len(system) * (allowed - fixed) / (needed - fixed))
+        if fits < 1:
+            raise SettingError(
+                f"{len(system)} atoms take {needed / 1e9:.2g} GB, {allowed / 1e9:.2g} GB are allowed, which do not suffice for one atom; give "
+                f"max_memory_GB, or run where {fixed / 1e9 + 0.1:.1f} GB are free"
+            )
+        logger.info("%d atoms take %.2g GB: evaluated in chunks of %d atoms", len(system), needed / 1e9, fits)
+        return fits
+
+    def _sum_over_chunks(self, system: System, outputs: tuple[str, ...], max_atoms: int) -> np.ndarray:
 
         def run(part: System, n_own: int) -> list[torch.Tensor]:
             numbers = torch.arange(n_own, dtype=torch.int32, device=self.device)

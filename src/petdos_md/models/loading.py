@@ -53,6 +53,7 @@ def load_path(
     device: str | torch.device | None = None,
     grid: EnergyGrid | None = None,
     electrons: Mapping[str, float] | None = None,
+    max_memory_GB: float | None = None,
 ) -> LoadedModel:
     """Load a file; arguments as of :meth:`petdos_md.models.model.DOSModel.load`.
 
@@ -62,7 +63,7 @@ def load_path(
     module = load_file(path)
     record = json.loads(module.metadata().extra.get(METADATA_KEY, "null"))
     if record is None:
-        return load_direct(module, path, grid, electrons, device)
+        return load_direct(module, path, grid, electrons, device, max_memory_GB=max_memory_GB)
     readout = Readout.load(readout_path(path))
     if readout.fingerprint != record["fingerprint"]:
         raise ModelError(
@@ -83,7 +84,8 @@ def load_path(
     )
     capabilities = module.capabilities()
     outputs = (FEATURES_OUTPUT,) if FEATURES_OUTPUT in capabilities.outputs else (LAST_LAYER_OUTPUT, CUTOFF_SUM_OUTPUT)
-    return LoadedModel(Evaluator(module, choose_device(device, capabilities.supported_devices)), info, readout, outputs)
+    evaluator = Evaluator(module, choose_device(device, capabilities.supported_devices), max_memory_GB)
+    return LoadedModel(evaluator, info, readout, outputs)
 
 
 def load_direct(
@@ -93,19 +95,21 @@ def load_direct(
     electrons: Mapping[str, float] | None = None,
     device: str | torch.device | None = None,
     target: str | None = None,
+    max_memory_GB: float | None = None,
 ) -> LoadedModel:
     """A metatomic model that is asked for its DOS.
 
     :param path: where it was read from, None for a model in memory
     :param target: name of the DOS output, needed if there are several
     :raises ModelError: if it has no DOS output, or the energies of the DOS are not known
+    :raises SettingError: if a memory is given and the model does not say what it takes
     """
     name = "the model in memory" if path is None else str(path)
     capabilities = module.capabilities()
     target = target or dos_output(list(capabilities.outputs), name)
     last_layer = f"mtt::aux::{target.removeprefix('mtt::')}_last_layer_features"
     outputs = (target, last_layer) if last_layer in capabilities.outputs else (target,)
-    evaluator = Evaluator(module, choose_device(device, capabilities.supported_devices))
+    evaluator = Evaluator(module, choose_device(device, capabilities.supported_devices), max_memory_GB)
     atom = Atoms(numbers=evaluator.atomic_types[:1])
     n_channels, *others = (evaluator.rows([atom], (output,)).shape[1] for output in outputs)
     grid = _grid(grid, n_channels, name)

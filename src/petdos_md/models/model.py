@@ -59,7 +59,8 @@ class DOSModel:
     def __reduce__(self) -> tuple[Any, ...]:
         if not self.path:
             raise ModelError(f"{self.info.name} was made in memory, so that it cannot be pickled; load it from a file")
-        return _load_again, (str(self.path), self.info.fingerprint, self.grid, dict(self.electrons))
+        settings = {"grid": self.grid, "electrons": dict(self.electrons), "max_memory_GB": self.evaluator.max_memory_GB}
+        return _load_again, (str(self.path), self.info.fingerprint, settings)
 
     @classmethod
     def load(
@@ -69,6 +70,7 @@ class DOSModel:
         *,
         grid: EnergyGrid | None = None,
         electrons: dict[str, float] | None = None,
+        max_memory_GB: float | None = None,
     ) -> DOSModel:
         """Load a model.
 
@@ -77,9 +79,12 @@ class DOSModel:
         :param device: ``cpu`` or ``cuda``; by default the first that the model prefers and the machine has
         :param grid: energies, needed for a direct model that is not of the size of PET-MAD-DOS; for others it must agree
         :param electrons: valence electrons by symbol, to complete or replace those of the file
+        :param max_memory_GB: structures that would take more are evaluated in chunks, see :mod:`petdos_md.models.chunks`; by default
+            they are if they do not fit into the memory that is free. For models of ``petdos export``; forces are not divided.
         :raises ModelError: if there is no such model, it cannot be read, or its parts do not belong together
+        :raises SettingError: if ``max_memory_GB`` is not positive, or not known what memory the model takes
         """
-        return cls(load_path(path, device, grid, electrons))
+        return cls(load_path(path, device, grid, electrons, max_memory_GB))
 
     @classmethod
     def from_atomistic(
@@ -134,8 +139,8 @@ class DOSModel:
     ) -> Sample | list[Sample]:
         """Evaluate one structure, or several in batches.
 
-        :param max_atoms_per_chunk: evaluate larger structures in parts of so many atoms at most, halos included, to bound the
-            memory; see :mod:`petdos_md.models.chunks`
+        :param max_atoms_per_chunk: evaluate larger structures in parts of so many atoms at most, halos included, whatever their memory;
+            see :meth:`load` and :mod:`petdos_md.models.chunks`
         :raises StructureError: if a structure cannot be evaluated, see :meth:`check`
         :raises PredictionError: if the model returns NaN or infinity
         :raises SettingError: if chunks of that size are too small for the range of the model
@@ -151,8 +156,8 @@ class DOSModel:
             batches = [[structure] for structure in structures]
         samples: list[Sample] = []
         for batch in batches:
-            if max_atoms_per_chunk is not None and len(batch[0]) > max_atoms_per_chunk:
-                rows = self.evaluator.row_in_chunks(batch[0], self._outputs, max_atoms_per_chunk)[None]
+            if len(batch) == 1:
+                rows = self.evaluator.row(batch[0], self._outputs, max_atoms_per_chunk)[None]
             else:
                 rows = self.evaluator.rows(batch, self._outputs)
             samples += [self._sample(structure, row) for structure, row in zip(batch, rows, strict=True)]
@@ -232,8 +237,8 @@ def _batches(structures: Sequence[Atoms], max_atoms: int) -> list[list[Atoms]]:
     return batches
 
 
-def _load_again(path: str, fingerprint: str, grid: EnergyGrid, electrons: dict[str, float]) -> DOSModel:
-    model = DOSModel.load(path, grid=grid, electrons=electrons)
+def _load_again(path: str, fingerprint: str, settings: dict[str, Any]) -> DOSModel:
+    model = DOSModel.load(path, **settings)
     if model.info.fingerprint != fingerprint:
         raise ModelError(f"{path}: another model than the pickled one; put that file back")
     return model

@@ -38,6 +38,10 @@ MAX_NUMBERS = 262144
 MAX_ROWS_GPU = 131072
 MULTIPLE_GPU = 8
 """On a GPU the rows of an atom are rounded up to a multiple: fewer and larger rectangles."""
+BYTES_OF = {"slice": 1.0e8, "pair": 200.0, "row": 100.0, "gradients": 200.0}
+"""Memory beside the messages: arrays of a slice, of a pair of the neighbor list, and of a row of the graph, without and with gradients."""
+ADAPTIVE_EXCESS = 1.5
+"""Neighbors within adaptive cutoffs, at most, in units of the wanted number: cutoffs of pairs are means of those of their atoms."""
 
 
 class SlicedPET(NetworkOutputs):
@@ -50,6 +54,7 @@ class SlicedPET(NetworkOutputs):
     """
 
     # TorchScript looks up the types of what may be empty here, and not in the class above.
+    bytes_of: dict[str, float]
     key_labels: dict[str, Labels]
     component_labels: dict[str, list[list[Labels]]]
     property_labels: dict[str, list[Labels]]
@@ -72,6 +77,7 @@ class SlicedPET(NetworkOutputs):
         self.cutoff, self.max_rows_gpu = self.edges.cutoff, MAX_ROWS_GPU
         self.max_rows = max(256, MAX_NUMBERS // int(hypers["d_pet"]))
         self.multiple_gpu = MULTIPLE_GPU
+        self.bytes_of, self.adaptive_excess = dict(BYTES_OF), ADAPTIVE_EXCESS
         self.length_unit, self.atomic_types = str(pet.dataset_info.length_unit), [int(n) for n in pet.atomic_types]
         self.targets = list(pet.target_names)
         self.features_of = {_features_name(name): name for name in self.targets}
@@ -118,6 +124,22 @@ class SlicedPET(NetworkOutputs):
     def requested_neighbor_lists(self) -> list[NeighborListOptions]:
         """One full list."""
         return [NeighborListOptions(cutoff=self.cutoff, full_list=True, strict=False)]
+
+    @torch.jit.export
+    def memory_needed(self, n_atoms: int, n_pairs: int, differentiable: bool) -> float:
+        """Bytes that an evaluation takes at most, beside the parameters: of features, or of what :meth:`pull_back` needs as well.
+
+        :param n_pairs: of the neighbor list, both directions counted
+        """
+        edges = float(n_pairs)
+        if self.edges.n_neighbors > 0:
+            edges = min(edges, self.adaptive_excess * self.edges.n_neighbors * n_atoms)
+        rows = edges + n_atoms
+        number = self.backend.edge_embedder.weight.element_size()
+        per_row = self.bytes_of["row"] + self.backend.numbers_per_row(differentiable) * number
+        if differentiable:
+            per_row += self.bytes_of["gradients"]
+        return self.bytes_of["slice"] + self.bytes_of["pair"] * n_pairs + per_row * rows
 
     def forward(
         self,

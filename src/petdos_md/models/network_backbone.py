@@ -51,6 +51,12 @@ class Backbone(torch.nn.Module):
                 module.inplace = True
         replace_linear_layers(self)
 
+    def numbers_per_row(self, kept: bool) -> int:
+        """Of messages that are in memory at once; if what entered the stages is kept, with the derivatives of two of them."""
+        arrays = 2 if self.feedforward else 1
+        between = self.n_stages - 1
+        return self.edge_embedder.weight.shape[1] * arrays * (between + min(2, between) if kept else min(2, between))
+
     def embed(self, graph: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """What enters the first stage."""
         weights = graph["weights"]

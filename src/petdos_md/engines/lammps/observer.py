@@ -58,7 +58,6 @@ class LAMMPSObserver:
     :param temperature_K: of the ensemble; a function without arguments if it changes during the run
     :param every: steps between samples
     :param replica: which simulation of the trace this is
-    :param max_atoms_per_chunk: see :meth:`DOSModel.evaluate`
 
     Attributes: ``trace`` (None on ranks other than the first); ``n_samples`` and ``n_skipped`` of this object.
 
@@ -77,13 +76,11 @@ class LAMMPSObserver:
         *,
         every: int = 1,
         replica: int = 0,
-        max_atoms_per_chunk: int | None = None,
     ) -> None:
         if every < 1:
             raise SettingError(f"got every={every}, expected a number of steps >= 1")
         self.lmp, self.symbols, self.every, self.replica = lmp, list(symbols), every, replica
         self.model = model if isinstance(model, DOSModel) else DOSModel.load(os.fspath(model))
-        self.max_atoms_per_chunk = max_atoms_per_chunk
         self._temperature = temperature_K
         self.temperature_K()
         atoms = atoms_of(lmp, self.symbols)  # all ranks take part
@@ -185,7 +182,7 @@ class LAMMPSObserver:
         if not (np.isfinite(atoms.positions).all() and np.isfinite(atoms.cell.array).all()):
             return None
         try:
-            return replace(self.model.evaluate(atoms, max_atoms_per_chunk=self.max_atoms_per_chunk), **labels)
+            return replace(self.model.evaluate(atoms), **labels)
         except PredictionError:
             return None
 
