@@ -66,6 +66,22 @@ def metal(metal_path: Path):
     return DOSModel.load(metal_path)
 
 
+@pytest.fixture(scope="session")
+def hot_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The model of a metal in double precision, with an energy head."""
+    from helpers.models import write_hot_metal
+
+    return once(tmp_path_factory, "hot", lambda at: write_hot_metal(at / "hot.pt")) / "hot.pt"
+
+
+@pytest.fixture(scope="session")
+def hot_model(hot_path: Path):
+    """The model of a metal in double precision, loaded."""
+    from petdos_md.models.model import DOSModel
+
+    return DOSModel.load(hot_path)
+
+
 @pytest.fixture
 def aluminium() -> Atoms:
     """A rattled cell of 8 atoms."""

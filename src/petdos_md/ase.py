@@ -1,8 +1,9 @@
-"""ASE: an observer for its dynamics and a calculator; see :mod:`petdos_md.engines.ase`.
+"""ASE: an observer for its dynamics and calculators; see :mod:`petdos_md.engines.ase` and :mod:`petdos_md.engines.hot_calculator`.
 
->>> from petdos_md.ase import DOSCalculator, DOSObserver
+>>> from petdos_md.ase import DOSCalculator, DOSObserver, HotElectronCalculator
 """
 
 from .engines.ase import DOSCalculator, DOSObserver
+from .engines.hot_calculator import HotElectronCalculator
 
-__all__ = ["DOSCalculator", "DOSObserver"]
+__all__ = ["DOSCalculator", "DOSObserver", "HotElectronCalculator"]

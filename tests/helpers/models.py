@@ -36,7 +36,7 @@ def write_metal(path: Path, checkpoints: tuple[Path, Path]) -> None:
     changed = []
     for source in checkpoints:
         changed.append(path.parent / source.name)
-        torch.save(_metallic(torch.load(source, weights_only=False)), changed[-1])
+        torch.save(metallic(torch.load(source, weights_only=False)), changed[-1])
     write_model(path, (changed[0], changed[1]))
 
 
@@ -48,6 +48,24 @@ def write_double_model(path: Path) -> None:
     )
     assert llpr is not None
     write_model(path, (pet, llpr))
+
+
+def write_hot_metal(path: Path) -> None:
+    """The metal in double precision, with an energy head: for finite differences of forces."""
+    checkpoints = write_checkpoints(
+        path.parent,
+        SMALL,
+        symbols=list(ELECTRONS),
+        n_channels=N_CHANNELS,
+        n_members=N_MEMBERS,
+        energy=True,
+        dtype=torch.float64,
+    )
+    assert checkpoints[1] is not None
+    (path.parent / "hot").mkdir()
+    write_metal(path.parent / "hot" / path.name, (checkpoints[0], checkpoints[1]))
+    for file in (path.parent / "hot").glob(f"{path.stem}.*"):
+        file.rename(path.parent / file.name)
 
 
 def write_old_model(path: Path, target: Path) -> None:
@@ -78,7 +96,8 @@ def spoil_species(model: DOSModel, symbol: str) -> None:
                 parameter[known] = torch.nan
 
 
-def _metallic(checkpoint: dict) -> dict:
+def metallic(checkpoint: dict) -> dict:
+    """A checkpoint whose DOS is nearly a square root per atom."""
     energies = GRID_START + 0.05 * torch.arange(N_CHANNELS)
     inner = checkpoint.get("wrapped_model_checkpoint") or checkpoint
     for state in (inner["model_state_dict"], inner["best_model_state_dict"]):

@@ -42,6 +42,9 @@ class DOSCalculator(Calculator):
     :raises SettingError: if the temperature is not positive
     """
 
+    electronic_properties: tuple[str, ...] = DOS_PROPERTIES
+    """Computed when asked for."""
+
     def __init__(
         self,
         model: DOSModel | str | os.PathLike[str],
@@ -60,7 +63,7 @@ class DOSCalculator(Calculator):
         own = ["energy", "free_energy", "forces", "stress"]
         if potential is not None:
             own = list(getattr(potential, "implemented_properties", own))
-        self.implemented_properties = [*own, *DOS_PROPERTIES]
+        self.implemented_properties = [*own, *self.electronic_properties]
         self._sample: Sample | None = None
 
     def get_sample(self, atoms: Atoms) -> Sample:
@@ -102,12 +105,17 @@ class DOSCalculator(Calculator):
         for name in properties:
             if name in self.results:
                 continue
-            if name in DOS_PROPERTIES:
+            if name in self.electronic_properties:
                 self.results[name] = self._electronic(name, structure)
-            elif self.potential is not None:
-                self.results[name] = self.potential.get_property(name, structure)
             else:
-                self._forward(structure)
+                self._atomic(name, structure)
+
+    def _atomic(self, name: str, atoms: Atoms) -> None:
+        """Put a property of the potential into the results."""
+        if self.potential is not None:
+            self.results[name] = self.potential.get_property(name, atoms)
+        else:
+            self._forward(atoms)
 
     def _forward(self, atoms: Atoms) -> None:
         """One pass for everything."""
@@ -144,21 +152,21 @@ class _Results(dict):
     """
 
     def __init__(self, calculator: DOSCalculator, values: dict[str, Any]) -> None:
-        super().__init__({name: value for name, value in values.items() if name not in DOS_PROPERTIES})
-        self._electronic = {name: value for name, value in values.items() if name in DOS_PROPERTIES}
-        self._calculator = calculator
+        self._calculator, self._names = calculator, calculator.electronic_properties
+        super().__init__({name: value for name, value in values.items() if name not in self._names})
+        self._electronic = {name: value for name, value in values.items() if name in self._names}
 
     def __contains__(self, name: object) -> bool:
         return super().__contains__(name) or name in self._electronic
 
     def __setitem__(self, name: str, value: Any) -> None:
-        if name in DOS_PROPERTIES:
+        if name in self._names:
             self._electronic[name] = value
         else:
             super().__setitem__(name, value)
 
     def __missing__(self, name: str) -> Any:
-        if name not in DOS_PROPERTIES:
+        if name not in self._names:
             raise KeyError(name)
         if name not in self._electronic:
             self._calculator.get_property(name)

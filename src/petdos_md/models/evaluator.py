@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,7 +22,7 @@ from ..base.errors import PredictionError, SettingError
 from .chunks import hops_needed, sum_over_chunks
 from .files import as_written
 from .memory import available_memory
-from .output_names import POSITION_GRADIENT, STRAIN_GRADIENT
+from .output_names import FEATURES_OUTPUT, POSITION_GRADIENT, STRAIN_GRADIENT
 
 logger = logging.getLogger(__name__)
 
@@ -41,10 +41,21 @@ _Gradients = tuple[np.ndarray, float, np.ndarray, np.ndarray | None]
 """Row of other outputs, energy, its derivatives by positions ``(n_atoms, 3)`` and strain ``(3, 3)``."""
 
 
+class Functional(NamedTuple):
+    """A function of the row of other outputs whose forces are wanted.
+
+    :param gradient: from the row to its gradient ``(width,)``, called between forward and backward pass
+    :param with_energy: whether the forces of the energy are wanted, too
+    """
+
+    gradient: Callable[[np.ndarray], np.ndarray]
+    with_energy: bool
+
+
 class EnergyAndForces(NamedTuple):
     """What moves the atoms, and the row of the other outputs that came with it.
 
-    ``energy_eV``; ``forces`` ``(n_atoms, 3)`` eV/angstrom; ``stress`` ``(3, 3)`` eV/angstrom^3 or None; ``row`` ``(width,)``.
+    ``energy_eV``, 0 if it was not wanted; ``forces`` ``(n_atoms, 3)`` eV/angstrom; ``stress`` ``(3, 3)`` eV/angstrom^3 or None; ``row`` ``(width,)``.
     """
 
     row: np.ndarray
@@ -139,15 +150,25 @@ class Evaluator:
         with torch.no_grad():
             return np.concatenate(sum_over_chunks(system, hops, max_atoms, run))
 
-    def energy_and_forces(self, atoms: Atoms, outputs: tuple[str, ...], stress: bool) -> EnergyAndForces:
+    def energy_and_forces(
+        self, atoms: Atoms, outputs: tuple[str, ...], stress: bool, functional: Functional | None = None
+    ) -> EnergyAndForces:
         """Energy, its derivatives and other outputs in one forward pass.
 
+        :param functional: a function of the other outputs whose forces are added
         :param stress: whether it is wanted; None is returned if not, or if the structure is not periodic in three directions
         :raises PredictionError: if a number is not finite
         """
         stress = stress and bool(atoms.pbc.all())
-        in_slices = self._has_gradients and len(atoms) > MAX_ATOMS_AT_ONCE
-        row, energy, by_positions, by_strain = (self._in_slices if in_slices else self._at_once)(atoms, outputs, stress)
+        if len(atoms) <= MAX_ATOMS_AT_ONCE:
+            found = self._at_once(atoms, outputs, stress, functional)
+        elif functional is None and self._has_gradients:
+            found = self._in_slices(atoms, outputs, stress)
+        elif functional is not None and self._pulls_back(outputs, functional.with_energy):
+            found = self._pulled_back(atoms, functional)
+        else:
+            found = self._at_once(atoms, outputs, stress, functional)
+        row, energy, by_positions, by_strain = found
         if not (math.isfinite(energy) and np.isfinite(by_positions).all()):
             raise PredictionError("the potential returned NaN or infinity; the structure is far from the training data")
         tensor = None
@@ -156,18 +177,63 @@ class Evaluator:
             tensor = 0.5 * (by_strain + by_strain.T) / atoms.get_volume()
         return EnergyAndForces(row, energy, -by_positions, tensor)
 
-    def _at_once(self, atoms: Atoms, outputs: tuple[str, ...], stress: bool) -> _Gradients:
+    def _at_once(
+        self, atoms: Atoms, outputs: tuple[str, ...], stress: bool, functional: Functional | None
+    ) -> _Gradients:
         """Automatic differentiation of the whole network: fast, and all that it computes stays in memory."""
         system = self._system(atoms)
         positions = system.positions.requires_grad_(True)
         strain = torch.eye(3, dtype=self.dtype, device=self.device, requires_grad=stress)
         strained = System(system.types, positions @ strain, system.cell @ strain, system.pbc)
         self._add_neighbors([strained])
-        result = self._forward([strained], ("energy", *outputs), "system")
-        energy = result["energy"].block().values.sum()
-        found = torch.autograd.grad(energy, [positions, strain] if stress else [positions])
+        with_energy = functional is None or functional.with_energy
+        result = self._forward([strained], (*(("energy",) if with_energy else ()), *outputs), "system")
+        heads, cotangents, energy = [], [], 0.0
+        if with_energy:
+            heads.append(result["energy"].block().values)
+            cotangents.append(torch.ones_like(heads[0]))
+            energy = heads[0].sum().item()
+        row = self._arrays(result, outputs)[0]
+        if functional is not None:
+            rows = [result[name].block().values for name in outputs]
+            gradient = torch.as_tensor(functional.gradient(row), dtype=self.dtype, device=self.device)
+            used = [
+                (r, v) for r, v in zip(rows, gradient.split([r.shape[1] for r in rows]), strict=True) if r.requires_grad
+            ]
+            heads += [r for r, _ in used]
+            cotangents += [v[None] for _, v in used]
+        found = torch.autograd.grad(heads, [positions, strain] if stress else [positions], cotangents)
         by_positions, *by_strain = (gradient.double().cpu().numpy() for gradient in found)
-        return self._arrays(result, outputs)[0], energy.item(), by_positions, by_strain[0] if stress else None
+        return row, energy, by_positions, by_strain[0] if stress else None
+
+    def _pulls_back(self, outputs: tuple[str, ...], with_energy: bool) -> bool:
+        """Whether the network is one that can be asked for its features and their derivatives apart."""
+        has = hasattr(self.module.module, "pull_back") and outputs == (FEATURES_OUTPUT,)
+        return has and (self._has_gradients or not with_energy)
+
+    def _pulled_back(self, atoms: Atoms, functional: Functional) -> _Gradients:
+        """As :meth:`_in_slices`, for a function of the features that is evaluated here (:mod:`petdos_md.models.network`)."""
+        system, network = self.system(atoms), self.module.module
+        head = network.features_of[FEATURES_OUTPUT]
+        heads = [head, "energy"] if functional.with_energy else [head]
+        energy, cotangents = 0.0, {}
+        with torch.no_grad(), as_written():
+            graph, slices = network.prepare([system], None, True)
+            features, states = network.evaluate(graph, slices, 1, len(atoms), heads, [], True)
+            phi, _, weights = network.sums(graph, slices, features[head], 1, False)
+            if functional.with_energy:
+                sums = network.sums(graph, slices, features["energy"], 1, False)
+                samples = Labels(["system"], torch.zeros((1, 1), dtype=torch.int32, device=self.device))
+                raw = {"energy": network.predict("energy", sums, [system], samples)}
+                scaled = network.scale([system], {"energy": _OUTPUTS["energy"]}, raw, None)
+                energy = float(scaled["energy"].block().values.sum())
+                cotangents = network.energy_cotangents(sums, [system], samples)
+            row = torch.cat([phi, weights], dim=1)[0].to(self.dtype).double().cpu().numpy()
+            gradient = torch.as_tensor(functional.gradient(row), dtype=torch.float64, device=self.device)[None]
+            cotangents[head] = gradient[:, :-1]
+            cotangents["weights"] = cotangents.get("weights", 0.0) + gradient[:, -1:]
+            by_positions, by_strain = network.pull_back(graph, slices, states, cotangents)
+        return row, energy, by_positions.double().cpu().numpy(), by_strain[0].double().cpu().numpy()
 
     def _in_slices(self, atoms: Atoms, outputs: tuple[str, ...], stress: bool) -> _Gradients:
         """Derivatives that the network computes slice by slice, in the memory of its messages."""

@@ -12,7 +12,7 @@ DOS output runs in *direct* mode: it is asked for the DOS itself. A model file i
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, overload
 
@@ -24,7 +24,7 @@ from metatomic.torch import AtomisticModel
 from ..base.errors import ModelError, PredictionError, StructureError
 from ..base.grid import EnergyGrid
 from ..base.sample import ModelInfo, Sample
-from .evaluator import Evaluator
+from .evaluator import Evaluator, Functional
 from .loading import LoadedModel, load_direct, load_path
 from .readout import Readout
 from .structures import check_structure
@@ -176,6 +176,33 @@ class DOSModel:
             raise ModelError(f"{self.info.name} has no energy output; give another potential")
         self.check(atoms)
         found = self.evaluator.energy_and_forces(atoms, self._outputs, stress)
+        return self._sample(atoms, found.row), found.energy_eV, found.forces, found.stress
+
+    def evaluate_with_functional(
+        self,
+        atoms: Atoms,
+        gradient: Callable[[Sample], np.ndarray],
+        with_energy: bool = False,
+        stress: bool = True,
+    ) -> tuple[Sample, float, np.ndarray, np.ndarray | None]:
+        """As :meth:`evaluate_with_forces`, for a function of the features (of the DOS), with or without the energy head.
+
+        Forces and stress are those of the energy, if wanted, plus the function; one forward and one backward pass in all.
+
+        :param gradient: from the sample to the gradient of the function with respect to its features, ``(n_features,)``
+        :raises ModelError: if an energy is wanted and there is no energy head
+        :raises StructureError, PredictionError: as :meth:`evaluate`
+        """
+        if with_energy and not self.has_energy:
+            raise ModelError(f"{self.info.name} has no energy output; give another potential")
+        self.check(atoms)
+
+        def of_row(row: np.ndarray) -> np.ndarray:
+            vector = gradient(self._sample(atoms, row))
+            # The number of atoms, the last but one of the features, does not come from the network.
+            return np.delete(vector, -2) if self.info.kind == "separated" else vector
+
+        found = self.evaluator.energy_and_forces(atoms, self._outputs, stress, Functional(of_row, with_energy))
         return self._sample(atoms, found.row), found.energy_eV, found.forces, found.stress
 
     def dos(self, x: Sample | Atoms) -> np.ndarray:

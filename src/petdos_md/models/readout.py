@@ -201,6 +201,21 @@ class Readout:
             return np.concatenate([kernels, np.zeros((*kernels.shape[:-1], self.n_features - self.grid.n))], axis=-1)
         return (torch.as_tensor(kernels) @ self._weights).numpy()
 
+    def project_members(self, kernels: np.ndarray) -> np.ndarray:
+        """As :meth:`project`, a functional for each member's own DOS: ``(n_members, n_channels)`` to ``(n_members, n_features)``.
+
+        ``project_members(k)[i] @ features == k[i] @ members(features)[i]``
+
+        :raises ModelError: if the model has no ensemble
+        """
+        if self._deviations is None:
+            raise ModelError("this model has no ensemble, so there is no model error; export it with its ensemble")
+        result = self.project(kernels)
+        phi = self._last_layer(result)  # a view
+        for i, member in enumerate(self._deviations):
+            phi[i] += (torch.as_tensor(kernels[i]).to(member.dtype) @ member).numpy()
+        return result
+
     def _last_layer(self, features: np.ndarray) -> np.ndarray:
         assert self._deviations is not None
         n = self._deviations.shape[2]
