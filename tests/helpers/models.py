@@ -31,12 +31,12 @@ def write_model(path: Path, checkpoints: tuple[Path, Path]) -> None:
     export_model(checkpoints[0], path, llpr=checkpoints[1], grid_start=GRID_START, electrons=ELECTRONS)
 
 
-def write_metal(path: Path, checkpoints: tuple[Path, Path]) -> None:
+def write_metal(path: Path, checkpoints: tuple[Path, Path], smooth: float | None = None) -> None:
     """A model whose DOS is that of a metal (a square root per atom) with a ripple that follows the structure."""
     changed = []
     for source in checkpoints:
         changed.append(path.parent / source.name)
-        torch.save(metallic(torch.load(source, weights_only=False)), changed[-1])
+        torch.save(metallic(torch.load(source, weights_only=False), smooth), changed[-1])
     write_model(path, (changed[0], changed[1]))
 
 
@@ -63,7 +63,7 @@ def write_hot_metal(path: Path) -> None:
     )
     assert checkpoints[1] is not None
     (path.parent / "hot").mkdir()
-    write_metal(path.parent / "hot" / path.name, (checkpoints[0], checkpoints[1]))
+    write_metal(path.parent / "hot" / path.name, (checkpoints[0], checkpoints[1]), smooth=1.0)
     for file in (path.parent / "hot").glob(f"{path.stem}.*"):
         file.rename(path.parent / file.name)
 
@@ -96,14 +96,23 @@ def spoil_species(model: DOSModel, symbol: str) -> None:
                 parameter[known] = torch.nan
 
 
-def metallic(checkpoint: dict) -> dict:
-    """A checkpoint whose DOS is nearly a square root per atom."""
+def metallic(checkpoint: dict, smooth: float | None = None) -> dict:
+    """A checkpoint whose DOS is a square root per atom, with a small share of its own random DOS.
+
+    :param smooth: in the place of that share, a wide bump of such a height, whose size follows the structure
+    """
     energies = GRID_START + 0.05 * torch.arange(N_CHANNELS)
     inner = checkpoint.get("wrapped_model_checkpoint") or checkpoint
     for state in (inner["model_state_dict"], inner["best_model_state_dict"]):
         for name, value in state.items():
             if "_last_layers.mtt::dos" in name:
-                value *= 0.001
+                if smooth is not None and name.endswith("weight"):
+                    # The two dictionaries may share their tensors: a second time changes nothing.
+                    bump = smooth * torch.exp(-0.5 * ((energies - 2.0) / 2.0) ** 2).to(value)
+                    row = value[N_CHANNELS // 2] / torch.linalg.norm(value[N_CHANNELS // 2])
+                    value.copy_(bump[:, None] * row)
+                else:
+                    value *= 0.001
             if "node_last_layers.mtt::dos.0" in name and name.endswith("bias"):
                 value += 0.15 * (energies - GRID_START - 2.0).clamp(min=0.0).sqrt()
     for name, value in checkpoint["model_state_dict"].items():

@@ -37,6 +37,14 @@ def add_parser(commands: Commands) -> None:
     parser.add_argument("--resume", action="store_true", help="go on with a run that ended early")
     parser.add_argument("--supercell", type=int, nargs=3, metavar=("A", "B", "C"), help="repeat the structure")
     _add_dynamics(parser)
+    parser.add_argument(
+        "--electronic-temperature",
+        metavar="T",
+        help="of hot electrons, K: a number, or TIME:T,TIME:T,... with times in fs after equilibration; the atoms move on the free energy",
+    )
+    parser.add_argument(
+        "--undo-smearing", type=float, default=0.0, metavar="EV", help="of the DOS of hot electrons, at kT above it"
+    )
     add_reading(parser)
 
 
@@ -98,7 +106,9 @@ def _add_dynamics(parser: argparse.ArgumentParser) -> None:
 
 def _settings(args: argparse.Namespace) -> MDSettings:
     from ..engines.md import MDSettings
+    from ..engines.schedule import TemperatureSchedule
 
+    hot = args.electronic_temperature
     settings = MDSettings(
         temperatures_K=tuple(args.temperature),
         steps=args.steps,
@@ -112,6 +122,8 @@ def _settings(args: argparse.Namespace) -> MDSettings:
         barostat_fs=args.barostat,
         checkpoint_every=args.checkpoint_every,
         target_error=args.target_error,
+        electronic_temperature=TemperatureSchedule.parse(hot) if hot is not None else None,
+        undo_smearing_eV=args.undo_smearing,
     )
     settings.check()
     return settings

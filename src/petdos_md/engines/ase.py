@@ -31,7 +31,7 @@ from ..traces.trace import Trace
 from .ase_dynamics import check_dynamics, describe
 from .calculator import DOSCalculator
 from .labels import checked_temperature_K, kinetic_temperature_K, known_energy
-from .opening import drop_later_samples, open_trace
+from .opening import check_electrons, drop_later_samples, open_trace
 
 __all__ = ["DOSCalculator", "DOSObserver", "ObserverOptions"]
 
@@ -210,6 +210,7 @@ class DOSObserver:
         """The trace, with what is known of this simulation."""
         constant = None if callable(self._temperature) else self.temperature_K()
         found = describe(self.atoms, self.dynamics, constant, self.replica)
+        check_electrons(trace, found.get("electronic_temperature_K"))
         about: dict[str, Any] = {
             "engine": "ase",
             "timestep_fs": math.nan if self.dynamics is None else self.dynamics.dt / units.fs,

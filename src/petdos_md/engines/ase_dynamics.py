@@ -34,6 +34,7 @@ from ase.md.verlet import VelocityVerlet
 from ..base.errors import SettingError
 from ..models.files import shipped_models
 from .calculator import DOSCalculator
+from .hot_calculator import HotElectronCalculator
 
 _ENSEMBLES: dict[type, str] = {
     VelocityVerlet: "nve",
@@ -86,6 +87,7 @@ def describe(
         "temperatures_K": None if target is None else [None] * replica + [target],
         "pressures_GPa": None if pressure is None else [None] * replica + [pressure],
         "potential": potential_of(atoms.calc),
+        "electronic_temperature_K": atoms.calc.description if isinstance(atoms.calc, HotElectronCalculator) else None,
     }
     return {key: value for key, value in known.items() if value is not None}
 

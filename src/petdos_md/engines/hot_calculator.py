@@ -35,7 +35,7 @@ class HotElectronCalculator(DOSCalculator):
 
     :param potential: any ASE calculator; None for the energy head of the model itself
     :param model: the DOS model; its name or path, too
-    :param electronic_temperature_K: T_e; a function without arguments if it changes in time
+    :param electronic_temperature_K: T_e; if it changes in time, a function without arguments, which is read whenever atoms have moved
     :param undo_smearing_eV: width of the Gaussian smearing of the model's DOS to undo, 0 for none; at kT_e above it
     :raises ModelError: if there is no potential and the model has no energy head
     :raises ElectronicTemperatureError: if T_e is no positive number; when evaluated, if the states of the model end too low for it
@@ -73,13 +73,19 @@ class HotElectronCalculator(DOSCalculator):
 
     @electronic_temperature_K.setter
     def electronic_temperature_K(self, value: float | Callable[[], float]) -> None:
-        self._given = value
         checked_electronic_temperature_K(value() if callable(value) else value)
+        self._given = value
+        self.reset()
 
     @property
-    def constant_temperature_K(self) -> float | None:
-        """T_e if it does not change, else None."""
-        return None if callable(self._given) else self.electronic_temperature_K
+    def used_temperature_K(self) -> float:
+        """T_e of the last calculation."""
+        return self._used_K
+
+    @property
+    def description(self) -> float | str:
+        """T_e as the metadata of a trace have it: a number, ``variable`` if it may change."""
+        return "variable" if callable(self._given) else self.electronic_temperature_K
 
     def hot_electrons(self, atoms: Atoms) -> HotForces:
         """What the model says of these atoms, from the last calculation if it was of them."""
@@ -93,11 +99,6 @@ class HotElectronCalculator(DOSCalculator):
         :raises ModelError: if the model has no ensemble
         """
         return self.hot.model_errors(atoms, self.electronic_temperature_K)
-
-    def check_state(self, atoms: Atoms, tol: float = 1e-15) -> list[str]:
-        """As of any calculator; a change of T_e is a change, too."""
-        changes = super().check_state(atoms, tol)
-        return changes if changes or self._used_K == self.electronic_temperature_K else ["initial_charges"]
 
     def reset(self) -> None:
         """Forget the last calculation."""

@@ -12,7 +12,6 @@ trace, bit for bit, as one that was not.
 from __future__ import annotations
 
 import hashlib
-import math
 import os
 import secrets
 import time
@@ -23,6 +22,7 @@ from typing import Any
 
 import numpy as np
 from ase import Atoms, units
+from ase.calculators.calculator import Calculator
 from ase.md.langevinbaoab import LangevinBAOAB
 from ase.md.velocitydistribution import Stationary, thermalize_momenta
 
@@ -32,69 +32,15 @@ from ..models.model import DOSModel
 from ..traces.trace import Trace
 from .ase import DOSObserver
 from .checkpoint import Checkpoint, RunState
+from .hot_calculator import HotElectronCalculator
+from .md_settings import MDSettings
 from .potentials import Potential
 from .trajectory import TrajectoryFile
 
-ENSEMBLES = ("nvt", "npt")
+__all__ = ["MDSettings", "Simulation", "SimulationResult", "run_md"]
+
 RELAXED_EV_A = 0.05
 """Largest force (eV/angstrom) on any atom of a structure that counts as the minimum of its potential energy."""
-
-
-@dataclass(frozen=True)
-class MDSettings:
-    """How to run.
-
-    :param temperatures_K: one simulation each
-    :param steps: of each simulation, after equilibration
-    :param every: steps between samples; the first is taken at step 0
-    :param timestep_fs: of the integrator
-    :param ensemble: ``nvt`` or ``npt``
-    :param pressure_GPa: for ``npt``
-    :param equilibrate: steps before step 0; by default a fifth of ``steps``
-    :param seed: of the random numbers; by default one is drawn
-    :param thermostat_fs: relaxation time of velocities
-    :param barostat_fs: relaxation time of the cell
-    :param checkpoint_every: steps between checkpoints
-    :param target_error: relative sampling error of the heat capacity at which a simulation ends early
-    """
-
-    temperatures_K: tuple[float, ...]
-    steps: int
-    every: int = 10
-    timestep_fs: float = 2.0
-    ensemble: str = "nvt"
-    pressure_GPa: float = 0.0
-    equilibrate: int | None = None
-    seed: int | None = None
-    thermostat_fs: float = 100.0
-    barostat_fs: float = 1000.0
-    checkpoint_every: int = 100
-    target_error: float | None = None
-
-    def check(self) -> None:
-        """Whether a run is possible.
-
-        :raises SettingError: if not
-        """
-        bad = [t for t in self.temperatures_K if not 0 < t < math.inf]
-        if bad or not self.temperatures_K:
-            raise SettingError(
-                f"got {f'a temperature of {bad[0]:g} K' if bad else 'no temperature'}, expected one or more positive ones in K"
-            )
-        if len({round(math.log(t), 6) for t in self.temperatures_K}) < len(self.temperatures_K):
-            raise SettingError("got a temperature twice, expected different ones; use another trace for another seed")
-        if self.ensemble not in ENSEMBLES:
-            raise SettingError(f"got ensemble {self.ensemble!r}, expected {' or '.join(ENSEMBLES)}")
-        for name, least in (("steps", 1), ("every", 1), ("equilibrate", 0), ("checkpoint_every", 1), ("seed", 0)):
-            value = getattr(self, name)
-            if value is not None and value < least:
-                raise SettingError(f"got {name} = {value}, expected at least {least}")
-        for name in ("timestep_fs", "thermostat_fs", "barostat_fs", "target_error"):
-            value = getattr(self, name)
-            if value is not None and not 0 < value < math.inf:
-                raise SettingError(f"got {name} = {value}, expected a positive number")
-        if not math.isfinite(self.pressure_GPa):
-            raise SettingError(f"got pressure_GPa = {self.pressure_GPa}, expected a number")
 
 
 @dataclass(frozen=True)
@@ -189,10 +135,10 @@ class Simulation:
         self.settings, self.replica = settings, replica
         self.temperature_K = settings.temperatures_K[replica]
         self.trace = trace
-        self._potential, self._frames, self._state = potential, frames, state
+        self._potential, self._model, self._frames, self._state = potential, model, frames, state
         self._equilibrate = settings.equilibrate or 0
         self.atoms = structure.copy()
-        self.atoms.calc = potential.calculator()
+        self.atoms.calc = self._calculator()
         self._check_potential()
         rng = np.random.default_rng([settings.seed or 0, replica])
         checkpoint = state.load(replica)
@@ -204,7 +150,7 @@ class Simulation:
         self.dynamics = _make_dynamics(self.atoms, settings, self.temperature_K, rng)
         if checkpoint is not None:
             checkpoint.restore(self.dynamics)
-            self.atoms.calc = potential.calculator()
+            self.atoms.calc = self._calculator()
         sampled = self.dynamics.nsteps if self.phase == "sample" else 0
         frames.keep(replica, sampled if sampled else -1)
         self.observer = DOSObserver(
@@ -217,7 +163,7 @@ class Simulation:
             # The trace may be ahead of a checkpoint at step 0, which is not the start of other dynamics.
             first_step=0,
             target_error=settings.target_error,
-            metadata={"potential": potential.name},
+            metadata={"potential": potential.name, **_electronic(settings)},
         )
         self._last_checkpoint = (self.phase, self.dynamics.nsteps) if checkpoint is not None else None
 
@@ -271,6 +217,21 @@ class Simulation:
                     f"finite); start anew with a --timestep below {self.settings.timestep_fs:g} fs or another potential"
                 ) from None
 
+    def _calculator(self) -> Calculator:
+        """One that remembers nothing, of hot electrons if they are."""
+        ground, schedule = self._potential.calculator(), self.settings.electronic_temperature
+        if schedule is None:
+            return ground
+        return HotElectronCalculator(
+            ground, self._model, lambda: schedule.at(self._time_fs()), self.settings.undo_smearing_eV
+        )
+
+    def _time_fs(self) -> float:
+        """After equilibration, of the last whole step."""
+        # The first forces are asked for before there are dynamics.
+        sampling = hasattr(self, "dynamics") and self.phase == "sample"
+        return self.dynamics.nsteps * self.settings.timestep_fs if sampling else 0.0
+
     def _check_potential(self) -> None:
         try:
             forces = self.atoms.get_forces()
@@ -296,7 +257,7 @@ class Simulation:
         # The trace first: a checkpoint must never be ahead of it.
         self.trace.flush()
         self._state.save(self.replica, Checkpoint.of(self.dynamics, self.phase))
-        self.atoms.calc = self._potential.calculator()
+        self.atoms.calc = self._calculator()
 
     def _write_frame(self) -> None:
         step = self.dynamics.nsteps
@@ -348,7 +309,13 @@ def _metadata(settings: MDSettings, atoms: Atoms, potential: Potential) -> dict[
         "potential": potential.name,
         "bias": "none",
         "seed": settings.seed,
+        **_electronic(settings),
     }
+
+
+def _electronic(settings: MDSettings) -> dict[str, Any]:
+    schedule = settings.electronic_temperature
+    return {} if schedule is None else {"electronic_temperature_K": schedule.as_metadata()}
 
 
 def _agree(state: RunState, settings: MDSettings, atoms: Atoms, potential: Potential, model: DOSModel) -> MDSettings:
@@ -364,6 +331,7 @@ def _agree(state: RunState, settings: MDSettings, atoms: Atoms, potential: Poten
     new = {
         **asdict(settings),
         "temperatures_K": [float(t) for t in settings.temperatures_K],
+        "electronic_temperature": _electronic(settings).get("electronic_temperature_K"),
         "potential": potential.name,
         "model": model.info.fingerprint,
         "structure": digest.hexdigest(),

@@ -11,6 +11,7 @@ import os
 import weakref
 from typing import Any
 
+from ..base.errors import TraceError
 from ..traces.trace import Trace
 
 logger = logging.getLogger(__name__)
@@ -35,6 +36,29 @@ def open_trace(path: str | os.PathLike[str], **settings: Any) -> Trace:
     trace = Trace.open(path, **settings)
     _OPENED[place] = trace
     return trace
+
+
+def check_electrons(trace: Trace | str | os.PathLike[str], electronic_temperature_K: Any) -> None:
+    """Whether electrons of a simulation are as hot as those of the trace that it is to go on with.
+
+    :param electronic_temperature_K: as in metadata; None for cold electrons
+    :raises TraceError: if one of both has hot electrons and the other has not
+    """
+    if not isinstance(trace, Trace):
+        if not os.path.isdir(trace):
+            return
+        trace = Trace.open(trace, "r")
+    there = trace.attributes["metadata"].get("electronic_temperature_K")
+    if len(trace) and (there is None) != (electronic_temperature_K is None):
+        raise TraceError(
+            f"{trace.path}: trace of another simulation: it has {_electrons(there)}, got {_electrons(electronic_temperature_K)}; write to another path"
+        )
+
+
+def _electrons(temperature_K: Any) -> str:
+    if temperature_K is None:
+        return "cold electrons"
+    return f"electrons at {temperature_K:g} K" if isinstance(temperature_K, float | int) else "hot electrons"
 
 
 def drop_later_samples(trace: Trace, replica: int, step: int) -> int:
