@@ -91,6 +91,7 @@ def test_what_must_be_inside(wheel):
         "petdos_md/ipi_drivers/petdos_observer.py",
         "petdos_md/ipi_drivers/petdos_potential.py",
         "petdos_md/ipi_drivers/petdos_features.py",
+        "petdos_md/ipi_drivers/petdos_electrons.py",
         "petdos_md/lammps_plugin/LICENSE",
     ):
         assert name in names, name

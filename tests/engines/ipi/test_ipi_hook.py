@@ -201,7 +201,9 @@ def test_what_the_command_prints_works(metal_path: Path, tmp_path: Path, capsys)
     """The folder of drivers, and an element that i-PI understands."""
     assert main(["ipi", "--drivers"]) == 0
     folder = Path(capsys.readouterr().out.strip())
-    assert {p.name for p in folder.glob("*.py")} == {"petdos_observer.py", "petdos_potential.py", "petdos_features.py"}
+    assert {p.name for p in folder.glob("*.py")} == {
+        f"petdos_{name}.py" for name in ("observer", "potential", "features", "electrons")
+    }
     assert main(["ipi", "--snippet", "--dos", str(metal_path), "--every", "4", "-o", "my.zarr", "--burn-in", "8"]) == 0
     path = write_input(tmp_path, hook=capsys.readouterr().out, steps=12)
     with loaded(path) as simulation:

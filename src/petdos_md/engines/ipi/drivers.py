@@ -100,7 +100,7 @@ class PotentialDriver(ModelDriver):
             unit_to_internal("energy", "electronvolt", energy),
             unit_to_internal("force", "ev/ang", forces),
             unit_to_internal("energy", "electronvolt", virial),
-            _extras(sample) if self._with_features else "",
+            json.dumps(extras_of(sample)) if self._with_features else "",
         )
 
 
@@ -110,12 +110,13 @@ class FeaturesDriver(ModelDriver):
     def compute_batch(self, structures: list[ase.Atoms]) -> list[tuple[float, np.ndarray, np.ndarray, str]]:
         samples = self.model.evaluate(structures)
         return [
-            (0.0, np.zeros((len(atoms), 3)), np.zeros((3, 3)), _extras(sample))
+            (0.0, np.zeros((len(atoms), 3)), np.zeros((3, 3)), json.dumps(extras_of(sample)))
             for atoms, sample in zip(structures, samples, strict=True)
         ]
 
 
-def _extras(sample: Sample) -> str:
+def extras_of(sample: Sample) -> dict[str, list[float]]:
+    """The features of a sample as extras."""
     # Nine digits give a float32 back exactly, seventeen a float64.
     digits = 9 if sample.features.dtype == np.float32 else 17
-    return json.dumps({EXTRA: [float(f"{value:.{digits}g}") for value in sample.features.tolist()]})
+    return {EXTRA: [float(f"{value:.{digits}g}") for value in sample.features.tolist()]}
