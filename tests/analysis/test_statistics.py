@@ -57,7 +57,7 @@ def test_replicas_are_pooled_without_crossing_their_borders(method: str) -> None
     np.testing.assert_allclose(mixed.error, pooled.error, rtol=1e-12)
 
 
-LENGTHS = (64, 100, 128, 256, 512, 1024)
+LENGTHS = (64, 80, 100, 128, 200, 256, 400, 512, 800, 1024)
 
 
 @pytest.mark.parametrize("method", ["autocorrelation", "blocking"])
@@ -81,20 +81,20 @@ def test_errors_called_reliable_are_true(method: str, kind: str, phi: float) -> 
         chosen = estimate.reliable
         if n < 20 * (1 + phi) / (1 - phi):
             assert chosen.mean() < 0.02
-        # Fewer than one in ten are a tail, in which errors are smaller still.
-        if chosen.mean() < 0.1:
+        # Of fewer than 2 % the mean is not known well enough.
+        if chosen.mean() < 0.02:
             continue
-        ever = True
+        ever = ever or chosen.mean() > 0.5
         assert 0.85 <= estimate.error[chosen].mean() / error <= 1.25, n
         deviations = np.abs(np.average(x[:, chosen], axis=0, weights=weights))
-        assert (deviations < estimate.error[chosen]).mean() >= 0.58, n
+        assert (deviations < estimate.error[chosen]).mean() >= 0.58 - 1.5 * np.sqrt(0.24 / chosen.sum()), n
     assert ever or phi > 0.8
 
 
 @pytest.mark.parametrize("method", ["autocorrelation", "blocking"])
 def test_uncorrelated_series_are_mostly_reliable_from_64_samples_on(method: str) -> None:
     shares = [standard_error(ar1(0.0, n, 2000, seed=n), method=method).reliable.mean() for n in (64, 100, 200)]
-    assert shares[0] > 0.8 and shares[1] > 0.97 and shares[2] > 0.99
+    assert shares[0] > 0.7 and shares[1] > 0.97 and shares[2] > 0.99
 
 
 @pytest.mark.parametrize("method", ["autocorrelation", "blocking"])

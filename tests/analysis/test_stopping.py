@@ -56,7 +56,7 @@ def test_true_error_at_the_stop(phi: float, target: float, keep_all: bool) -> No
     if phi == 0.97 and keep_all:
         pytest.skip("the same on the compressed history, in less time")
     g, columns = (1 + phi) / (1 - phi), 100
-    x = ar1(phi, int(700 * g) + 100, columns, seed=round(100 * phi))
+    x = ar1(phi, int(1000 * g) + 100, columns, seed=round(100 * phi))
     found = stops(x, target, keep_all)
     errors = true_error(phi, found)
     assert np.sqrt((errors**2).mean()) <= 1.15 * target

@@ -9,8 +9,9 @@ reliable whose estimate is small picks the underestimates. Three things keep tha
 - What is slow and small hides behind fast noise. Lag-one correlations of long block means look for it.
 - A series that passes by a hair is likelier an underestimate than one that passes by far. Errors near the threshold are
   raised, as estimates that were selected for being significant are corrected (S. Zöllner, J. K. Pritchard, Am. J. Hum.
-  Genet. 80 (2007) 605, 10.1086/512821). The raise, fitted to series of first order, vanishes exponentially with the
-  distance from the threshold; below it, where nothing is called reliable, nothing is raised.
+  Genet. 80 (2007) 605, 10.1086/512821). The raise, fitted to series of first order of all lengths and correlations that
+  have at least one chance in a hundred to pass, vanishes exponentially with the distance from the threshold; below it,
+  where nothing is called reliable, nothing is raised.
 
 >>> noise = np.random.default_rng(0).normal(size=(2000, 1))
 >>> found = [assess(x, x, np.ones(len(x)), np.array([0, len(x)])) for x in (noise, np.cumsum(noise, axis=0))]
@@ -27,11 +28,14 @@ from functools import cache
 
 import numpy as np
 
-SAMPLES_PER_TIME = 50.0
-"""Samples wanted for each unit of statistical inefficiency beyond one, at the upper bound of the latter; 100 integrated
-correlation times of Sokal's. The scatter of an error is 1 / sqrt(n / inefficiency) for the best estimator, here 14 %."""
+SAMPLES_PER_TIME = 55.0
+"""Samples wanted for each unit of statistical inefficiency beyond one, at the upper bound of the latter; 110 integrated
+correlation times of Sokal's. The scatter of an error is 1 / sqrt(n / inefficiency) for the best estimator, here 13 %."""
 SAMPLES_AT_LEAST = 20.0
-"""Samples wanted besides. Some 60 suffice where there is no correlation."""
+"""Samples wanted besides."""
+SAMPLES_EVER = 62.0
+"""Fewer are never enough, whatever they look like: a correlated series that looks like noise by chance, one in a hundred, has an
+error that is too small by more than a third."""
 MIN_EFFECTIVE = 20.0
 """Independent samples wanted by the cruder checks, those of the method itself and of block means."""
 
@@ -40,9 +44,9 @@ MUCH_SLOWER = 2.5
 what they missed behind fast noise."""
 
 _BOUND = 1.0  # standard deviations from the estimate to its upper bound
-_RAISE = 4.0  # standard deviations that the correlation is raised by at the threshold
+_RAISE = 10.0  # standard deviations that the correlation is raised by at the threshold
 _DECAY = 2.0  # of the raise, for each standard deviation from the threshold
-_MAX_INFLATION = 1.3
+_MAX_INFLATION = 1.8
 _ORDER = 6
 _PENALTY = 2.0  # times Schwarz's: a higher order by accident hides correlation, and real oscillations are plain to see
 _MIN_BLOCKS = 32
@@ -116,7 +120,7 @@ def joined(x: np.ndarray) -> np.ndarray:
 def _allowed(n: float) -> float:
     """Largest upper bound of the lag-one correlation that ``n`` samples are enough for; below zero if none."""
     inefficiency = 1.0 + (n - SAMPLES_AT_LEAST) / SAMPLES_PER_TIME
-    return (inefficiency - 1.0) / (inefficiency + 1.0) if inefficiency > 0 else -1.0
+    return (inefficiency - 1.0) / (inefficiency + 1.0) if n >= SAMPLES_EVER else -1.0
 
 
 @cache

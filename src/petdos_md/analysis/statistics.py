@@ -76,8 +76,8 @@ def standard_error(
     own fluctuations explain, in the F test of the analysis of variance, the scatter of their means is the error.
     Weighted means are linearised.
 
-    Errors of series that are just about long enough are raised by up to a third, because those called reliable among them
-    would be too small on the average (winner's curse).
+    Errors of series that are just about long enough are raised, by up to four fifths for those that pass by a hair, because
+    those called reliable among them would be too small on the average (winner's curse).
 
     :param series: ``(n, ...)``, evenly spaced in time within a segment
     :param weights: ``(n,)`` statistical weights, not negative; all equal if None
