@@ -102,10 +102,11 @@ def read_any(path: Path, file_format: str | None, name: str) -> Iterator[Frame]:
         "orca-output",
     )
     number = -1
-    for number, atoms in enumerate(ase.io.iread(path, ":", format=file_format, do_not_split_by_at_sign=True)):
+    frames = ase.io.iread(path, ":", format=file_format, do_not_split_by_at_sign=True)
+    if name == "proteindatabank":
+        frames = _models(frames, path)
+    for number, atoms in enumerate(frames):
         _check_occupancy(atoms, f"{path}: frame {number}")
-        if name == "proteindatabank" and np.array_equal(atoms.cell.array, np.eye(3)):
-            atoms.cell, atoms.pbc = np.zeros((3, 3)), False  # by convention, CRYST1 with lengths of 1 is no crystal
         yield Frame(atoms, tells_pbc=tells)
     if name == "vasp-xml" and b"</modeling>" not in _end(path):
         raise SettingError(f"{path}: is cut after frame {number}: it does not end with </modeling>")
@@ -113,6 +114,31 @@ def read_any(path: Path, file_format: str | None, name: str) -> Iterator[Frame]:
         logger.warning(
             "%s: the run did not end by itself (no JOB DONE); its %d whole frames are taken", path, number + 1
         )
+
+
+def _models(frames: Iterator[Atoms], path: Path) -> Iterator[Atoms]:
+    """Models of a PDB file: one CRYST1 holds for those behind it, and what ASE makes of ENDMDL before END is none.
+
+    :raises SettingError: if atoms have no element, which their names do not tell: CA is a carbon or calcium
+    """
+    with open_bytes(path) as stream:
+        for line in stream:
+            if line.startswith((b"ATOM  ", b"HETATM")) and not line[76:78].strip():
+                raise SettingError(
+                    f"{path}: atom {line[6:11].decode(errors='replace').strip()} has no element (columns 77 and 78), only the name "
+                    f"{line[12:16].decode(errors='replace').strip()!r}; write the elements there, or give another format"
+                )
+    cell, pbc = np.zeros((3, 3)), np.zeros(3, dtype=bool)
+    for atoms in frames:
+        if len(atoms) == 0:
+            continue
+        if np.array_equal(atoms.cell.array, np.eye(3)):
+            atoms.cell, atoms.pbc = np.zeros((3, 3)), False  # by convention, CRYST1 with lengths of 1 is no crystal
+        elif atoms.cell.rank == 0:
+            atoms.cell, atoms.pbc = cell, pbc
+        else:
+            cell, pbc = atoms.cell.array, atoms.pbc
+        yield atoms
 
 
 def _check_occupancy(atoms: Atoms, where: str) -> None:

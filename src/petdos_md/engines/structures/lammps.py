@@ -122,6 +122,8 @@ def _frame(parts: _Parts, how: Interpretation, file_units: str | None, where: st
         order = _order(columns, where)
         velocities = _columns(columns, _VELOCITIES)
         time = None if parts.time is None else float(parts.time)
+    except SettingError:
+        raise
     except ValueError as error:
         raise SettingError(f"{where} has text in place of a number ({error}); restore the file from a copy") from None
     length = how.length_A(file_units, where)

@@ -20,7 +20,8 @@ from .interpretation import Frame, Interpretation
 from .symbols import element
 from .text import FrameError, Lines
 
-_FRAME = re.compile(r"\s*(?:Direct configuration|Konfig)\s*=\s*(\d*)")
+_FRAME = re.compile(r"\s*(?:Direct configuration|Konfig)\s*=\s*(\d*)(\**)")
+_FUSED = re.compile(r"(?<=\d)-")
 
 
 def read_xdatcar(lines: Lines, how: Interpretation) -> Iterator[Frame]:
@@ -29,6 +30,7 @@ def read_xdatcar(lines: Lines, how: Interpretation) -> Iterator[Frame]:
     :raises FrameError: if a frame is cut or no frame; those before it were yielded
     """
     number = 0
+    steps = list[int]()
     cell, symbols = np.zeros((3, 3)), list[str]()
     while (line := lines.next_with_words()) is not None:
         try:
@@ -41,6 +43,8 @@ def read_xdatcar(lines: Lines, how: Interpretation) -> Iterator[Frame]:
             if match is None and line.strip():
                 raise ValueError(f"line {lines.number} is {line[:40]!r}, expected Direct configuration=")
             rows = [_numbers(_line(lines), 3) for _ in symbols]
+        except SettingError:
+            raise
         except ValueError as error:
             raise FrameError(
                 lines.where, number, f"is cut or no frame of an XDATCAR: {lines.damage or error}"
@@ -50,22 +54,41 @@ def read_xdatcar(lines: Lines, how: Interpretation) -> Iterator[Frame]:
         atoms = Atoms(symbols, cell=cell, pbc=True)
         atoms.set_scaled_positions(np.array(rows))
         if match is not None and match[1]:
-            atoms.info["step"] = match[1]
+            steps = [*steps[-1:], int(match[1])]
+        elif match is not None and match[2]:
+            steps = _next_steps(steps, f"{lines.where}: frame {number}")
+        if match is not None and (match[1] or match[2]):
+            atoms.info["step"] = str(steps[-1])
         yield Frame(atoms)
         number += 1
     if lines.damage:
         raise FrameError(lines.where, number, f"is missing: {lines.damage}")
 
 
+def _next_steps(steps: list[int], where: str) -> list[int]:
+    """VASP has six places for the step, and writes stars beyond 999999; its frames are evenly spaced.
+
+    :raises SettingError: if the steps before are not known
+    """
+    if len(steps) < 2 or steps[1] <= steps[0]:
+        raise SettingError(
+            f"{where} has stars in place of its step, and no two frames before it tell it; number the frames by hand"
+        )
+    return [steps[1], 2 * steps[1] - steps[0]]
+
+
 def _header(lines: Lines, how: Interpretation) -> tuple[np.ndarray, list[str]]:
     """Cell and symbols; the title was read before.
 
-    https://www.vasp.at/wiki/index.php/POSCAR: a negative scale is the volume of the cell.
+    https://www.vasp.at/wiki/index.php/POSCAR: a negative scale is the volume of the cell; three are those of x, y and z.
     """
-    scale = _numbers(_line(lines), 1)[0]
+    words = _line(lines).split()
+    scale = np.array([float(word) for word in words[: 3 if len(words) == 3 else 1]])
     cell = np.array([_numbers(_line(lines), 3) for _ in range(3)])
-    if scale < 0:
+    if len(scale) == 1 and scale[0] < 0:
         scale = (-scale / abs(np.linalg.det(cell))) ** (1 / 3)
+    if not (scale > 0).all():
+        raise ValueError(f"scale factors {' '.join(words)}, expected one, or three positive ones")
     words = _line(lines).split()
     if all(word.isdigit() for word in words):  # VASP 4 names no elements
         counts, words = [int(word) for word in words], [str(i) for i in range(1, len(words) + 1)]
@@ -89,6 +112,8 @@ def _line(lines: Lines) -> str:
 
 def _numbers(line: str, n: int) -> list[float]:
     words = line.split()
+    if len(words) < n:  # fixed columns of Fortran, in which a minus sign takes the place of the blank
+        words = _FUSED.sub(" -", line).split()
     if len(words) < n:
         raise ValueError(f"got {line[:40]!r}, expected {n} numbers")
     return [float(word) for word in words[:n]]

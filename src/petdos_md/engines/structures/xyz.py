@@ -19,6 +19,7 @@ import ase.io.extxyz
 import numpy as np
 from ase import Atoms, units
 from ase.calculators.singlepoint import SinglePointCalculator
+from ase.data import atomic_numbers
 from ase.geometry import cellpar_to_cell
 
 from ...base.errors import SettingError
@@ -30,9 +31,15 @@ _NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eEdD][-+]?\d+)?"
 _IPI_CELL = re.compile(rf"CELL[(\[{{](abcABC|H|GENH)[)\]}}]:((?:\s+{_NUMBER})+)")
 _IPI_QUANTITY = re.compile(r"\b(\w+)\{(\w+)\}")
 _IPI_POSITIONS = ("positions", "x_centroid", "unwrapped_positions")
-_CP2K = re.compile(rf"^\s*i\s*=\s*(\d+),\s*time\s*=\s*({_NUMBER})(?:,\s*E\s*=\s*({_NUMBER}))?")
+_CP2K = re.compile(rf"^\s*i\s*=\s*(\d+|\*+),\s*time\s*=\s*({_NUMBER}|\*+)(?:,\s*E\s*=\s*({_NUMBER}))?")
+_CP2K_CELL = re.compile("".join(rf",\s*{name}\s*=\s*({_NUMBER})" for name in ("a", "b", "c", "alpha", "beta", "gamma")))
+_CP2K_OTHERS = re.compile(r"-(vel|frc)-\d+\.xyz")
 _LAMMPS = re.compile(r"^\s*Atoms\.\s+Timestep:\s*(\d+)")
 _PROPERTIES = re.compile(r"""Properties\s*=\s*["']?([\w:]+)""")
+_KEYS = {key.lower(): key for key in ("Lattice", "Properties", "pbc")}
+_COLUMNS = {"species": "species", "pos": "pos", "z": "Z", "element": "species", "positions": "pos", "position": "pos"}
+"""Names of columns, and what others call them."""
+_OTHER_CELLS = ("cell", "box", "unitcell", "unit_cell", "cell_vectors", "lattice_vectors")
 
 
 def read_xyz(lines: Lines, how: Interpretation) -> Iterator[Frame]:
@@ -101,16 +108,16 @@ def _pseudo_atoms(lines: Lines) -> list[str]:
 
 
 def _frame(comment: str, rows: list[str], vectors: list[str], how: Interpretation, where: str) -> Frame:
-    cell = _IPI_CELL.search(comment)
     quantity = _IPI_QUANTITY.search(comment)
-    if cell is not None or (quantity is not None and comment.lstrip().startswith("#")):
+    if "CELL(" in comment or _IPI_CELL.search(comment) or (quantity and comment.lstrip().startswith("#")):
         return _ipi(comment, rows, how, where)
+    comment = re.sub(r"\b(Lattice|Properties|pbc)(?=\s*=)", lambda m: _KEYS[m[0].lower()], comment, flags=re.IGNORECASE)
     if _PROPERTIES.search(comment) is None and "Lattice" not in comment and not vectors:
         for pattern, labels in ((_CP2K, _cp2k_labels), (_LAMMPS, _lammps_labels)):
             if (match := pattern.match(comment)) is not None:
                 atoms = _plain(rows, how, where, how.length_A(None, where))
-                labels(atoms, match)
-                return Frame(atoms, tells_pbc=False)
+                tells_pbc = labels(atoms, match, where)
+                return Frame(atoms, tells_pbc)
     return _extended(comment, rows, vectors, how, where)
 
 
@@ -120,6 +127,8 @@ def _ipi(comment: str, rows: list[str], how: Interpretation, where: str) -> Fram
     if name is not None and name not in _IPI_POSITIONS:
         raise SettingError(f"{where} holds {name} of i-PI, expected positions; give that file")
     cell = _IPI_CELL.search(comment)
+    if cell is None and "CELL" in comment:
+        raise SettingError(f"{where} has a cell that is no numbers ({comment.strip()[:60]!r}); mend the file")
     if how.units is None and (name is None or (cell is not None and "cell" not in unit)):
         raise SettingError(f"{where} is of i-PI but does not tell its units; give --units angstrom or atomic_unit")
     length = how.length_A(unit.get(name) if name is not None else None, where)
@@ -141,15 +150,30 @@ def _ipi(comment: str, rows: list[str], how: Interpretation, where: str) -> Fram
     return Frame(atoms, tells_pbc=cell is not None)
 
 
-def _cp2k_labels(atoms: Atoms, match: re.Match[str]) -> None:
+def _cp2k_labels(atoms: Atoms, match: re.Match[str], where: str) -> bool:
+    """Step, time, energy, and the cell that ``dumpdcd`` writes; whether there is one.
+
+    :raises SettingError: for a file of velocities or forces, which look the same
+    """
+    other = _CP2K_OTHERS.search(where)
+    if other is not None:
+        what = {"vel": "velocities", "frc": "forces"}[other[1]]
+        raise SettingError(
+            f"{where} holds {what} of CP2K by its name, expected positions; give that file, or rename it"
+        )
     atoms.info.update(step=match[1], time_fs=without_d_exponents(match[2]))
+    cell = _CP2K_CELL.search(match.string)
+    if cell is not None:
+        atoms.cell, atoms.pbc = cellpar_to_cell([float(without_d_exponents(x)) for x in cell.groups()]), True
     if match[3] is not None:
         energy = float(without_d_exponents(match[3])) * units.Hartree
         atoms.calc = SinglePointCalculator(atoms, energy=energy)
+    return cell is not None
 
 
-def _lammps_labels(atoms: Atoms, match: re.Match[str]) -> None:
+def _lammps_labels(atoms: Atoms, match: re.Match[str], where: str) -> bool:
     atoms.info["step"] = match[1]
+    return False
 
 
 def _plain(rows: list[str], how: Interpretation, where: str, length_A: float) -> Atoms:
@@ -175,7 +199,10 @@ def _extended(comment: str, rows: list[str], vectors: list[str], how: Interpreta
     match = _PROPERTIES.search(comment)
     columns = "species:S:1:pos:R:3" if match is None else match[1]
     parts = columns.split(":")
+    parts[::3] = [_COLUMNS.get(name.lower(), name) for name in parts[::3]]
+    comment = comment if match is None else comment.replace(columns, ":".join(parts), 1)
     names, widths = parts[::3], parts[2::3]
+    _check_comment(comment, where)
     if len(parts) % 3 or "pos" not in names or not {"species", "Z"} & set(names):
         raise SettingError(f"{where} has the columns {columns}, expected species (or Z) and pos among them")
     starts = dict(zip(names, np.cumsum([0, *map(int, widths)]).tolist(), strict=False))
@@ -188,6 +215,8 @@ def _extended(comment: str, rows: list[str], vectors: list[str], how: Interpreta
     if "species" in names:
         at = starts["species"]
         found = elements([row[at] for row in table], how.types, where)
+        if "Z" in names:
+            _check_numbers([e.symbol for e in found], [row[starts["Z"]] for row in table], where)
         table = [[*row[:at], e.symbol, *row[at + 1 :]] for row, e in zip(table, found, strict=True)]
     comment = re.sub(r'Lattice\s*=\s*"[^"]*"', lambda m: without_d_exponents(m[0]), comment)
     if "=" not in comment:
@@ -208,8 +237,34 @@ def _extended(comment: str, rows: list[str], vectors: list[str], how: Interpreta
     return Frame(atoms, tells_pbc=bool(vectors) or re.search(r"\bpbc\s*=|\bLattice\s*=", comment) is not None)
 
 
+def _check_comment(comment: str, where: str) -> None:
+    """Keys that change what the numbers mean, and that nobody would miss until the results are wrong.
+
+    :raises SettingError: if there are such keys
+    """
+    cell = re.search(rf"\b({'|'.join(_OTHER_CELLS)})\s*=", comment, re.IGNORECASE)
+    if cell is not None and "Lattice" not in comment:
+        raise SettingError(
+            f"{where} has {cell[1]}= in place of Lattice=; rename it if these are three vectors in angstrom, or give --cell"
+        )
+    if re.search(r"\b(fractional|scaled|direct)\s*=\s*[\"']?(T|1|yes)", comment, re.IGNORECASE):
+        raise SettingError(
+            f"{where} says that its positions are fractions of the cell, expected angstrom; convert the file"
+        )
+
+
+def _check_numbers(symbols: list[str], numbers: list[str], where: str) -> None:
+    for i, (symbol, number) in enumerate(zip(symbols, numbers, strict=True)):
+        if number.isdigit() and atomic_numbers[symbol] != int(number):
+            raise SettingError(
+                f"{where}, atom {i + 1} is {symbol} by its species and {number} by its Z; leave one of the columns out"
+            )
+
+
 def _lammps_names(info: dict[str, Any], how: Interpretation) -> None:
     """``dump extxyz`` calls the step Timestep, and the time, in the unit of its style, Time."""
+    if "Step" in info:  # of CP2K
+        info.setdefault("step", info["Step"])
     if "Timestep" in info and "step" not in info:
         info["step"] = info["Timestep"]
         time_fs = None if how.units is None else UNITS[how.units].time_fs
