@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 from ..base.errors import SettingError
 from ..results.folder import check_folder
 from .arguments import (
     Commands,
     add_denoise,
+    add_path,
     add_results,
     add_traces,
     check_traces,
@@ -69,6 +71,16 @@ def add_parser(commands: Commands) -> None:
     parser.add_argument(
         "--electronic-temperature", metavar="T", help="of the electrons, K: T1,T2,... or FIRST:LAST:STEP"
     )
+    add_path(
+        parser,
+        "--ttm",
+        metavar="FILE",
+        help="also write the heat capacity over electronic temperatures (250:20000:250, if not given) as parameters of LAMMPS's fix ttm/mod, and as "
+        "FILE.csv",
+    )
+    parser.add_argument(
+        "--ttm-units", choices=("metal", "real"), default="metal", help="of LAMMPS (default: %(default)s)"
+    )
     parser.add_argument("--carriers", action="store_true", help="count electrons and holes of a system with a gap")
 
 
@@ -76,15 +88,24 @@ def run(args: argparse.Namespace) -> int:
     """Average, print the table, write files."""
     check_traces(args.traces, denoise=args.denoise, reweight=args.reweight)
     check_folder(args.output)
-    other = args.denoise or args.weights or args.carriers or args.electronic_temperature or args.align == "frames"
+    other = (
+        args.ttm
+        or args.denoise
+        or args.weights
+        or args.carriers
+        or args.electronic_temperature
+        or args.align == "frames"
+    )
     if args.reweight is not None and other:
         raise SettingError(
-            "--reweight averages plain DOS of all frames; leave out --denoise, --weights, --carriers, --align frames and the like"
+            "--reweight averages plain DOS of all frames; leave out --ttm, --denoise, --weights, --carriers, --align frames and the like"
         )
     if args.pressure is not None and args.reweight is None:
         raise SettingError("--pressure is for --reweight; leave it out, or give both")
     targets = [] if args.reweight == "all" else parse_temperatures(args.reweight)
     electronic_temperatures_K = parse_temperatures(args.electronic_temperature)
+    if args.ttm is not None:
+        electronic_temperatures_K = electronic_temperatures_K or parse_temperatures("250:20000:250")
     from ..analysis.analyze import analyze
     from ..results.report import format_table, write_report
     from .progress import share_bar
@@ -125,5 +146,13 @@ def run(args: argparse.Namespace) -> int:
 
         paths += write_reweighted(reweighted, result, args.output, plots=not args.no_plots)
         print(format_reweighted(reweighted, result))
+    if args.ttm is not None:
+        from ..results.two_temperature import HeatCapacityTable
+
+        table = HeatCapacityTable.of_analysis(result)
+        fit = table.write_lammps(args.ttm, args.ttm_units)
+        table.write_table(f"{args.ttm}.csv")
+        paths += [Path(args.ttm), Path(f"{args.ttm}.csv")]
+        print(f"two-temperature model: C_e fitted to {100 * fit.error:.2g} % of its largest value")
     print("written: " + " ".join(map(str, paths)))
     return 0

@@ -16,6 +16,7 @@ import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import PropertyNotImplementedError, all_changes
 
+from ..base.sample import Sample
 from ..models.hot_electrons import HotElectronForces, HotForces, HotModelErrors, checked_electronic_temperature_K
 from ..models.model import DOSModel
 from .calculator import DOS_PROPERTIES, DOSCalculator
@@ -62,6 +63,7 @@ class HotElectronCalculator(DOSCalculator):
         self.hot = HotElectronForces(loaded, undo_smearing_eV)
         self._used_K = self.electronic_temperature_K
         self._found: HotForces | None = None
+        self._temperature_of: Callable[[Sample], float] | None = None
 
     @property
     def electronic_temperature_K(self) -> float:
@@ -85,13 +87,21 @@ class HotElectronCalculator(DOSCalculator):
     @property
     def description(self) -> float | str:
         """T_e as the metadata of a trace have it: a number, ``variable`` if it may change."""
-        return "variable" if callable(self._given) else self.electronic_temperature_K
+        changes = callable(self._given) or self._temperature_of is not None
+        return "variable" if changes else self.electronic_temperature_K
 
     def hot_electrons(self, atoms: Atoms) -> HotForces:
         """What the model says of these atoms, from the last calculation if it was of them."""
         if self.check_state(atoms):
             self.calculate(atoms, [])
         return self._hot(atoms)
+
+    def follow(self, temperature_of: Callable[[Sample], float] | None) -> None:
+        """Let T_e be a function of the sample, called between forward and backward pass; None ends that.
+
+        The forces are those at constant T_e all the same.
+        """
+        self._temperature_of = temperature_of
 
     def model_errors(self, atoms: Atoms) -> HotModelErrors:
         """Standard deviations of dF and of its forces over the members of the model's ensemble.
@@ -134,8 +144,9 @@ class HotElectronCalculator(DOSCalculator):
 
     def _hot(self, atoms: Atoms) -> HotForces:
         if self._found is None:
-            self._found = self.hot.evaluate(atoms, self._used_K, with_energy=self.potential is None)
-            self._sample = self._found.sample
+            follow = self._temperature_of
+            self._found = self.hot.evaluate(atoms, follow or self._used_K, with_energy=self.potential is None)
+            self._sample, self._used_K = self._found.sample, self._found.temperature_K
         return self._found
 
     def _electronic(self, name: str, atoms: Atoms) -> Any:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import logging
 import math
 import numbers
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,15 +38,17 @@ class HotForces:
     """Atoms among hot electrons.
 
     :param sample: of the structure
-    :param ground_energy_eV: E_0 of the model's energy head, 0 if it was not asked for
+    :param temperature_K: T_e
     :param electrons: numbers of one structure; ``free_energy`` is dF
+    :param ground_energy_eV: E_0 of the model's energy head, 0 if it was not asked for
     :param forces: ``(n_atoms, 3)`` eV/angstrom, of ground_energy_eV + dF
     :param stress: ``(3, 3)`` eV/angstrom^3, or None
     """
 
     sample: Sample
-    ground_energy_eV: float
+    temperature_K: float
     electrons: HotElectrons
+    ground_energy_eV: float
     forces: np.ndarray
     stress: np.ndarray | None
 
@@ -75,26 +78,34 @@ class HotElectronForces:
         self._warned = False
 
     def evaluate(
-        self, atoms: Atoms, temperature_K: float, *, with_energy: bool = False, stress: bool = True
+        self,
+        atoms: Atoms,
+        temperature_K: float | Callable[[Sample], float],
+        *,
+        with_energy: bool = False,
+        stress: bool = True,
     ) -> HotForces:
         """dF, its forces and stress, together with those of the energy head on request.
 
+        :param temperature_K: T_e; a function of the sample if it depends on that (forces are those at constant T_e)
         :param stress: whether it is wanted; None is returned if not, or if the structure is not periodic in three directions
         :raises ElectronicTemperatureError: if T_e is no positive number, the states of the model end too low for it, or the smearing cannot
             be undone at it
         :raises StructureError: as :meth:`DOSModel.evaluate`, or if the number of electrons is not known
         :raises ModelError: if an energy is asked of a model that has none
         """
-        temperature_K = checked_electronic_temperature_K(temperature_K)
+        if not callable(temperature_K):
+            checked_electronic_temperature_K(temperature_K)
         n_electrons = self.model.n_electrons(atoms)
-        kept: list[HotElectrons] = []
+        kept: list[tuple[float, HotElectrons]] = []
 
         def gradient(sample: Sample) -> np.ndarray:
-            kept.append(self._electrons(self.model.dos(sample), n_electrons, temperature_K))
-            return self.model.readout.project(kept[0].kernel)
+            T = checked_electronic_temperature_K(temperature_K(sample) if callable(temperature_K) else temperature_K)
+            kept.append((T, self._electrons(self.model.dos(sample), n_electrons, T)))
+            return self.model.readout.project(kept[0][1].kernel)
 
         sample, energy, forces, tensor = self.model.evaluate_with_functional(atoms, gradient, with_energy, stress)
-        return HotForces(sample, energy, kept[0], forces, tensor)
+        return HotForces(sample, *kept[0], energy, forces, tensor)
 
     def electrons(self, sample: Sample, temperature_K: float) -> HotElectrons:
         """What a sample says of hot electrons, without forces.
