@@ -2,6 +2,7 @@
 
 #include "compute_petdos.h"
 
+#include "collective.h"
 #include "elements.h"
 #include "occupation.h"
 
@@ -23,7 +24,6 @@ using namespace LAMMPS_NS;
 
 namespace {
 
-constexpr int DEFAULT_MAX_ATOMS = 16000;
 const char *const KEYWORDS[] = {"output", "device", "threads", "window", "chunk", "electrons"};
 
 bool is_keyword(const char *word)
@@ -35,8 +35,9 @@ bool is_keyword(const char *word)
 }    // namespace
 
 ComputePetdos::ComputePetdos(LAMMPS *lmp, int narg, char **arg)
-    : Compute(lmp, narg, arg), threads_(comm->nthreads), max_atoms_(DEFAULT_MAX_ATOMS)
+    : Compute(lmp, narg, arg)
 {
+  inquiry_.style = "compute petdos";
   if (igroup != 0)
     fail(std::string("got group ") + arg[1] + "; the DOS belongs to the whole system, use group all");
   if (narg < 5)
@@ -52,6 +53,7 @@ ComputePetdos::ComputePetdos(LAMMPS *lmp, int narg, char **arg)
   choose_window();
 
   scalar_flag = vector_flag = 1;
+  timeflag = 1;    // so that LAMMPS says for which steps it is wanted
   extscalar = 0;
   extvector = 1;
   size_vector = output_features_ ? model_->info().n_features : size_vector;
@@ -60,6 +62,7 @@ ComputePetdos::ComputePetdos(LAMMPS *lmp, int narg, char **arg)
 
 ComputePetdos::~ComputePetdos()
 {
+  if (evaluation_) evaluation_->withdraw(this);
   memory->destroy(vector);
 }
 
@@ -74,8 +77,8 @@ double ComputePetdos::compute_scalar()
   need_finite();
   if (std::isnan(n_electrons_)) {
     std::string missing;
-    for (size_t type = 1; type < numbers_.size(); ++type)
-      if (std::isnan(electrons_[type])) missing = petdos::chemical_symbol(numbers_[type]);
+    for (size_t type = 1; type < inquiry_.numbers.size(); ++type)
+      if (std::isnan(electrons_[type])) missing = petdos::chemical_symbol(inquiry_.numbers[type]);
     fail("no number of valence electrons is known for " + missing + ", so there is no Fermi level; give electrons " +
          missing + "=...");
   }
@@ -95,46 +98,37 @@ void ComputePetdos::compute_vector()
 
 double ComputePetdos::memory_usage()
 {
-  return static_cast<double>(sizeof(double) * (features_.size() + dos_.size() + positions_.size() + size_vector) +
-                             sizeof(int) * types_.size());
+  return static_cast<double>(sizeof(double) * (features_.size() + dos_.size() + size_vector)) + evaluation_->memory_usage();
 }
 
-// True if the last evaluation was or is of this very configuration. Collective.
+// Collective.
 bool ComputePetdos::evaluate()
 {
-  if (is_known()) return finite_;
-  step_ = -1;
+  const std::vector<double> &sums = evaluation_->features(inquiry_);
+  if (evaluation_->n_atoms() == 0) fail("there are no atoms, expected at least one");
+  if (n_atoms_ == evaluation_->n_atoms() && sums == sums_) return finite_;
+  sums_ = sums;
+  n_atoms_ = evaluation_->n_atoms();
   has_dos_ = false;
-  petdos::Structure structure;
-  int first = 0, count = 0;
-  gather(structure, first, count);
-  if (structure.size() == 0) fail("there are no atoms, expected at least one");
-
-  std::vector<double> part;
-  fail_if_any(model_->partial_features(structure, first, count, max_atoms_, part));
-  features_.resize(part.size());
-  MPI_Allreduce(part.data(), features_.data(), static_cast<int>(part.size()), MPI_DOUBLE, MPI_SUM, world);
-  model_->finish_features(features_);
+  features_ = model_->features(sums_, n_atoms_);
   finite_ = std::all_of(features_.begin(), features_.end(), [](double x) { return std::isfinite(x); });
-  n_atoms_ = structure.size();
-  std::vector<double> local(1, 0.0);
-  for (int i = 0; i < atom->nlocal; ++i) local[0] += electrons_[atom->type[i]];
-  MPI_Allreduce(local.data(), &n_electrons_, 1, MPI_DOUBLE, MPI_SUM, world);
-  step_ = update->ntimestep;
+  double local = 0.0;
+  for (int i = 0; i < atom->nlocal; ++i) local += electrons_[atom->type[i]];
+  MPI_Allreduce(&local, &n_electrons_, 1, MPI_DOUBLE, MPI_SUM, world);
   return finite_;
 }
 
 void ComputePetdos::read_elements(int narg, char **arg, int &next)
 {
   std::string given;
-  numbers_.assign(1, 0);
+  inquiry_.numbers.assign(1, 0);
   for (; next < narg && !is_keyword(arg[next]); ++next) {
     const int number = petdos::atomic_number(arg[next]);
     if (!number) fail(std::string("unknown element ") + arg[next] + ", expected chemical symbols such as Al Mg Si");
-    numbers_.push_back(number);
+    inquiry_.numbers.push_back(number);
     given += (given.empty() ? "" : " ") + std::string(arg[next]);
   }
-  const int n = static_cast<int>(numbers_.size()) - 1;
+  const int n = static_cast<int>(inquiry_.numbers.size()) - 1;
   if (n != atom->ntypes)
     fail("got " + std::to_string(n) + " elements (" + given + "), expected one for each of the " +
          std::to_string(atom->ntypes) + " atom types");
@@ -158,8 +152,8 @@ void ComputePetdos::read_keywords(int narg, char **arg, int next)
       threads_ = utils::inumeric(FLERR, arg[next + 1], false, lmp);
       if (threads_ < 1) fail("got threads " + value + ", expected a number >= 1");
     } else if (keyword == "chunk") {
-      max_atoms_ = utils::inumeric(FLERR, arg[next + 1], false, lmp);
-      if (max_atoms_ < 1) fail("got chunk " + value + ", expected a number of atoms >= 1");
+      inquiry_.max_atoms = utils::inumeric(FLERR, arg[next + 1], false, lmp);
+      if (inquiry_.max_atoms < 1) fail("got chunk " + value + ", expected a number of atoms >= 1");
     } else if (keyword == "electrons") {
       electrons_text_ = value;
     } else {
@@ -174,18 +168,19 @@ void ComputePetdos::load_model(const char *name)
 {
   std::string problem;
   try {
-    model_ = petdos::Model::open(name, {device_, comm->me, threads_}, petdos::parse_electrons(electrons_text_));
-    for (size_t type = 1; type < numbers_.size() && problem.empty(); ++type)
-      if (!model_->knows(numbers_[type]))
-        problem = std::string("element ") + petdos::chemical_symbol(numbers_[type]) + " is unknown to " +
-            model_->info().name + ", which knows " + model_->symbols() + "; give a model that was trained on it";
+    const petdos::OpenOptions options{device_, "", comm->me, threads_ ? threads_ : comm->nthreads};
+    model_ = petdos::Model::open(name, options, petdos::parse_electrons(electrons_text_));
+    problem = petdos::unknown_element(*model_->network(), model_->info().name, inquiry_.numbers);
   } catch (const std::exception &error) {
     problem = error.what();
   }
-  fail_if_any(problem);
-  electrons_.assign(numbers_.size(), std::numeric_limits<double>::quiet_NaN());
-  for (size_t type = 1; type < numbers_.size(); ++type) {
-    const auto found = model_->info().electrons.find(petdos::chemical_symbol(numbers_[type]));
+  fail_if_any(lmp, inquiry_.style, problem);
+  if (threads_) model_->network()->set_threads(threads_);
+  evaluation_ = Evaluation::of(lmp, model_->network());
+  evaluation_->expect(this, [this] { return matchstep(update->ntimestep) != 0; });
+  electrons_.assign(inquiry_.numbers.size(), std::numeric_limits<double>::quiet_NaN());
+  for (size_t type = 1; type < inquiry_.numbers.size(); ++type) {
+    const auto found = model_->info().electrons.find(petdos::chemical_symbol(inquiry_.numbers[type]));
     if (found != model_->info().electrons.end()) electrons_[type] = found->second;
   }
 }
@@ -214,70 +209,14 @@ void ComputePetdos::choose_window()
                             text(model_->info().step) + " eV");
 }
 
-// Positions are compared, too: they change within a step under minimize, fix atom/swap, or run 0 after displace_atoms.
-bool ComputePetdos::is_known()
-{
-  const size_t n = atom->nlocal;
-  const double *x = n ? atom->x[0] : nullptr;
-  const double box[9] = {domain->boxlo[0], domain->boxlo[1], domain->boxlo[2], domain->boxhi[0], domain->boxhi[1],
-                         domain->boxhi[2], domain->xy,       domain->xz,       domain->yz};
-  int same = step_ == update->ntimestep && types_.size() == n && std::equal(box, box + 9, box_) &&
-      std::equal(positions_.begin(), positions_.end(), x) && std::equal(types_.begin(), types_.end(), atom->type);
-  int everywhere = 0;
-  MPI_Allreduce(&same, &everywhere, 1, MPI_INT, MPI_MIN, world);
-  if (!everywhere) {
-    std::copy(box, box + 9, box_);
-    positions_.assign(x, x + 3 * n);
-    types_.assign(atom->type, atom->type + n);
-  }
-  return everywhere != 0;
-}
-
 std::map<std::string, int64_t> ComputePetdos::composition() const
 {
-  std::vector<bigint> own(numbers_.size(), 0), all(numbers_.size());
+  std::vector<bigint> own(inquiry_.numbers.size(), 0), all(inquiry_.numbers.size());
   for (int i = 0; i < atom->nlocal; ++i) ++own[atom->type[i]];
   MPI_Allreduce(own.data(), all.data(), static_cast<int>(own.size()), MPI_LMP_BIGINT, MPI_SUM, world);
   std::map<std::string, int64_t> counts;
-  for (size_t type = 1; type < numbers_.size(); ++type) counts[petdos::chemical_symbol(numbers_[type])] += all[type];
+  for (size_t type = 1; type < inquiry_.numbers.size(); ++type) counts[petdos::chemical_symbol(inquiry_.numbers[type])] += all[type];
   return counts;
-}
-
-// All atoms, in the order of ranks; the own ones are `count` from `first` on.
-void ComputePetdos::gather(petdos::Structure &structure, int &first, int &count)
-{
-  count = atom->nlocal;
-  std::vector<int> counts(comm->nprocs), starts(comm->nprocs, 0);
-  MPI_Allgather(&count, 1, MPI_INT, counts.data(), 1, MPI_INT, world);
-  for (int rank = 1; rank < comm->nprocs; ++rank) starts[rank] = starts[rank - 1] + counts[rank - 1];
-  first = starts[comm->me];
-  const int n = starts.back() + counts.back();
-
-  std::vector<int> own(count);
-  for (int i = 0; i < count; ++i) own[i] = numbers_[types_[i]];
-  structure.numbers.resize(n);
-  MPI_Allgatherv(own.data(), count, MPI_INT, structure.numbers.data(), counts.data(), starts.data(), MPI_INT, world);
-
-  for (int rank = 0; rank < comm->nprocs; ++rank) {
-    counts[rank] *= 3;
-    starts[rank] *= 3;
-  }
-  structure.positions.resize(3 * static_cast<size_t>(n));
-  MPI_Allgatherv(positions_.data(), 3 * count, MPI_DOUBLE, structure.positions.data(), counts.data(), starts.data(),
-                 MPI_DOUBLE, world);
-  for (double &x : structure.positions) {
-    if (!std::isfinite(x))
-      fail("positions are not finite (NaN or infinite); the simulation has probably exploded, use a shorter timestep");
-    x *= units_.length_A;
-  }
-
-  const double rows[3][3] = {{domain->xprd, 0.0, 0.0},
-                             {domain->triclinic ? domain->xy : 0.0, domain->yprd, 0.0},
-                             {domain->triclinic ? domain->xz : 0.0, domain->triclinic ? domain->yz : 0.0, domain->zprd}};
-  for (int a = 0; a < 3; ++a) {
-    structure.periodic[a] = domain->periodicity[a] != 0;
-    for (int b = 0; b < 3; ++b) structure.cell[a][b] = structure.periodic[a] ? units_.length_A * rows[a][b] : 0.0;
-  }
 }
 
 void ComputePetdos::need_finite()
@@ -295,17 +234,5 @@ const std::vector<double> &ComputePetdos::dos()
 
 void ComputePetdos::fail(const std::string &message)
 {
-  error->all(FLERR, std::string("compute petdos: ") + message);
-}
-
-// One rank may fail alone (out of memory, a file that only it cannot read): all of them must hear of it.
-void ComputePetdos::fail_if_any(const std::string &message)
-{
-  int mine = message.empty() ? comm->nprocs : comm->me, who = 0;
-  MPI_Allreduce(&mine, &who, 1, MPI_INT, MPI_MIN, world);
-  if (who == comm->nprocs) return;
-  char text[1024] = {};
-  if (who == comm->me) std::strncpy(text, message.c_str(), sizeof(text) - 1);
-  MPI_Bcast(text, sizeof(text), MPI_CHAR, who, world);
-  fail(text);
+  fail_everywhere(lmp, inquiry_.style, message);
 }

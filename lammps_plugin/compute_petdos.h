@@ -4,6 +4,7 @@
 #ifndef PETDOS_COMPUTE_H
 #define PETDOS_COMPUTE_H
 
+#include "evaluation.h"
 #include "model.h"
 #include "units.h"
 
@@ -43,27 +44,22 @@ class ComputePetdos : public Compute {
   void read_keywords(int, char **, int);
   void load_model(const char *);
   void choose_window();
-  bool is_known();
-  void gather(petdos::Structure &, int &, int &);
   void need_finite();
   const std::vector<double> &dos();
   [[noreturn]] void fail(const std::string &);
-  void fail_if_any(const std::string &);
 
   std::unique_ptr<petdos::Model> model_;
+  std::shared_ptr<Evaluation> evaluation_;    // shared with the pair style of the same model
+  Inquiry inquiry_;
   petdos::Units units_;
-  std::vector<int> numbers_;          // of atom types, from 1 on
   std::vector<double> electrons_;     // per atom of a type, NaN if not known
   std::string device_, electrons_text_;
   bool output_features_ = false, windowed_ = false;
   double window_[2];
-  int threads_, max_atoms_, first_ = 0;    // first_: grid point at which the window begins
+  int threads_ = 0, first_ = 0;    // first_: grid point at which the window begins
 
-  // The last evaluation, and what it was for: other consumers in the same step find it here.
-  std::vector<double> features_, dos_, positions_;
-  std::vector<int> types_;
-  double box_[9];
-  bigint step_ = -1;
+  // The last evaluation.
+  std::vector<double> sums_, features_, dos_;
   bigint n_atoms_ = 0;
   bool finite_ = true, has_dos_ = false;
   double n_electrons_ = 0.0;

@@ -84,7 +84,7 @@ void FixPetdos::setup(int)
   else if (!is_rerun(lmp))    // which sets up every frame as a run of its own
     describe_run();
   if (update->ntimestep % every_ == 0) record();
-  expect_energy();
+  expect_sample();
 }
 
 void FixPetdos::end_of_step()
@@ -92,7 +92,7 @@ void FixPetdos::end_of_step()
   everywhere([&] { temperature_.check_ramp(); });
   if (update->ntimestep % every_) return;
   record();
-  expect_energy();
+  expect_sample();
 }
 
 void FixPetdos::post_run()
@@ -257,9 +257,10 @@ void FixPetdos::record()
   store(row, finite);
 }
 
-// The potential energy is tallied only in steps that somebody asks for it.
-void FixPetdos::expect_energy()
+// The potential energy is tallied only in steps that somebody asks for it, and a pair style of the same model returns features only then.
+void FixPetdos::expect_sample()
 {
+  compute_->addstep((update->ntimestep / every_ + 1) * every_);
   if (Compute *pe = modify->get_compute_by_id("thermo_pe")) pe->addstep((update->ntimestep / every_ + 1) * every_);
 }
 

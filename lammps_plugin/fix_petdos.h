@@ -39,7 +39,7 @@ class FixPetdos : public Fix {
   bool is_recorded();
   void warn_if_repeated();
   void record();
-  void expect_energy();
+  void expect_sample();
   double lammps_time_fs() const;
   double time_fs() const { return lammps_time_fs() + time_offset_fs_; }
   double energy();

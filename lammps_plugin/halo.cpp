@@ -55,6 +55,50 @@ NeighborGraph find_neighbors(const Structure &structure, double cutoff, bool ful
 
 namespace {
 
+struct KnownList {
+  double cutoff;
+  bool full, in_single;
+  std::shared_ptr<const NeighborGraph> graph;
+};
+
+std::shared_ptr<const NeighborGraph> within(const NeighborGraph &wider, double cutoff)
+{
+  auto graph = std::make_shared<NeighborGraph>();
+  graph->first.assign(wider.first.size(), 0);
+  for (size_t p = 0; p < wider.center.size(); ++p) {
+    const auto &v = wider.vector[p];
+    if (v[0] * v[0] + v[1] * v[1] + v[2] * v[2] >= cutoff * cutoff) continue;
+    graph->center.push_back(wider.center[p]);
+    graph->neighbor.push_back(wider.neighbor[p]);
+    graph->shift.push_back(wider.shift[p]);
+    graph->vector.push_back(v);
+    ++graph->first[wider.center[p] + 1];
+  }
+  std::partial_sum(graph->first.begin(), graph->first.end(), graph->first.begin());
+  return graph;
+}
+
+}    // namespace
+
+std::shared_ptr<const NeighborGraph> shared_neighbors(const Structure &structure, double cutoff, bool full, bool in_single)
+{
+  thread_local int64_t stamp = 0;
+  thread_local std::vector<KnownList> known;
+  if (structure.stamp == 0 || structure.stamp != stamp) known.clear();
+  stamp = structure.stamp;
+  std::shared_ptr<const NeighborGraph> graph;
+  for (const KnownList &list : known) {
+    if (list.full != full || list.in_single != in_single || list.cutoff < cutoff) continue;
+    if (list.cutoff == cutoff) return list.graph;
+    graph = within(*list.graph, cutoff);
+  }
+  if (!graph) graph = std::make_shared<NeighborGraph>(find_neighbors(structure, cutoff, full));
+  known.push_back({cutoff, full, in_single, graph});
+  return graph;
+}
+
+namespace {
+
 // The atoms within so many hops of `own`, which come first.
 std::vector<int> with_halo(const NeighborGraph &graph, const std::vector<int> &own, int hops, std::vector<int> &mark,
                            int label)

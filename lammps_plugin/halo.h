@@ -8,6 +8,7 @@
 
 #include <array>
 #include <cstdint>
+#include <memory>
 
 namespace petdos {
 
@@ -21,6 +22,10 @@ struct NeighborGraph {
 
 // All pairs of the structure within the cutoff; throws std::runtime_error.
 NeighborGraph find_neighbors(const Structure &structure, double cutoff, bool full);
+
+// The same. Models that are evaluated for a structure with one stamp share what can be shared: a list of a longer cutoff holds the pairs
+// of a shorter one. `in_single`: whether positions are rounded to single precision.
+std::shared_ptr<const NeighborGraph> shared_neighbors(const Structure &structure, double cutoff, bool full, bool in_single);
 
 struct Chunk {
   std::vector<int> own;     // atoms whose features are wanted

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 // petdos-md, plugin for LAMMPS: finds the bridge library and what `petdos lammps build` wrote about it (build.json).
 
-#include "model.h"
+#include "model_file.h"
 
 #include "json.h"
 
@@ -62,7 +62,7 @@ void check_versions()
 
 }    // namespace
 
-std::unique_ptr<Network> open_network(const std::string &path, const Placement &placement)
+std::unique_ptr<Network> open_network(const std::string &path, const OpenOptions &options)
 {
   static OpenNetwork open = nullptr;
   if (!open) {
@@ -75,11 +75,10 @@ std::unique_ptr<Network> open_network(const std::string &path, const Placement &
     if (!open) throw std::runtime_error(std::string("the plugin is incomplete") + HOW);
   }
   OpenFailure failure;
-  std::unique_ptr<Network> network(
-      open(path.c_str(), placement.device.c_str(), placement.index, placement.threads, failure));
+  std::unique_ptr<Network> network(open(path.c_str(), options, failure));
   if (network) return network;
   if (failure.is_of_file) throw NoModel(failure.reason);
-  throw std::runtime_error(failure.reason);
+  throw std::runtime_error(path + ": " + failure.reason);
 }
 
 std::string models_folder()

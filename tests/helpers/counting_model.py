@@ -42,9 +42,12 @@ class Counting(torch.nn.Module):
         return result
 
 
-def write_counting_model(path: Path, infinite_from: float = 1e9) -> None:
-    """Write the model and its readout; from some evaluation on, it returns infinity."""
-    names = ("mtt::petdos", "mtt::aux::petdos_last_layer_features")
+def write_counting_model(path: Path, infinite_from: float = 1e9, energy: bool = False) -> None:
+    """Write the model and its readout; from some evaluation on, it returns infinity.
+
+    :param energy: with an energy, which is the count, too
+    """
+    names = ("mtt::petdos", "mtt::aux::petdos_last_layer_features") + (("energy",) if energy else ())
     capabilities = ModelCapabilities(
         outputs={name: ModelOutput(unit="", sample_kind="system") for name in names},
         atomic_types=[12, 13],

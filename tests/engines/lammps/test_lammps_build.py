@@ -247,7 +247,7 @@ def test_what_stands_twice() -> None:
     from ase.data import chemical_symbols
 
     from petdos_md.base import fixes
-    from petdos_md.models import chunks, loading, output_names, readout
+    from petdos_md.models import chunks, evaluator, loading, output_names, readout
     from petdos_md.physics import occupation
     from petdos_md.traces import schema
     from petdos_md.traces.writer import Flushing
@@ -260,13 +260,16 @@ def test_what_stands_twice() -> None:
 
     for constant in ("NEUTRAL", "OVERFULL"):
         assert float(found("occupation.cpp", rf"double {constant} = ([^;]+);")) == getattr(occupation, constant)
-    for constant in ("FEATURES_OUTPUT", "LAST_LAYER_OUTPUT", "CUTOFF_SUM_OUTPUT"):
+    for constant in ("FEATURES_OUTPUT", "POSITION_GRADIENT", "STRAIN_GRADIENT"):
+        assert found("bridge.h", rf'{constant} = "([^"]+)"') == getattr(output_names, constant)
+    for constant in ("LAST_LAYER_OUTPUT", "CUTOFF_SUM_OUTPUT"):
         assert found("model.cpp", rf'{constant} = "([^"]+)"') == getattr(output_names, constant)
     assert found("readout.cpp", r'READOUT_FORMAT = "([^"]+)"') == readout.FORMAT
     assert re.findall(r'"(\w+)"', found("elements.cpp", r"SYMBOLS\[\] = {(.*?)};")) == chemical_symbols
     assert int(found("trace_metadata.cpp", r"SCHEMA_VERSION = (\d+);")) == schema.SCHEMA_VERSION
-    assert found("bridge.cpp", r'extra\.contains\("([^"]+)"') == loading.METADATA_KEY
-    assert int(found("bridge.cpp", r"hops = [^;]*\+ (\d+);")) == chunks.EXTRA_HOPS
+    assert found("torch_capabilities.cpp", r'extra\.contains\("([^"]+)"') == loading.METADATA_KEY
+    assert int(found("torch_network.cpp", r"MAX_ATOMS_AT_ONCE = (\d+);")) == evaluator.MAX_ATOMS_AT_ONCE
+    assert int(found("torch_capabilities.cpp", r"hops = [^;]*\+ (\d+);")) == chunks.EXTRA_HOPS
     assert int(found("trace.cpp", r"FLUSH_EVERY = (\d+);")) == Flushing().flush_every
     assert float(found("trace.cpp", r"FLUSH_INTERVAL_S = ([^;]+);")) == Flushing().flush_interval_s
     for constant in ("COLUMN_CHUNK_ROWS", " FEATURES_CHUNK_ROWS"):

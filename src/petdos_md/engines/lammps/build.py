@@ -34,8 +34,16 @@ from .plugin import (
     sources,
 )
 
-BRIDGE_SOURCES = ("bridge.cpp", "halo.cpp")
-"""These know torch; the others know LAMMPS."""
+BRIDGE_SOURCES = (
+    "bridge.cpp",
+    "halo.cpp",
+    "passes.cpp",
+    "systems.cpp",
+    "torch_capabilities.cpp",
+    "torch_network.cpp",
+    "torch_parts.cpp",
+)
+"""These know torch; the others know LAMMPS. They are compiled as one unit: most of the time goes into torch's headers."""
 INSTALL = "pip install 'petdos-md[lammps]'"
 
 
@@ -112,24 +120,26 @@ def _compile(work: Path, wanted: str) -> None:
     """Object files in parallel, as they take most of the time; then two libraries in ``work/finished``."""
     finished = work / "finished"
     finished.mkdir()
-    units = [path for path in sources() if path.suffix == ".cpp"]
+    folder = sources()[0].parent
+    units = [path for path in sources() if path.suffix == ".cpp" and path.name not in BRIDGE_SOURCES]
+    bridge_unit = work / "bridge_unit.cpp"
+    bridge_unit.write_text("".join(f'#include "{folder / name}"\n' for name in BRIDGE_SOURCES))
     plugin_flags, bridge_flags, bridge_links = _plugin_flags(), *_bridge_flags()
     common = [compiler(), "-std=c++17", "-fPIC", "-fvisibility=hidden"]
 
     def compile_one(source: Path) -> Path:
         target = work / f"{source.stem}.o"
-        flags = bridge_flags if source.name in BRIDGE_SOURCES else plugin_flags
+        flags = bridge_flags if source == bridge_unit else plugin_flags
         # In the folder of the sources, so that LAMMPS shows bare file names in its errors.
-        _run([*common, *flags, "-c", source.name, "-o", str(target)], source.parent)
+        name = str(source) if source == bridge_unit else source.name
+        _run([*common, *flags, "-c", name, "-o", str(target)], folder)
         return target
 
-    units.sort(key=lambda path: path.name != "bridge.cpp")  # the slow one first
     with ThreadPoolExecutor(max(1, min(len(units), len(os.sched_getaffinity(0))))) as compilers:
-        objects = list(compilers.map(compile_one, units))
-    bridge = [str(o) for o in objects if f"{o.stem}.cpp" in BRIDGE_SOURCES]
-    plugin = [str(o) for o in objects if f"{o.stem}.cpp" not in BRIDGE_SOURCES]
+        objects = list(compilers.map(compile_one, [bridge_unit, *units]))  # the slow one first
+    bridge, *plugin = (str(target) for target in objects)
     _run([*common, "-shared", *plugin, "-o", str(finished / PLUGIN), "-ldl"], work)
-    _run([*common, "-shared", *bridge, "-o", str(finished / BRIDGE), *bridge_links], work)
+    _run([*common, "-shared", bridge, "-o", str(finished / BRIDGE), *bridge_links], work)
     packages = {n: {"version": metadata.version(n), "metadata": str(metadata_folder(n))} for n in PACKAGES}
     record = {
         "key": wanted,
