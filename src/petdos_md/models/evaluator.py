@@ -275,5 +275,7 @@ class Evaluator:
             return self.module(systems, options, check_consistency=False)
 
     def _arrays(self, result: dict[str, Any], outputs: tuple[str, ...]) -> np.ndarray:
+        if not outputs:
+            return np.empty((1, 0))
         values = [result[name].block().values.detach().double() for name in outputs]
         return torch.cat(values, dim=1).cpu().numpy()

@@ -33,13 +33,14 @@ from .network_maps import atom_numbers, atom_samples, gradient_map, plain_map, s
 from .network_outputs import NetworkOutputs
 from .output_names import FEATURES_OUTPUT, POSITION_GRADIENT, STRAIN_GRADIENT
 
-MAX_NUMBERS = 262144
-"""Rows times d_pet of a slice on a CPU: its arrays should stay in the caches. Slices of half and twice the size take the same time."""
+MAX_NUMBERS = 786432
+"""Rows times d_pet of a slice on a CPU: a third costs a tenth more, with two threads most of all; three times as many cost more again."""
 MAX_ROWS_GPU = 131072
 MULTIPLE_GPU = 8
 """On a GPU the rows of an atom are rounded up to a multiple: fewer and larger rectangles."""
-BYTES_OF = {"slice": 1.0e8, "pair": 200.0, "row": 100.0, "gradients": 200.0}
-"""Memory beside the messages: arrays of a slice, of a pair of the neighbor list, and of a row of the graph, without and with gradients."""
+BYTES_OF = {"slice": 1.0e8, "pair": 200.0, "row": 100.0, "gradients": 200.0, "tape": 2.0e8}
+"""Memory beside the messages: arrays of a slice, of a pair of the neighbor list, and of a row of the graph; with gradients, of a row again,
+and of a slice."""
 ADAPTIVE_EXCESS = 1.5
 """Neighbors within adaptive cutoffs, at most, in units of the wanted number: cutoffs of pairs are means of those of their atoms."""
 
@@ -137,9 +138,11 @@ class SlicedPET(NetworkOutputs):
         rows = edges + n_atoms
         number = self.backend.edge_embedder.weight.element_size()
         per_row = self.bytes_of["row"] + self.backend.numbers_per_row(differentiable) * number
+        total = self.bytes_of["slice"] + self.bytes_of["pair"] * n_pairs
         if differentiable:
             per_row += self.bytes_of["gradients"]
-        return self.bytes_of["slice"] + self.bytes_of["pair"] * n_pairs + per_row * rows
+            total += self.bytes_of["tape"]
+        return total + per_row * rows
 
     def forward(
         self,

@@ -48,14 +48,28 @@ def sum_over_neighbors(piece: list[int], weights: torch.Tensor, values: torch.Te
     :param values: ``(rows, width)``
     """
     parts: list[torch.Tensor] = []
-    row = 0
-    for i in range(3, len(piece), 2):
-        n, width = piece[i], piece[i + 1]
-        end = row + n * width
-        part = torch.bmm(weights[row:end].view(n, 1, width), values[row:end].view(n, width, -1))
+    sizes = rectangle_rows(piece, weights.shape[0])
+    of_weights, of_values = weights.split_with_sizes(sizes), values.split_with_sizes(sizes)
+    for i in range((len(piece) - 3) // 2):
+        n, width = piece[2 * i + 3], piece[2 * i + 4]
+        part = torch.bmm(of_weights[i].view(n, 1, width), of_values[i].view(n, width, -1))
         parts.append(part.squeeze(1))
-        row = end
     return torch.cat(parts)
+
+
+def rectangle_rows(piece: list[int], total: int) -> list[int]:
+    """Rows of each rectangle of a slice, and spare ones at the end.
+
+    Arrays are split once: the gradient of a part that is cut out by itself is an array of the size of the whole.
+
+    :param total: rows of the slice with spare ones
+    """
+    sizes: list[int] = []
+    for i in range(3, len(piece), 2):
+        sizes.append(piece[i] * piece[i + 1])
+        total -= sizes[-1]
+    sizes.append(total)
+    return sizes
 
 
 class Attention(torch.nn.Module):
@@ -76,18 +90,17 @@ class Attention(torch.nn.Module):
         :param bias: logarithm of the weights of rows, ``(images * rows,)``
         """
         both = self.input_linear(x).view(-1, 3 * self.num_heads * self.head_dim)
+        sizes = rectangle_rows(piece, both.shape[0])
+        inputs, biases = both.split_with_sizes(sizes), bias.split_with_sizes(sizes)
         parts: list[torch.Tensor] = []
-        row = 0
-        for i in range(3, len(piece), 2):
-            n, width = piece[i], piece[i + 1]
-            end = row + n * width
-            y = both[row:end].view(n, width, 3, self.num_heads, self.head_dim).permute(2, 0, 3, 1, 4)
-            mask = bias[row:end].view(n, 1, 1, width).expand(n, 1, width, width)
-            y = torch.nn.functional.scaled_dot_product_attention(y[0], y[1], y[2], attn_mask=mask, scale=self.scale)
-            parts.append(y.transpose(1, 2).reshape(n * width, -1))
-            row = end
-        if row < both.shape[0]:
-            parts.append(torch.zeros((both.shape[0] - row, parts[0].shape[1]), dtype=x.dtype, device=x.device))
+        for i in range((len(piece) - 3) // 2):
+            n, width = piece[2 * i + 3], piece[2 * i + 4]
+            y = inputs[i].view(n, width, 3, self.num_heads, self.head_dim).permute(2, 0, 3, 1, 4).unbind(0)
+            mask = biases[i].view(n, 1, 1, width).expand(n, 1, width, width)
+            z = torch.nn.functional.scaled_dot_product_attention(y[0], y[1], y[2], attn_mask=mask, scale=self.scale)
+            parts.append(z.transpose(1, 2).reshape(n * width, -1))
+        if sizes[-1] > 0:
+            parts.append(torch.zeros((sizes[-1], parts[0].shape[1]), dtype=x.dtype, device=x.device))
         return self.output_linear(torch.cat(parts).view(x.shape))
 
 
