@@ -63,14 +63,16 @@ def test_values_and_model_errors_equal_brute_force(trace: Trace, runs: dict[floa
         np.testing.assert_allclose(at["dos_model_std"], members.std(axis=0, ddof=1), rtol=1e-7, atol=1e-12)
         for name, function in functions.items():
             brute = np.array([float(function(E, member, N_ELECTRONS, t)) for member in members])
-            assert float(at[name]) == pytest.approx(brute.mean(), rel=1e-9), name
+            of_mean = float(function(E, members.mean(axis=0), N_ELECTRONS, t))
+            assert float(at[name]) == pytest.approx(of_mean, rel=1e-9), name
             assert float(at[f"{name}_model_std"]) == pytest.approx(brute.std(ddof=1), rel=1e-6), name
         levels = thermo.fermi_level(E, members, N_ELECTRONS)
-        assert float(at["fermi_level"]) == pytest.approx(levels.mean(), rel=1e-9)
+        of_mean = float(thermo.fermi_level(E, members.mean(axis=0), N_ELECTRONS))
+        assert float(at["fermi_level"]) == pytest.approx(of_mean, rel=1e-9)
         shifts = thermo.chemical_potential(E, members, N_ELECTRONS, t) - levels
         assert float(at["chemical_potential_shift_model_std"]) == pytest.approx(shifts.std(ddof=1), rel=1e-6)
-        of_mean = thermo.heat_capacity(E, members.mean(axis=0), N_ELECTRONS, t)
-        assert float(at["heat_capacity_mean_dos"]) == pytest.approx(float(of_mean), rel=1e-9)
+        of_members = thermo.heat_capacity(E, members, N_ELECTRONS, t)
+        assert float(at["heat_capacity_member_mean"]) == pytest.approx(of_members.mean(), rel=1e-9)
         np.testing.assert_allclose(
             at["heat_capacity_members"], thermo.heat_capacity(E, members, N_ELECTRONS, t), rtol=1e-9
         )
@@ -239,7 +241,9 @@ def test_electronic_temperatures_share_one_set_of_frames(trace: Trace, runs: dic
     members = mean_members(runs[400.0])
     for i, t in enumerate(ladder):
         expected = thermo.heat_capacity(E, members, N_ELECTRONS, t)
-        assert float(result["heat_capacity"][i]) == pytest.approx(expected.mean(), rel=1e-9)
+        assert float(result["heat_capacity_member_mean"][i]) == pytest.approx(expected.mean(), rel=1e-9)
+        expected = thermo.heat_capacity(E, members.mean(axis=0), N_ELECTRONS, t)
+        assert float(result["heat_capacity"][i]) == pytest.approx(float(expected), rel=1e-9)
         assert float(result["ensemble_temperature"][i]) == pytest.approx(400.0)
     own = analyze(trace, readout(), temperatures_K=[400], electronic_temperatures_K=[400.0])
     whole = analyze(trace, readout(), temperatures_K=[400])
@@ -254,8 +258,11 @@ def test_without_an_ensemble_model_errors_are_nan_and_say_why(tmp_path: Path) ->
     result = analyze(write(tmp_path / "a.zarr", frames), readout(members=0))
     assert np.isnan(result["dos_model_std"]).all() and np.isnan(result["heat_capacity_model_std"]).all()
     assert "no ensemble" in result.attrs["model_error"] and any("no ensemble" in n for n in result.attrs["notes"])
-    assert float(result["heat_capacity"][0]) == float(result["heat_capacity_mean_dos"][0])
+    assert "heat_capacity_member_mean" not in result
     skipped = analyze(write(tmp_path / "b.zarr", frames), readout(), members=False)
+    whole = analyze(tmp_path / "b.zarr", readout())
+    for name in ("heat_capacity", "chemical_potential", "gap", "dos"):  # an ensemble adds errors and changes no value
+        np.testing.assert_allclose(whole[name], result[name], rtol=1e-12)
     assert "members=False" in skipped.attrs["model_error"] and np.isnan(skipped["heat_capacity_model_std"]).all()
 
 
@@ -292,10 +299,10 @@ def test_a_trace_finds_its_own_model(model: DOSModel, aluminium: Atoms, tmp_path
             trace.append(model.evaluate(frames[-1]), step=step, temperature_K=500.0)
     spectra = np.array([model.dos_members(atoms) for atoms in frames])
     energies, mean, filled = model.grid.energies, spectra.mean(axis=0), 5.0  # random weights hold few electrons
-    expected = thermo.chemical_potential(energies, mean, filled, 500.0)
+    expected = thermo.chemical_potential(energies, mean.mean(axis=0), filled, 500.0)
     result = analyze(tmp_path / "real.zarr", n_electrons=filled).isel(temperature=0)
     np.testing.assert_allclose(result["dos"], mean.mean(axis=0), rtol=1e-5, atol=1e-5)
-    assert float(result["chemical_potential"]) == pytest.approx(expected.mean(), abs=1e-3)
+    assert float(result["chemical_potential"]) == pytest.approx(float(expected), abs=1e-3)
     named = analyze(tmp_path / "real.zarr", model.path, n_electrons=filled).isel(temperature=0)
     xr.testing.assert_equal(named, result)
 

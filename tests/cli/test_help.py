@@ -8,8 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from helpers.synthetic import readout, samples, write
 
 from petdos_md.cli.main import GROUPS, main, make_parser
+from petdos_md.models.readout import Readout
 
 PETDOS = str(Path(sys.executable).with_name("petdos"))
 COMMANDS = [module.__name__.rpartition(".")[2] for modules in GROUPS.values() for module in modules]
@@ -34,6 +36,23 @@ def test_answers_at_once_without_torch() -> None:
     listed = re.findall(r"^  ([a-z]+) +[A-Z]", done.stdout, re.M)
     assert listed == COMMANDS
     assert re.findall(r"^(\w.*):$", done.stdout, re.M) == [*GROUPS, "options"]
+
+
+def test_an_analysis_needs_no_torch(tmp_path: Path) -> None:
+    """Torch takes longer to import than a small trace to analyze."""
+    trace = tmp_path / "run.zarr"
+    code = (
+        "import sys, petdos_md.cli.main as c\n"
+        f"assert c.main(['analyze', {str(trace)!r}, '--model', {str(tmp_path / 'm.pt')!r}, '-o', {str(tmp_path / 'out')!r}]) == 0\n"
+        "print([m for m in ('torch', 'metatomic', 'ase', 'scipy.signal', 'scipy.stats') if m in sys.modules])"
+    )
+    frames = samples(40, seed=1, temperature_K=300.0)
+    write(trace, frames)
+    weights = readout(members=0)
+    (tmp_path / "m.pt").touch()  # only the readout beside it is read
+    Readout.save(tmp_path / "m.readout.safetensors", weights.grid, weights.mean_weights, None, weights.fingerprint)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1] == "[]", done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -94,7 +94,7 @@ def test_heat_capacity_and_its_errors_are_the_data(result: xr.Dataset) -> None:
     (sommerfeld,) = [x for x in axes.get_lines() if str(x.get_label()).startswith("sommerfeld")]
     slope = sommerfeld.get_ydata()[1] / sommerfeld.get_xdata()[1]
     # Cold free electrons obey the Sommerfeld law but for the curvature of the DOS.
-    assert slope * 300 == pytest.approx(float(result["heat_capacity_mean_dos"][0]) * per_atom, rel=0.02)
+    assert slope * 300 == pytest.approx(float(result["heat_capacity"][0]) * per_atom, rel=0.02)
 
 
 def test_plotting_leaves_no_state(result: xr.Dataset, tmp_path: Path) -> None:

@@ -7,10 +7,11 @@
 Definitions. Averages over frames are taken first, of the DOS of the model and of each member of its ensemble; each member's
 quantities follow from that member's average (paper, Figs. 6 and 7, DOI 10.1039/D5DD00557D).
 
-- *Value*: the mean over members, as in the paper; without an ensemble, the value of the mean DOS. For the DOS itself the
-  two are one. ``heat_capacity_mean_dos`` is the heat capacity of the mean DOS.
-- ``_model_std``: standard deviation over members (``n - 1``).
-  Of the DOS relative to the Fermi level: over members that are each at their own Fermi level, as the value is their mean.
+- *Value*: of the model's own DOS, which is the mean of its members. A new ensemble of the same model (``petdos calibrate``) leaves every
+  value as it is. The article gives the mean over members instead, ``heat_capacity_member_mean`` here. The two differ to second order
+  in the deviations of the members; where they differ much, a note says so, and neither is known well.
+- ``_model_std``: standard deviation over members (``n - 1``) around their own mean. Of the DOS relative to the Fermi level: over
+  members that are each at their own Fermi level.
 - ``_sampling_err``: standard error of the finite, correlated series of frames (:mod:`petdos_md.analysis.statistics`), to first order
   in the fluctuation of the DOS. The two errors have different causes and cures and are never added up.
 """
@@ -19,7 +20,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from typing import Unpack
+from dataclasses import replace
+from typing import TYPE_CHECKING, Unpack
 
 import numpy as np
 import xarray as xr
@@ -27,15 +29,18 @@ import xarray as xr
 from ..models.readout import Readout
 from ..physics import thermo
 from ..physics.denoise import Denoise
-from ..physics.networks import Network
 from ..physics.quantities import LINEAR, EnsembleValues, derive, derive_members, kernels
 from ..traces.trace import HasModelInfo
-from .dataset import Estimates, add_carriers, build_dataset
+from .dataset import Estimates, add_carriers, add_notes, build_dataset
 from .fermi_reference import AlignedSpectra, FermiAxis
 from .group_averages import FermiAlignment, FrameByFrameAverages, GroupAverages, LinearAverages, relative_energies
 from .inputs import Conditions, Inputs, TraceLike, fermi_network, read_inputs
+from .notes import note_of_denoising
 from .options import AnalysisKeywords, AnalysisOptions, FrameSelection, split_keywords
 from .transforms import FrameTransform
+
+if TYPE_CHECKING:  # it imports torch, which takes seconds
+    from ..physics.networks import Network
 
 
 def analyze(
@@ -80,8 +85,11 @@ def analyze(
     if whole is not None:
         dataset["dos_members"] = ("temperature", "member", "energy"), whole, dict(dataset["dos"].attrs)
     if options.carriers:
-        parts = averages.member_slices() if with_members else iter([averages.dos[:, None]])
-        add_carriers(dataset, averages.energies, (s[conditions.group] for s in parts), conditions.n_electrons)
+        parts = averages.member_slices() if with_members else iter(())
+        own = averages.dos[conditions.group]
+        add_carriers(dataset, averages.energies, own, (s[conditions.group] for s in parts), conditions.n_electrons)
+    if options.denoise:
+        add_notes(dataset, note_of_denoising(dataset, _plain_heat_capacity(inputs, conditions)))
     dataset.attrs |= {
         "align": options.align,
         "error_method": options.error_method,
@@ -90,6 +98,13 @@ def analyze(
         "transform": "none" if before[0] is None else getattr(before[0], "__name__", type(before[0]).__name__),
     }
     return dataset
+
+
+def _plain_heat_capacity(inputs: Inputs, conditions: Conditions) -> np.ndarray:
+    """Without denoising, ``(n,)`` eV/K."""
+    energies = inputs.readout.grid.energies
+    dos = inputs.readout.dos(np.stack([history.mean() for history in inputs.frames.histories()]))[conditions.group]
+    return thermo.heat_capacity(energies, dos, conditions.n_electrons, conditions.temperatures_K)
 
 
 def _frame_transforms(inputs: Inputs, options: AnalysisOptions, network: Network | None) -> list[FrameTransform | None]:
@@ -148,7 +163,8 @@ def _estimates(
         functionals[i] = [found[name] for name in LINEAR]
     axis = None
     if options.reference == "fermi" and options.align == "average":
-        axis = FermiAxis(energies, central["fermi_level"] if ensemble is None else ensemble.values["fermi_level"])
+        levels = [central["fermi_level"], *([] if ensemble is None else ensemble.values["fermi_level"].T)]
+        axis = FermiAxis(energies, np.stack(levels))
     spectra = _spectra(averages, conditions, ensemble, axis, options.keep_members and with_members)
 
     def of_blocks(index: int, blocks: np.ndarray) -> np.ndarray:
@@ -182,11 +198,10 @@ def _spectra(
     if axis is None:
         std = np.full_like(dos, np.nan) if ensemble is None else ensemble.dos_std
         return AlignedSpectra(dos, std, np.concatenate(list(slices), axis=1) if keep else None)
+    aligned = axis.align(dos, thermo.fermi_level(averages.energies, dos, conditions.n_electrons))
     if ensemble is None:
-        levels = thermo.fermi_level(averages.energies, dos, conditions.n_electrons)
-        aligned = axis.align(dos, levels)
         return AlignedSpectra(aligned, np.full_like(aligned, np.nan), None)
-    return axis.align_members(slices, ensemble.values["fermi_level"], keep)
+    return replace(axis.align_members(slices, ensemble.values["fermi_level"], keep), dos=aligned)
 
 
 def _alignment(options: AnalysisOptions, members: bool) -> str:
@@ -194,7 +209,7 @@ def _alignment(options: AnalysisOptions, members: bool) -> str:
         return "none: the model's own energies"
     if options.align == "frames":
         return "every frame and member at its own Fermi level, then averaged"
-    return f"{'the average of each member' if members else 'the average'} at its own Fermi level"
+    return f"the average{' and that of each member' if members else ''} at its own Fermi level"
 
 
 def _denoising(network: Network | None) -> str:

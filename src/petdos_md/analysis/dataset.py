@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -39,7 +40,7 @@ class Estimates:
     :param dos: ``(n, n_channels)`` states/eV per structure
     :param dos_std: ``(n, n_channels)`` standard deviation over members
     :param dos_sampling_err: ``(n, n_channels)``
-    :param central: quantities of the mean DOS, each ``(n,)``
+    :param central: quantities of the model's own DOS, each ``(n,)``
     :param ensemble: quantities of the members, if there are any
     :param errors: one for each result, over :data:`~petdos_md.physics.quantities.LINEAR`
     """
@@ -75,36 +76,43 @@ def build_dataset(inputs: Inputs, conditions: Conditions, estimates: Estimates) 
         "sources": [str(trace.path) for trace in frames.traces],
         "energy_reference": estimates.axis_zero,
         "dos_alignment": estimates.alignment,
-        "value": "of the mean DOS" if ensemble is None else "mean over members",
+        "value": "of the model's own DOS, which is the mean over members",
         "model_error": _model_error(inputs.readout, ensemble),
         "versions": _versions(),
     }
-    notes = [*notes_of_inputs(inputs), *notes_of_results(data)]
-    if notes:
-        data.attrs["notes"] = notes
+    add_notes(data, [*notes_of_inputs(inputs), *notes_of_results(data)])
     return data
 
 
-def add_carriers(data: xr.Dataset, energies: np.ndarray, slices: Iterable[np.ndarray], n_electrons: np.ndarray) -> None:
+def add_notes(data: xr.Dataset, notes: list[str]) -> None:
+    """Add to what to beware of."""
+    if notes:
+        data.attrs["notes"] = [*data.attrs.get("notes", []), *notes]
+
+
+def add_carriers(
+    data: xr.Dataset, energies: np.ndarray, dos: np.ndarray, slices: Iterable[np.ndarray], n_electrons: np.ndarray
+) -> None:
     """Add the numbers of electrons and holes per structure, and per volume where it is known.
 
+    :param dos: ``(n_temperatures, n_channels)`` the model's own
     :param slices: averages of members, each ``(n_temperatures, k, n_channels)``
     :raises StructureError: if one of them has no gap
     """
     temperatures, sizes = data["temperature"].values, data["n_atoms"].values
     parts = []
-    for part in slices:
+    for part in itertools.chain([dos[:, None]], slices):
         rows = zip(part, n_electrons, temperatures, sizes, strict=True)
         parts.append([carriers(energies, dos, float(n), float(t), n_atoms=int(size)) for dos, n, t, size in rows])
-    counts = np.concatenate(parts, axis=-1)  # (temperatures, n and p, members)
-    several = counts.shape[-1] > 1
+    counts = np.concatenate(parts, axis=-1)  # (temperatures, n and p, the model and its members)
+    several = counts.shape[-1] > 2
     # angstrom^-3 to cm^-3
     density = 1e24 / data["volume"].values[:, None]
     for k, name in enumerate(("conduction_electrons", "holes")):
         for suffix, unit, values in (("", "1", counts[:, k]), ("_density", "1/cm^3", counts[:, k] * density)):
-            std = values.std(axis=1, ddof=1) if several else np.full(len(values), np.nan)
+            std = values[:, 1:].std(axis=1, ddof=1) if several else np.full(len(values), np.nan)
             note = f"{name.replace('_', ' ')} per {'volume' if suffix else 'structure'}, counted from the middle of the gap"
-            data[name + suffix] = "temperature", values.mean(axis=1), {"units": unit, "description": note}
+            data[name + suffix] = "temperature", values[:, 0], {"units": unit, "description": note}
             data[f"{name}{suffix}_model_std"] = (
                 "temperature",
                 std,
@@ -148,9 +156,8 @@ def _add_quantities(variables: _Variables, estimates: Estimates) -> None:
     central, ensemble, errors = estimates.central, estimates.ensemble, estimates.errors
     unknown = np.full(len(estimates.dos), np.nan)
     for name, quantity in QUANTITIES.items():
-        value = central[name] if ensemble is None else ensemble.mean(name)
         zero = {"energy_zero": estimates.energy_zero} if quantity.on_energy_axis else {}
-        variables.add(name, value, quantity.unit, quantity.description, **zero)
+        variables.add(name, central[name], quantity.unit, quantity.description, **zero)
         std = unknown if ensemble is None else ensemble.std(name)
         note = f"model error of {name}: standard deviation over members"
         variables.add(f"{name}_model_std", std, quantity.unit, note)
@@ -158,8 +165,9 @@ def _add_quantities(variables: _Variables, estimates: Estimates) -> None:
             err = np.array([float(estimate.error[LINEAR.index(name)]) for estimate in errors])
             note = f"sampling error of {name}: standard error of the finite simulation"
             variables.add(f"{name}_sampling_err", err, quantity.unit, note)
-    variables.add("heat_capacity_mean_dos", central["heat_capacity"], "eV/K", "heat capacity of the mean DOS")
     if ensemble is not None:
+        note = "mean over members of their heat capacities, the value of the article"
+        variables.add("heat_capacity_member_mean", ensemble.mean("heat_capacity"), "eV/K", note)
         for name in ("chemical_potential", "fermi_level", "heat_capacity"):
             note = f"{name} of each member's average"
             variables.add(f"{name}_members", ensemble.values[name], QUANTITIES[name].unit, note, "member")

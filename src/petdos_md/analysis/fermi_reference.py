@@ -26,7 +26,7 @@ from ..physics import response
 class AlignedSpectra:
     """DOS relative to the Fermi level, ``n`` being the number of results.
 
-    :param dos: ``(n, n_channels)`` states/eV, mean over aligned members; without members, the aligned mean DOS
+    :param dos: ``(n, n_channels)`` states/eV
     :param dos_std: ``(n, n_channels)`` standard deviation over aligned members (``n - 1``); NaN without
     :param members: ``(n, n_members, n_channels)`` if they are to be kept
     """

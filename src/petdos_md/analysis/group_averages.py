@@ -35,7 +35,7 @@ class GroupAverages(Protocol):
     energies: np.ndarray
     """``(n_channels,)`` eV"""
     dos: np.ndarray
-    """``(n_groups, n_channels)`` mean over frames, and over members if there are any"""
+    """``(n_groups, n_channels)`` mean over frames, of the model itself"""
 
     def member_slices(self) -> Iterator[np.ndarray]:
         """Averages of the members, ``(n_groups, k, n_channels)`` a slice."""
@@ -110,8 +110,8 @@ class FrameByFrameAverages:
     ) -> None:
         self._frames, self._readout, self._transforms, self.energies = frames, readout, transforms, energies
         counts = [int((frames.group == index).sum()) for index in range(len(transforms))]
-        factor = readout.n_members if members else 1
-        averages = []
+        factor = 1 + (readout.n_members if members else 0)
+        own, averages = [], []
         for index, transform in enumerate(transforms):
             before = sum(counts[:index]) * factor
 
@@ -119,18 +119,13 @@ class FrameByFrameAverages:
                 if progress is not None:
                     progress(before + done, sum(counts) * factor)
 
-            averages.append(
-                frame_member_average(
-                    frames.features(index),
-                    readout,
-                    transform,
-                    frames.weight[frames.rows(index)],
-                    members=members,
-                    progress=report,
-                )
-            )
-        self._members = np.stack(averages)
-        self.dos = self._members.mean(axis=1)
+            of_group = frames.features(index), readout, transform, frames.weight[frames.rows(index)]
+            own.append(frame_member_average(*of_group, members=False)[0])
+            if members:
+                averages.append(frame_member_average(*of_group, progress=report))
+            report(counts[index] * factor, 0)
+        self.dos = np.stack(own)
+        self._members = np.stack(averages) if members else self.dos[:, None]
         if self._members.shape[-1] != len(energies):
             raise ValueError(
                 f"the transform returned {self._members.shape[-1]} channels, expected {len(energies)}: it must keep the energies"

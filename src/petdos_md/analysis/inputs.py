@@ -10,7 +10,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,11 +18,13 @@ from ..base.errors import ModelError, SettingError
 from ..base.sample import ModelInfo
 from ..base.temperatures import check_constant
 from ..models.readout import Readout
-from ..physics.networks import Network, networks_beside
 from ..traces.trace import HasModelInfo, Trace
 from .burn_in import Cut, cut_drifts
 from .frames import Frames
 from .options import FrameSelection
+
+if TYPE_CHECKING:  # it imports torch, which takes seconds
+    from ..physics.networks import Network
 
 TraceLike = Trace | str | os.PathLike[str]
 
@@ -102,7 +104,6 @@ def find_readout(model: HasModelInfo | Readout | str | os.PathLike[str] | None, 
     """The readout, of ``model`` or of the model that the trace names, if it belongs to the trace."""
     if model is None or isinstance(model, str | os.PathLike):
         from ..models.files import find_model, readout_path
-        from ..models.model import DOSModel
 
         if model is None and not info.path:
             raise ModelError(f"{where}: its model {info.name!r} was never stored in a file; give model=...")
@@ -110,7 +111,7 @@ def find_readout(model: HasModelInfo | Readout | str | os.PathLike[str] | None, 
         try:
             # The backbone is not needed, only what maps features.
             beside = readout_path(find_model(path))
-            found = Readout.load(beside) if beside.is_file() else DOSModel.load(path, grid=info.grid).readout
+            found = Readout.load(beside) if beside.is_file() else _direct_readout(path, info)
         except ModelError as error:
             if model is not None:
                 raise
@@ -127,6 +128,13 @@ def find_readout(model: HasModelInfo | Readout | str | os.PathLike[str] | None, 
     return found
 
 
+def _direct_readout(path: str, info: ModelInfo) -> Readout:
+    """Of a model that knows its DOS only by evaluating it."""
+    from ..models.model import DOSModel
+
+    return DOSModel.load(path, grid=info.grid).readout
+
+
 def fermi_network(
     choice: str | Path | Network | bool,
     model: HasModelInfo | Readout | str | os.PathLike[str] | None,
@@ -135,12 +143,13 @@ def fermi_network(
 ) -> Network | None:
     """The network that gives the Fermi levels of raw DOS, None for the integral of the raw DOS.
 
-    :param choice: ``integration``; ``network``, the one beside the model; a :class:`~petdos_md.physics.networks.Network` or its file; or
-        True for the one beside the model if there is one
+    :param choice: ``integration`` or True; ``network``, the one beside the model; a :class:`~petdos_md.physics.networks.Network` or its file
     :raises ModelError: if a network is asked for and is not there, or is of another model or grid
     """
-    if isinstance(choice, str) and choice == "integration":
+    if choice is True or choice == "integration":
         return None
+    from ..physics.networks import Network
+
     if isinstance(choice, Network):
         network = choice
     elif isinstance(choice, Path) or (isinstance(choice, str) and choice != "network"):
@@ -148,12 +157,10 @@ def fermi_network(
     else:
         found = find_networks(model, info, readout)
         if "fermi_level" not in found:
-            if choice == "network":
-                raise ModelError(
-                    f"{info.name}: no network for the Fermi level lies beside the model; train one (examples/training/networks.py), "
-                    "give its file, or use integration"
-                )
-            return None
+            raise ModelError(
+                f"{info.name}: no network for the Fermi level lies beside the model; train one (examples/training/networks.py), "
+                "give its file, or use integration"
+            )
         network = found["fermi_level"]
     return check_network(network, readout, "fermi_level")
 
@@ -163,6 +170,7 @@ def find_networks(
 ) -> dict[str, Network]:
     """Networks beside the model of a trace, by target; empty for a model in memory, or if its file is gone."""
     from ..models.files import find_model
+    from ..physics.networks import networks_beside
 
     path = info.path if model is None else model if isinstance(model, str | os.PathLike) else getattr(model, "path", "")
     if not path:

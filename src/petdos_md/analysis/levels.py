@@ -9,8 +9,8 @@
 >>> data["gap_denoised"], data["gap_denoised_model_std"]               # of every frame          # doctest: +SKIP
 >>> data["gap_denoised_mean"], data["gap_denoised_mean_sampling_err"]  # of every temperature    # doctest: +SKIP
 
-Every member of the ensemble goes all the way by itself. A frame's value is the mean over members, its ``_model_std`` the
-standard deviation; a thermal mean is taken over frames first, per member. These are means of a quantity over frames, not the
+A frame's value is that of the model's own DOS, its ``_model_std`` the standard deviation over members, each of which goes all the way
+by itself; a thermal mean is taken over frames first, per member. These are means of a quantity over frames, not the
 quantity of the mean DOS, which :func:`petdos_md.analyze` gives.
 """
 
@@ -19,7 +19,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 import xarray as xr
@@ -28,7 +28,6 @@ from ..base.errors import SettingError
 from ..models.readout import Readout
 from ..physics import thermo
 from ..physics.denoise import Denoise
-from ..physics.networks import Network
 from ..physics.thermo import GAP_THRESHOLD
 from ..traces.trace import HasModelInfo
 from .frames import Frames
@@ -36,6 +35,9 @@ from .inputs import Inputs, TraceLike, check_network, fermi_network, find_networ
 from .notes import notes_of_inputs
 from .options import FrameSelection, LevelKeywords, LevelOptions, split_keywords
 from .statistics import standard_error
+
+if TYPE_CHECKING:  # it imports torch, which takes seconds
+    from ..physics.networks import Network
 
 LEVEL_QUANTITIES = {"fermi_level": "eV", "gap": "eV", "dos_at_fermi_level": "states/eV"}
 """What is read off each DOS, and its unit (per structure)."""
@@ -90,16 +92,18 @@ def frame_levels(
     selection, options = split_keywords("frame_levels", keywords, FrameSelection, LevelOptions)
     inputs = read_inputs(traces, model, selection, options.n_electrons)
     networks, denoiser = _networks(inputs, model, options)
-    n_members = inputs.readout.n_members if options.members and inputs.readout.n_members else 1
+    n_members = inputs.readout.n_members if options.members else 0
     names = [f"{quantity}_{method}" for quantity in LEVEL_QUANTITIES for method in options.methods]
-    values = np.full((len(inputs.frames), n_members, len(names)), np.nan)
-    done, total = 0, int((inputs.frames.group >= 0).sum()) * n_members
+    values = np.full(
+        (len(inputs.frames), 1 + n_members, len(names)), np.nan
+    )  # of the model itself, then of its members
+    done, total = 0, int((inputs.frames.group >= 0).sum()) * (1 + n_members)
     for index, (n, size) in enumerate(zip(inputs.n_electrons, inputs.n_atoms, strict=True)):
         denoise = Denoise(inputs.readout.grid.energies, int(size), float(n), denoiser)
         reader = _Reader(int(size), float(n), options, networks, denoise)
-        for rows, members, dos in _member_dos(inputs, index, n_members):
+        for rows, columns, dos in _frame_dos(inputs, index, n_members):
             read = reader(dos.reshape(-1, dos.shape[-1]))
-            values[rows, members] = read.reshape(*dos.shape[:2], len(names))
+            values[rows, columns] = read.reshape(*dos.shape[:2], len(names))
             done += dos.shape[0] * dos.shape[1]
             if progress is not None:
                 progress(done, total)
@@ -113,7 +117,7 @@ def frame_levels(
         "denoise": f"Fermi level from {denoiser.source if denoiser else 'the integral of the raw DOS'}",
         "networks": sorted(f"{target}: {network.source}" for target, network in networks.items()) or ["none"],
         "gap_threshold_per_eV_atom": options.threshold,
-        "n_members": n_members if n_members > 1 else 0,
+        "n_members": n_members,
         **inputs.burn_in(selection),
     }
     return data
@@ -126,24 +130,30 @@ def _networks(
     info, readout = inputs.frames.model, inputs.readout
     found = find_networks(model, info, readout) if options.networks is None else dict(options.networks)
     found = {target: check_network(network, readout, target) for target, network in found.items()}
-    choice = found.get("fermi_level", True) if options.denoise is True else options.denoise
-    denoiser = fermi_network(choice, model, info, readout)
+    given = options.denoise == "network" and options.networks is not None and "fermi_level" in found
+    denoiser = fermi_network(found["fermi_level"] if given else options.denoise, model, info, readout)
     if tuple(options.methods) == ("network",) and not found:
         raise SettingError(f"{info.name}: no networks lie beside the model; ask for the methods raw or denoised")
     return found, denoiser
 
 
-def _member_dos(inputs: Inputs, index: int, n_members: int) -> Iterator[tuple[np.ndarray, slice, np.ndarray]]:
-    """DOS of the frames of a group, a slice of frames and members at a time: frames, members, ``(frames, members, n)``."""
+def _frame_dos(inputs: Inputs, index: int, n_members: int) -> Iterator[tuple[np.ndarray, slice, np.ndarray]]:
+    """DOS of the frames of a group, a slice of frames and columns at a time, ``(frames, columns, n)``.
+
+    Column 0 is the model itself, column k + 1 its member k.
+    """
     readout, rows, features = inputs.readout, inputs.frames.rows(index), inputs.frames.features(index)
-    step_m = min(_MEMBERS_AT_ONCE, n_members)
+    step_m = max(1, min(_MEMBERS_AT_ONCE, n_members))
     step_f = max(1, int(_CHUNK_BYTES / (8 * readout.grid.n * step_m)))
+    for start in range(0, len(rows), step_f):
+        part = features[start : start + step_f]
+        yield rows[start : start + len(part)], slice(0, 1), readout.dos(part)[:, None]
+    # The weights of a slice of members are read once for all frames.
     for first in range(0, n_members, step_m):
         stop = min(first + step_m, n_members)
         for start in range(0, len(rows), step_f):
             part = features[start : start + step_f]
-            dos = readout.members(part, first, stop) if n_members > 1 else readout.dos(part)[:, None]
-            yield rows[start : start + len(part)], slice(first, stop), dos
+            yield rows[start : start + len(part)], slice(first + 1, stop + 1), readout.members(part, first, stop)
 
 
 @dataclass(frozen=True, eq=False)
@@ -181,7 +191,7 @@ class _Reader:
 
 def _dataset(frames: Frames, names: list[str], values: np.ndarray, error_method: str) -> xr.Dataset:
     kept = np.concatenate([frames.rows(index) for index in range(len(frames.temperatures_K))])
-    several = values.shape[1] > 1
+    several = values.shape[1] > 2
     coords: dict[str, Any] = {
         "temperature": ("temperature", frames.temperatures_K, {"units": "K"}),
         "frame": np.arange(len(kept)),
@@ -194,18 +204,17 @@ def _dataset(frames: Frames, names: list[str], values: np.ndarray, error_method:
     variables: dict[str, Any] = {}
     for k, name in enumerate(names):
         attrs = {"units": LEVEL_QUANTITIES[name.rsplit("_", 1)[0]]}
-        of_frames = values[kept, :, k]
-        std = of_frames.std(axis=1, ddof=1) if several else np.full(len(kept), np.nan)
-        variables[name] = "frame", of_frames.mean(axis=1), attrs
+        std = values[kept, 1:, k].std(axis=1, ddof=1) if several else np.full(len(kept), np.nan)
+        variables[name] = "frame", values[kept, 0, k], attrs
         variables[f"{name}_model_std"] = "frame", std, attrs
         mean, model, sampling = (np.full(len(frames.temperatures_K), np.nan) for _ in range(3))
         for index in range(len(mean)):
             rows = frames.rows(index)
             weight = frames.weight[rows] / frames.weight[rows].sum()
-            of_members = weight @ values[rows, :, k]
-            mean[index] = of_members.mean()
-            model[index] = of_members.std(ddof=1) if several else np.nan
-            series = values[rows, :, k].mean(axis=1)
+            means = weight @ values[rows, :, k]
+            mean[index] = means[0]
+            model[index] = means[1:].std(ddof=1) if several else np.nan
+            series = values[rows, 0, k]
             if np.isfinite(series).all():
                 sampling[index] = standard_error(series, frames.weight[rows], error_method, frames.segment[rows]).error
         for ending, numbers in (("", mean), ("_model_std", model), ("_sampling_err", sampling)):

@@ -119,10 +119,9 @@ def _values(central: dict[str, np.ndarray], ensemble: EnsembleValues | None, err
     unknown = np.full(len(errors), np.nan)
     for k, name in enumerate(REWEIGHTED_QUANTITIES):
         unit = QUANTITIES[name].unit
-        value = central[name] if ensemble is None else ensemble.mean(name)
         std = unknown if ensemble is None else ensemble.std(name)
         for ending, numbers, note in (
-            ("", value, QUANTITIES[name].description),
+            ("", central[name], QUANTITIES[name].description),
             ("_model_std", std, f"model error of {name}"),
             ("_sampling_err", errors[:, k], f"sampling error of {name}, of MBAR"),
         ):

@@ -11,9 +11,17 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import xarray as xr
 
+from ..physics.thermo import GAP_THRESHOLD
 from .burn_in import drifting
 from .consistency import biases, pressures_GPa
 from .inputs import Inputs
+
+
+NEAR_FERMI_EV = 2.0
+PSEUDOGAP = 1 / 3
+"""A DOS at the Fermi level that is less than this part of its mean within :data:`NEAR_FERMI_EV` may be a gap that is filled by smearing."""
+MEMBERS_APART = 0.05
+"""Relative difference of C_el of the model and the mean over its members that is worth a note."""
 
 
 def listed(temperatures_K: Sequence[float] | np.ndarray) -> str:
@@ -59,8 +67,8 @@ def notes_of_inputs(inputs: Inputs) -> list[str]:
 
 
 def notes_of_results(data: xr.Dataset) -> list[str]:
-    """What errors there are not, or not for sure."""
-    notes = []
+    """Gaps that are not empty, and what errors there are not, or not for sure."""
+    notes = [*_gap_notes(data), *_member_notes(data)]
     if str(data.attrs["model_error"]).startswith("NaN"):
         notes.append("model errors are " + str(data.attrs["model_error"]))
     n, n_eff, ess = (data[name].values for name in ("n_samples", "n_effective", "effective_sample_size"))
@@ -84,6 +92,69 @@ def notes_of_results(data: xr.Dataset) -> list[str]:
             temperatures = data["temperature"].values[which]
             notes.append(f"{listed(temperatures)}: " + text.format(*(column(which) for column in columns)))
     return notes
+
+
+def note_of_denoising(data: xr.Dataset, plain_heat_capacity: np.ndarray) -> list[str]:
+    """How far denoising moves the heat capacity of what has no gap, where there is nothing to remove.
+
+    :param plain_heat_capacity: ``(n,)`` of the average DOS without denoising, eV/K
+    """
+    metal = (data["gap"].values == 0) & (_share_at_fermi_level(data) >= PSEUDOGAP)
+    if not metal.any():
+        return []
+    change = 100 * (data["heat_capacity"].values / plain_heat_capacity - 1)
+    return [
+        f"{listed(data['temperature'].values[metal])}: denoising is made for gaps; here it only changes C_el, by "
+        f"{_span(change, '+.1f')(metal)} %: prefer the plain average"
+    ]
+
+
+def _gap_notes(data: xr.Dataset) -> list[str]:
+    gap, share = data["gap"].values, _share_at_fermi_level(data)
+    filled = (gap == 0) & (share < PSEUDOGAP)
+    notes = []
+    for which, text, column in (
+        (
+            gap > 0,
+            f"a gap of {{0}} eV (DOS below {GAP_THRESHOLD:g} states/eV/atom); the states in it are smearing of the training data and "
+            "ripples of the model, so that C_el is an upper bound, and carriers that are counted in it mean nothing",
+            _span(gap, ".2f"),
+        ),
+        (
+            filled,
+            f"the DOS at the Fermi level is {{0}} % of its mean within {NEAR_FERMI_EV:g} eV: a gap narrower than the smearing of the "
+            "training data looks like this, too, and C_el is an upper bound then",
+            _span(100 * share, ".0f"),
+        ),
+    ):
+        if which.any():
+            notes.append(f"{listed(data['temperature'].values[which])}: " + text.format(column(which)))
+    return notes
+
+
+def _share_at_fermi_level(data: xr.Dataset) -> np.ndarray:
+    """The DOS at the Fermi level by its mean around it, ``(n,)``."""
+    level = data["fermi_level"].values if data.attrs["energy_reference"] == "raw" else np.zeros(len(data["gap"]))
+    near = [
+        float(dos[np.abs(data["energy"].values - zero) < NEAR_FERMI_EV].mean())
+        for dos, zero in zip(data["dos"].values, level, strict=True)
+    ]
+    return data["dos_at_fermi_level"].values / np.array(near)
+
+
+def _member_notes(data: xr.Dataset) -> list[str]:
+    if "heat_capacity_member_mean" not in data:
+        return []
+    value, mean = data["heat_capacity"].values, data["heat_capacity_member_mean"].values
+    change = mean / np.where(value > 0, value, np.nan) - 1
+    error = np.nan_to_num(data["heat_capacity_sampling_err"].values)
+    apart = (np.abs(change) > MEMBERS_APART) & (np.abs(mean - value) > error)
+    if not apart.any():
+        return []
+    return [
+        f"{listed(data['temperature'].values[apart])}: the mean of C_el over members is {_span(100 * change, '+.0f')(apart)} % off the value "
+        "of the model itself: the members differ by too much for C_el to be known, whatever its error says"
+    ]
 
 
 def _span(values: np.ndarray, form: str = "g") -> Callable[[np.ndarray], str]:

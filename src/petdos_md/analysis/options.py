@@ -16,16 +16,18 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
 
 from ..base.errors import SettingError
-from ..physics.networks import Network
 from ..physics.thermo import GAP_THRESHOLD
 from .statistics import ERROR_METHODS
 from .transforms import FrameTransform
 from .weights import WeightsLike, read_weights
+
+if TYPE_CHECKING:  # it imports torch, which takes seconds
+    from ..physics.networks import Network
 
 LEVEL_METHODS = ("raw", "denoised", "network")
 """How a level is read off the DOS of a frame, see :mod:`petdos_md.analysis.levels`."""
@@ -65,8 +67,7 @@ class AnalysisOptions:
     """What :func:`petdos_md.analyze` does with the frames.
 
     :param reference: zero of the energy axis of the DOS: ``raw`` (the model's own, which has no meaning) or ``fermi`` (the
-        Fermi level at each temperature: the average DOS of every member is shifted to its own, interpolated linearly, before mean and
-        spread over members are taken)
+        Fermi level at each temperature: the average DOS, and that of every member, is shifted to its own, interpolated linearly)
     :param align: ``average``, or ``frames``: the DOS of every frame and member is shifted to its own Fermi level before it is
         averaged, so that shifts of the axis from frame to frame do not smear it; needs ``reference="fermi"``
     :param error_method: ``autocorrelation`` or ``blocking``
@@ -76,9 +77,8 @@ class AnalysisOptions:
     :param transform: applied to the DOS of every frame and member before averaging (see
         :class:`~petdos_md.analysis.transforms.FrameTransform`), on the same energies
     :param denoise: whether to denoise every frame and member before averaging (Eqs. 11-16, :mod:`petdos_md.physics.denoise`);
-        the Fermi level of each comes from the network beside the model if there is one, else from the integral of the raw DOS.
-        ``network`` and ``integration`` insist on one of them; a :class:`~petdos_md.physics.networks.Network` or its file is
-        used as given. ``attrs["denoise"]`` says what was done
+        the Fermi level of each is that of the integral of the raw DOS (True, ``integration``), or that of a network: the one beside
+        the model (``network``, as in the article), a :class:`~petdos_md.physics.networks.Network`, or its file
     :param members: whether to evaluate the ensemble; without it model errors are NaN
     :param keep_members: store the average DOS of every member as ``dos_members``
     :param carriers: count electrons and holes (:func:`petdos_md.physics.carriers.carriers`); every average DOS must have a gap
@@ -116,8 +116,8 @@ class LevelOptions:
     """What :func:`petdos_md.analysis.levels.frame_levels` reads off the frames.
 
     :param networks: by target; those beside the model if None
-    :param denoise: where the Fermi level for denoising comes from: ``integration``, ``network``, a network or its file, or True
-        for the network beside the model if there is one
+    :param denoise: where the Fermi level for denoising comes from: the integral of the raw DOS (True, ``integration``), the network
+        beside the model (``network``), a network or its file
     :param methods: some of :data:`LEVEL_METHODS`
     :param n_electrons: per structure, if the model does not know it or to replace what it knows
     :param members: whether to evaluate the ensemble; without it model errors are NaN

@@ -127,8 +127,8 @@ class RunningAverage:
         """Averages and errors as of now.
 
         :param temperature_K: may be left out if all frames are of one temperature
-        :param members: whether to evaluate the ensemble: without it model errors are NaN and values are those of the mean
-            DOS. Costs one pass over the weights of the ensemble
+        :param members: whether to evaluate the ensemble: without it model errors are NaN. Costs one pass over the weights of
+            the ensemble
         :param method: of :func:`petdos_md.analysis.statistics.standard_error`
         :raises NoSamplesError: if there are no frames of this temperature
         :raises ChemicalPotentialError, StructureError: as :func:`petdos_md.analyze`
@@ -142,17 +142,17 @@ class RunningAverage:
             electrons, at = np.array([state.n_electrons]), np.array([temperature])
             slices = self.readout.member_slices(features[None])
             ensemble = derive_members(grid.energies, slices, dos[None], electrons, at, names)
-            values = [(ensemble.mean(name)[0], ensemble.std(name)[0]) for name in names]
+            stds = [float(ensemble.std(name)[0]) for name in names]
         else:
-            central = derive(grid.energies, dos, state.n_electrons, temperature, names)
-            values = [(central[name], np.nan) for name in names]
+            stds = [np.nan] * len(names)
+        central = derive(grid.energies, dos, state.n_electrons, temperature, names)
         functionals = kernels(grid.energies, dos, state.n_electrons, temperature, names)
         vectors = self.readout.project(np.stack([functionals[name] for name in names]))
         series, weights, segments = state.history()
         estimate = standard_error(series @ vectors.T, weights, method, segments)
         mu, fermi, heat = (
-            Value(float(value), float(std), float(error))
-            for (value, std), error in zip(values, estimate.error, strict=True)
+            Value(float(central[name]), std, float(error))
+            for name, std, error in zip(names, stds, estimate.error, strict=True)
         )
         return RunningResult(
             temperature_K=temperature,

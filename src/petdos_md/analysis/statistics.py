@@ -3,9 +3,10 @@
 Frames of a simulation remember their predecessors, so that the naive error of a mean is too small. There are two standard
 remedies. They agree where the series is long enough.
 
+>>> from scipy.signal import lfilter
 >>> rng = np.random.default_rng(0)
 >>> noise = rng.normal(size=4000)
->>> series = scipy.signal.lfilter([1.0], [1.0, -0.9], noise)             # AR(1): true error 10 / sqrt(4000) = 0.158
+>>> series = lfilter([1.0], [1.0, -0.9], noise)             # AR(1): true error 10 / sqrt(4000) = 0.158
 >>> estimate = standard_error(series)
 >>> bool(0.10 < estimate.error < 0.22), bool(12 < estimate.autocorrelation_time < 30)
 (True, True)
@@ -21,7 +22,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import scipy.fft
-import scipy.signal
 import scipy.special
 
 from .reliability import MIN_EFFECTIVE, MUCH_SLOWER, SAMPLES_PER_TIME, assess, effective_correlation, joined

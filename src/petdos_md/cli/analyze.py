@@ -113,7 +113,7 @@ def run(args: argparse.Namespace) -> int:
         electronic_temperatures_K = electronic_temperatures_K or parse_temperatures("250:20000:250")
     from ..analysis.analyze import analyze
     from ..results.report import format_table, write_report
-    from .progress import share_bar
+    from .bars import share_bar
 
     with share_bar("part") as show:
         result = analyze(

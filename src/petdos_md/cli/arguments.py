@@ -118,9 +118,9 @@ def add_denoise(parser: Parser, default: str | None = None) -> None:
         if_bare="auto",
         default=default,
         metavar="HOW",
-        help="denoise every frame and member (Eqs. 11-16 of the article); the Fermi level is that of the network beside the "
-        "model (--denoise=network), of the integral of the raw DOS (--denoise=integration), or of the network in a file "
-        "(--denoise=FILE); without a value, that of the network if there is one, else of the integral",
+        help="denoise every frame and member (Eqs. 11-16 of the article); the Fermi level is that of the integral of the raw DOS "
+        "(also --denoise=integration), of the network beside the model (--denoise=network, as in the article), or of the "
+        "network in a file (--denoise=FILE)",
     )
 
 

@@ -34,7 +34,7 @@ def run(args: argparse.Namespace) -> int:
     from ..models.model import DOSModel
     from ..validation.calibrate import calibrate_model
     from ..validation.references import read_references, read_structures
-    from .progress import count_bar
+    from .bars import count_bar
 
     electrons = parse_electrons(args.electrons)
     model = DOSModel.load(args.model, "cpu", electrons=electrons)

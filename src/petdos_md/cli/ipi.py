@@ -102,7 +102,7 @@ def _check(args: argparse.Namespace) -> None:
 def _collect(args: argparse.Namespace, model: DOSModel) -> None:
     from ..engines.ipi.collect import collect
     from ..engines.structures.files import read_structure
-    from .progress import count_bar
+    from .bars import count_bar
 
     with count_bar(None, "sample") as bar:
         collect(args.input, model, read_structure(args.collect), args.output, burn_in=args.burn_in, progress=bar.update)

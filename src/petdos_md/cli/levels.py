@@ -55,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
     from ..analysis.levels import frame_levels
     from ..analysis.options import LEVEL_METHODS
     from ..results.report import format_levels
-    from .progress import share_bar
+    from .bars import share_bar
 
     with share_bar("DOS") as show:
         data = frame_levels(

@@ -40,7 +40,7 @@ def add_parser(commands: Commands) -> None:
 def run(args: argparse.Namespace) -> int:
     """Evaluate the frames, print how many."""
     from ..engines.rerun import rerun_trajectory
-    from .progress import count_bar
+    from .bars import count_bar
 
     model = load_model(args.model, args)
     with count_bar(None, "frame") as bar:

@@ -39,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
     """Compare, print the tables, write files."""
     from ..validation.references import read_references
     from ..validation.validate import format_validation, validate_model
-    from .progress import count_bar
+    from .bars import count_bar
 
     check_folder(args.output)
     model = load_model(args.model, args)

@@ -10,11 +10,13 @@ import zipfile
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-
-import torch
-from metatomic.torch import AtomisticModel, load_atomistic_model, pick_device
+from typing import TYPE_CHECKING
 
 from ..base.errors import ModelError
+
+if TYPE_CHECKING:  # where a file is can be said without torch, which takes seconds to import
+    import torch
+    from metatomic.torch import AtomisticModel
 from ..base.shipped import MODELS
 
 
@@ -49,6 +51,8 @@ def as_written() -> AbstractContextManager[None]:
     Otherwise they are recompiled whenever the number of neighbors changes, which costs more than it gains, and the last digits
     of results depend on how often a program has run.
     """
+    import torch
+
     return torch.jit.optimized_execution(False)
 
 
@@ -71,6 +75,8 @@ def load_file(path: Path) -> AtomisticModel:
         raise ModelError(
             f"{path}: a zip archive but no model; expected a .pt written by `petdos export` or `mtt export`"
         )
+    from metatomic.torch import load_atomistic_model
+
     try:
         return load_atomistic_model(path)
     except (RuntimeError, ValueError) as error:
@@ -85,6 +91,9 @@ def choose_device(device: str | torch.device | None, supported: Sequence[str]) -
 
     :raises ModelError: if the one asked for is not usable
     """
+    import torch
+    from metatomic.torch import pick_device
+
     try:
         return torch.device(pick_device(list(supported), None if device is None else str(device)))
     except RuntimeError as error:

@@ -16,14 +16,16 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
 from ..base.errors import ModelError
 from ..base.grid import EnergyGrid
+
+if TYPE_CHECKING:  # an analysis needs no torch, which takes seconds to import
+    import torch
 
 FORMAT = "petdos-readout-1"
 MEMBER_BYTES = 64e6
@@ -45,8 +47,8 @@ class Readout:
     def __init__(
         self,
         grid: EnergyGrid,
-        weights: torch.Tensor | None,
-        deviations: torch.Tensor | None,
+        weights: np.ndarray | torch.Tensor | None,
+        deviations: np.ndarray | torch.Tensor | None,
         n_features: int,
         fingerprint: str = "",
         direct: bool = False,
@@ -54,8 +56,8 @@ class Readout:
     ) -> None:
         self.ancestors = ancestors
         self.grid, self.n_features, self.fingerprint, self.direct = grid, n_features, fingerprint, direct
-        self._weights = None if weights is None else weights.to(torch.float64)
-        self._deviations = deviations
+        self._weights = None if weights is None else _as_array(weights).astype(np.float64)
+        self._deviations = None if deviations is None else _as_array(deviations)
         self.n_members = 0 if deviations is None else int(deviations.shape[0])
 
     @classmethod
@@ -68,16 +70,14 @@ class Readout:
         :param V: deviations of the members, ``(n_members, n_channels, n_last_layer)``; their mean is removed
         :raises ModelError: if the shapes do not fit together
         """
-        weights = torch.as_tensor(np.ascontiguousarray(A))
-        deviations = None
-        if V is not None:
-            deviations = torch.as_tensor(np.ascontiguousarray(V - V.mean(axis=0)))
+        weights = np.ascontiguousarray(A)
+        deviations = None if V is None else np.ascontiguousarray(V - V.mean(axis=0))
         _check_shapes(grid, weights, deviations, "arrays")
         return cls(grid, weights, deviations, int(weights.shape[1]), fingerprint)
 
     @classmethod
     def for_direct(
-        cls, grid: EnergyGrid, deviations: torch.Tensor | None, n_last_layer: int, fingerprint: str
+        cls, grid: EnergyGrid, deviations: np.ndarray | torch.Tensor | None, n_last_layer: int, fingerprint: str
     ) -> Readout:
         """The readout of a model that is asked for its DOS: features are [DOS, phi]."""
         return cls(grid, None, deviations, grid.n + n_last_layer, fingerprint, direct=True)
@@ -95,7 +95,7 @@ class Readout:
             )
         try:
             # The library checks the file; the large tensor is mapped, not read.
-            with safe_open(path, framework="pt") as file:
+            with safe_open(path, framework="np") as file:
                 header = file.metadata() or {}
                 if header.get("format") != FORMAT:
                     raise ModelError(
@@ -121,7 +121,9 @@ class Readout:
         """
         if self._weights is None:
             raise ModelError("this model has no separate readout; export its checkpoint with `petdos export`")
-        return self._weights
+        import torch
+
+        return torch.from_numpy(self._weights)
 
     def belongs_to(self, fingerprint: str) -> bool:
         """Whether features made by the model with this fingerprint fit this readout."""
@@ -137,6 +139,8 @@ class Readout:
         ancestors: tuple[str, ...] = (),
     ) -> None:
         """Write a readout: safetensors with the tensors ``weights`` and ``deviations`` and a text header."""
+        from safetensors.torch import save_file
+
         tensors = {"weights": weights.contiguous()}
         if deviations is not None:
             tensors["deviations"] = deviations.contiguous()
@@ -150,7 +154,7 @@ class Readout:
         features = self._checked(features)
         if self._weights is None:
             return np.asarray(features[..., : self.grid.n])
-        return (torch.as_tensor(features) @ self._weights.T).numpy()
+        return np.asarray(features @ self._weights.T)
 
     def members(self, features: np.ndarray, start: int = 0, stop: int | None = None) -> np.ndarray:
         """Members ``start`` to ``stop`` of the ensemble, ``(..., n_features)`` to ``(..., stop - start, n_channels)``, float64.
@@ -166,8 +170,8 @@ class Readout:
         features = self._checked(features)
         weights = self._deviations[start : self.n_members if stop is None else stop]
         phi = self._last_layer(features).reshape(-1, weights.shape[2])
-        flat = torch.as_tensor(phi).to(weights.dtype) @ weights.reshape(-1, weights.shape[2]).T
-        deviation = flat.numpy().reshape(*features.shape[:-1], len(weights), self.grid.n)
+        flat = phi.astype(weights.dtype, copy=False) @ weights.reshape(-1, weights.shape[2]).T
+        deviation = flat.reshape(*features.shape[:-1], len(weights), self.grid.n)
         result = deviation.astype(np.float64)
         result += self.dos(features)[..., None, :]
         return result
@@ -186,8 +190,8 @@ class Readout:
         """
         if self._deviations is None:
             return 0.0
-        phi = torch.as_tensor(np.abs(self._last_layer(self._checked(features)))).to(self._deviations.dtype)
-        return max(float((member.abs() @ phi).max()) for member in self._deviations)
+        phi = np.abs(self._last_layer(self._checked(features))).astype(self._deviations.dtype)
+        return max(float((np.abs(member) @ phi).max()) for member in self._deviations)
 
     def project(self, kernels: np.ndarray) -> np.ndarray:
         """Linear functionals of the DOS as vectors on features: ``kernels`` ``(..., n_channels)`` to ``(..., n_features)``, float64.
@@ -199,7 +203,7 @@ class Readout:
             raise ValueError(f"kernels have {kernels.shape[-1]} channels, the grid has {self.grid.n}")
         if self._weights is None:
             return np.concatenate([kernels, np.zeros((*kernels.shape[:-1], self.n_features - self.grid.n))], axis=-1)
-        return (torch.as_tensor(kernels) @ self._weights).numpy()
+        return np.asarray(kernels @ self._weights)
 
     def project_members(self, kernels: np.ndarray) -> np.ndarray:
         """As :meth:`project`, a functional for each member's own DOS: ``(n_members, n_channels)`` to ``(n_members, n_features)``.
@@ -230,18 +234,23 @@ class Readout:
         return features
 
 
-def _map_tensor(path: Path, name: str) -> torch.Tensor:
+def _as_array(values: Any) -> np.ndarray:
+    """Of a tensor its own memory."""
+    return values if isinstance(values, np.ndarray) else np.asarray(values.detach().cpu())
+
+
+def _map_tensor(path: Path, name: str) -> np.ndarray:
     """A tensor of a safetensors file (https://huggingface.co/docs/safetensors: size, JSON header, data), mapped."""
     with open(path, "rb") as file:
         size = int.from_bytes(file.read(8), "little")
         entry = json.loads(file.read(size))[name]
     dtype = {"F32": np.float32, "F64": np.float64}[entry["dtype"]]
-    # Copy on write: torch wants memory that it could write to, and nobody does.
-    array = np.memmap(path, dtype, "c", offset=8 + size + entry["data_offsets"][0], shape=tuple(entry["shape"]))
-    return torch.from_numpy(array)
+    # Copy on write: what torch makes of it must be memory that it could write to, and nobody does.
+    mapped = np.memmap(path, dtype, "c", offset=8 + size + entry["data_offsets"][0], shape=tuple(entry["shape"]))
+    return mapped.view(np.ndarray)
 
 
-def _check_shapes(grid: EnergyGrid, weights: torch.Tensor, deviations: torch.Tensor | None, where: str) -> None:
+def _check_shapes(grid: EnergyGrid, weights: np.ndarray, deviations: np.ndarray | None, where: str) -> None:
     fits = weights.ndim == 2 and weights.shape[0] == grid.n
     if deviations is not None:
         fits = (

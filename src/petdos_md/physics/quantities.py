@@ -1,7 +1,7 @@
 """From an averaged DOS and its ensemble to derived quantities with both kinds of error.
 
-Members stay whole: each member's quantity comes from that member's own thermal-average DOS, and the spread over members is
-taken at the end (paper, Figs. 6 and 7; DOI 10.1039/D5DD00557D). The sampling error comes from the linear response of a
+The value of a quantity is that of the model's own DOS. Members stay whole: each member's quantity comes from that member's own
+thermal-average DOS, and the spread over members is taken at the end (paper, Figs. 6 and 7; DOI 10.1039/D5DD00557D). The sampling error comes from the linear response of a
 quantity to the DOS (delta method): with kernel h, the series ``h . g_t`` over frames has the fluctuation of the quantity.
 
 >>> energies = np.linspace(-10.0, 10.0, 401)
@@ -245,21 +245,25 @@ def derive_members(
     """Quantities of every member, a slice of members at a time.
 
     :param slices: members' average DOS, each ``(n_temperatures, k, n_channels)``
-    :param dos: their mean over all members, ``(n_temperatures, n_channels)``
+    :param dos: the model's own, ``(n_temperatures, n_channels)``, from which members deviate little
     :param n_electrons: ``(n_temperatures,)``
     :param temperature_K: ``(n_temperatures,)``
     :param n_atoms: ``(n_temperatures,)``; the gap needs it
     """
     sizes = None if n_atoms is None else n_atoms[:, None]
     parts: dict[str, list[np.ndarray]] = {name: [] for name in names}
-    squares, count = np.zeros_like(dos), 0
+    total, squares, count = np.zeros_like(dos), np.zeros_like(dos), 0
     for members in slices:
         values = derive(energies, members, n_electrons[:, None], temperature_K[:, None], names, n_atoms=sizes)
         for name in names:
             parts[name].append(values[name])
-        squares += ((members - dos[:, None]) ** 2).sum(axis=1)
+        # Deviations from what is near their mean are small, and so are their rounding errors.
+        deviations = members - dos[:, None]
+        total += deviations.sum(axis=1)
+        squares += (deviations**2).sum(axis=1)
         count += members.shape[1]
-    std = np.sqrt(squares / (count - 1)) if count > 1 else np.full_like(dos, np.nan)
+    variance = np.maximum(squares - total**2 / max(count, 1), 0.0) / max(count - 1, 1)
+    std = np.sqrt(variance) if count > 1 else np.full_like(dos, np.nan)
     return EnsembleValues({name: np.concatenate(part, axis=1) for name, part in parts.items()}, std)
 
 

@@ -38,7 +38,7 @@ def plot_heat_capacity(
     Model error: band (a wide light bar for a single temperature). Sampling error: bar with caps.
 
     :param results: a Dataset of :func:`petdos_md.analyze`, or several by name
-    :param sommerfeld: draw pi^2/3 k_B^2 g(E_F) T with g(E_F) of the lowest temperature, thin and dotted
+    :param sommerfeld: draw pi^2/3 k_B^2 g(E_F) T with g(E_F) of the lowest temperature, thin and dotted, where there is no gap
     :param sigmas: half width of band and bars in standard errors
     :param ax: axes to draw into; a new figure if None
     :returns: the figure of the axes
@@ -49,11 +49,13 @@ def plot_heat_capacity(
         (axes,) = panels.axes
         handles: list[Handle] = []
         labels: list[str] = []
+        drawn = False
         for i, (name, data) in enumerate(named.items()):
             handles.append(_capacity_line(axes, data, i, sigmas))
             labels.append(name or r"$C_\mathrm{el}$")
-            if sommerfeld and sommerfeld_slope(data) > 0:
+            if sommerfeld and sommerfeld_slope(data) > 0 and not _is_gapped(data):
                 _sommerfeld_line(axes, data, i, name)
+                drawn = True
         if any_finite(named, "heat_capacity_model_std"):
             handles.append(model_error_patch())
             labels.append(f"model error ({times_sigma(sigmas)})")
@@ -63,7 +65,7 @@ def plot_heat_capacity(
                 axes.errorbar([np.nan], [np.nan], [1.0], color="0.25", linestyle="none", capsize=3, elinewidth=1.3)
             )
             labels.append(f"sampling error ({times_sigma(sigmas)})")
-        if sommerfeld:
+        if drawn:
             handles.append(Line2D([], [], color="0.35", linewidth=0.9, linestyle=":"))
             labels.append(r"Sommerfeld, $\frac{\pi^2}{3} k_\mathrm{B}^2\, g(E_\mathrm{F})\, T$")
         axes.legend(handles, labels, loc="upper left", handler_map={tuple: HandlerTuple(ndivide=1)})
@@ -85,6 +87,12 @@ def sommerfeld_slope(data: xr.Dataset) -> float:
     else:
         g = float(np.interp(0.0, energies, at["dos"].values))
     return float(SOMMERFELD * g)
+
+
+def _is_gapped(data: xr.Dataset) -> bool:
+    """Whether there is a gap at the lowest temperature: the few states that smearing leaves in it make no metal."""
+    at = data.isel(temperature=int(np.argmin(data["temperature"].values)))
+    return float(at["gap"]) > 0
 
 
 def _sommerfeld_line(axes: Axes, data: xr.Dataset, i: int, name: str) -> None:

@@ -22,7 +22,7 @@ from ..base.constants import BOLTZMANN_EV, FARADAY
 from ..base.errors import SettingError
 from ..physics.quantities import QUANTITIES
 
-_EXTENSIVE_DOS = ("dos", "heat_capacity_mean_dos")
+_EXTENSIVE_DOS = ("dos", "heat_capacity_member_mean")
 
 Numbers = TypeVar("Numbers", float, np.ndarray)
 

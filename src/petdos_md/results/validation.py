@@ -15,10 +15,9 @@ import scipy.special
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ..validation.metrics import Z_WANTED
 from .style import LINE_STYLES, MARKERS, STYLE, GivenAxes, make_panels, system_color
 
-if TYPE_CHECKING:  # torch takes seconds to import, and most figures do without
+if TYPE_CHECKING:  # torch and scipy.integrate take seconds to import, and most figures do without
     from ..validation.validate import Validation
 
 _ERROR = r"error (eV$^{-1/2}$ electrons$^{-1}$ state)"
@@ -87,6 +86,8 @@ def _shares_below(axes: Axes, result: Validation) -> None:
 
 
 def _spread_of_channels(axes: Axes, result: Validation) -> None:
+    from ..validation.metrics import Z_WANTED
+
     axes.axhspan(*Z_WANTED, color="0.92", linewidth=0)
     axes.axhline(1.0, color="k", linewidth=0.8)
     axes.plot(result.energies, result.channel_spread(), color=system_color(0), linewidth=1.1)
