@@ -282,7 +282,7 @@ def test_short_and_refused_frames_are_noted(tmp_path: Path) -> None:
 def test_results_survive_a_file(trace: Trace, tmp_path: Path) -> None:
     result = analyze(trace, readout())
     for name, variable in result.data_vars.items():
-        assert "units" in variable.attrs and "description" in variable.attrs, name
+        assert "units" in variable.attrs and "long_name" in variable.attrs, name
     result.to_netcdf(tmp_path / "a.nc")
     with xr.open_dataset(tmp_path / "a.nc") as again:
         xr.testing.assert_equal(again.load(), result)

@@ -19,8 +19,8 @@ E = GRID.energies
 
 def step_dos(gap_eV: float, in_gap: float = 0.0, width_eV: float = 8.0) -> np.ndarray:
     """A flat band, a gap around 0 with some states/eV left in it, and a flat empty band; electrons fill it up to 0."""
-    lower = (E > -gap_eV / 2 - width_eV) & (E < -gap_eV / 2)
-    dos = np.where(lower | (E > gap_eV / 2), N_ELECTRONS / width_eV, np.where(np.abs(E) <= gap_eV / 2, in_gap, 0.0))
+    lower = (-gap_eV / 2 - width_eV < E) & (-gap_eV / 2 > E)
+    dos = np.where(lower | (gap_eV / 2 < E), N_ELECTRONS / width_eV, np.where(np.abs(E) <= gap_eV / 2, in_gap, 0.0))
     below = E <= 1e-9
     dos[lower] *= N_ELECTRONS / np.trapezoid(dos[below], E[below])
     return dos

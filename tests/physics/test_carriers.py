@@ -108,7 +108,9 @@ class TestUnits:
         assert in_units(data, "cell") is data
         write_report(data, tmp_path / "out", plots=False, normalization="kB")
         row = next(csv.DictReader((tmp_path / "out/thermo.csv").open()))
-        assert float(row["heat_capacity (k_B/atom)"]) == pytest.approx(float(data["heat_capacity"][0]) / N_ATOMS / K)
+        assert float(row["heat_capacity (k_B/atom)"]) == pytest.approx(
+            float(data["heat_capacity"][0]) / N_ATOMS / K, rel=1e-7
+        )
         assert json.loads((tmp_path / "out/summary.json").read_text())["units"]["entropy"] == "k_B/atom"
 
 

@@ -118,7 +118,14 @@ def test_analyze_command(trace: str, tmp_path: Path, capsys) -> None:
     )
     rows = list(csv.DictReader((tmp_path / "out/thermo.csv").open()))
     assert [float(r["temperature (K)"]) for r in rows] == [300, 600, 900]
-    assert [float(r["heat_capacity (J/mol/K)"]) for r in rows] == expected["heat_capacity"].values.tolist()
+    np.testing.assert_allclose(
+        [float(r["heat_capacity (J/mol/K)"]) for r in rows], expected["heat_capacity"], rtol=1e-7
+    )
+    out = capsys.readouterr().out
+    assert "J/mol/K" in out and "per cell" not in out and "k_B" not in out
+    with xr.open_dataset(tmp_path / "out/dos.nc") as stored:
+        assert stored["heat_capacity"].attrs["units"] == "J mol-1 K-1"
+        np.testing.assert_array_equal(stored["heat_capacity"], expected["heat_capacity"])
     assert float(rows[0]["effective_sample_size"]) == pytest.approx(45**2 / 285)
     capsys.readouterr()
     for wrong in ("300:100:50", "0:5:1", "a,b", "300:600", "-5"):

@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from petdos_md.analysis.analyze import analyze
 from petdos_md.base.constants import BOLTZMANN_EV
 from petdos_md.results.plot import plot_dos, plot_heat_capacity, save
-from petdos_md.results.report import FILES, format_table, write_report
+from petdos_md.results.report import FIGURES, FILES, format_table, write_report
 
 
 @pytest.fixture(scope="module")
@@ -118,14 +118,15 @@ def test_report_files_hold_every_number(result: xr.Dataset, tmp_path: Path) -> N
     short = result.copy()
     errors = result["heat_capacity_sampling_err"]
     short["heat_capacity_sampling_err"] = errors.copy(data=errors.values * [np.nan, 1.0])
-    paths = write_report(short, tmp_path / "out")
-    assert [p.name for p in paths] == list(FILES) and all(p.stat().st_size > 0 for p in paths)
+    paths = write_report(short, tmp_path / "out", formats=("png", "pdf"))
+    figures = [f"{name}.{ending}" for name in FIGURES for ending in ("png", "pdf")]
+    assert [p.name for p in paths] == [*FILES[:4], *figures, *FILES[4:]] and all(p.stat().st_size > 0 for p in paths)
     with paths[0].open() as file:
         rows = list(csv.DictReader(file))
-    assert [row["temperature (K)"] for row in rows] == ["300.0", "900.0"]
+    assert [row["temperature (K)"] for row in rows] == ["300", "900"]
     for name in ("heat_capacity", "heat_capacity_model_std", "entropy_sampling_err"):
         column = f"{name} (eV/K)"
-        assert [float(row[column]) for row in rows] == result[name].values.tolist()
+        np.testing.assert_allclose([float(row[column]) for row in rows], result[name], rtol=1e-7)
     assert rows[0]["heat_capacity_sampling_err (eV/K)"] == "nan"
     assert rows[0]["n_samples"] == "60"
     summary = json.loads(paths[2].read_text())

@@ -66,7 +66,7 @@ def build_dataset(inputs: Inputs, conditions: Conditions, estimates: Estimates) 
     _add_counts(variables, frames, conditions, estimates.errors)
     _add_means(variables, frames, conditions.group)
     n_skipped = sum(trace.n_skipped for trace in frames.traces)
-    skipped = {"units": "1", "description": "frames that gave no sample, in the whole trace"}
+    skipped = {"units": "1", "long_name": "frames that gave no sample, in the whole trace"}
     data = xr.Dataset({**variables.found, "n_skipped": ((), n_skipped, skipped)}, _coordinates(conditions, estimates))
     data.attrs = {
         "model": frames.model.name,
@@ -112,11 +112,11 @@ def add_carriers(
         for suffix, unit, values in (("", "1", counts[:, k]), ("_density", "1/cm^3", counts[:, k] * density)):
             std = values[:, 1:].std(axis=1, ddof=1) if several else np.full(len(values), np.nan)
             note = f"{name.replace('_', ' ')} per {'volume' if suffix else 'structure'}, counted from the middle of the gap"
-            data[name + suffix] = "temperature", values[:, 0], {"units": unit, "description": note}
+            data[name + suffix] = "temperature", values[:, 0], {"units": unit, "long_name": note}
             data[f"{name}{suffix}_model_std"] = (
                 "temperature",
                 std,
-                {"units": unit, "description": f"model error of {name}"},
+                {"units": unit, "long_name": f"model error of {name}"},
             )
 
 
@@ -127,17 +127,17 @@ class _Variables:
         self.found: dict[str, Any] = {}
 
     def add(self, name: str, values: np.ndarray, unit: str, description: str, *dims: str, **attrs: str) -> None:
-        attrs = {"units": unit, "description": description, **attrs}
+        attrs = {"units": unit, "long_name": description, **attrs}
         self.found[name] = ("temperature", *dims), values, attrs
 
 
 def _coordinates(conditions: Conditions, estimates: Estimates) -> dict[str, Any]:
     own = "energy on the model's own axis"
     zero = own if estimates.axis_zero == "raw" else "energy relative to the Fermi level"
-    temperature = {"units": "K", "description": "temperature of the electrons"}
+    temperature = {"units": "K", "long_name": "temperature of the electrons"}
     coords: dict[str, Any] = {
         "temperature": ("temperature", conditions.temperatures_K, temperature),
-        "energy": ("energy", estimates.energies, {"units": "eV", "description": zero}),
+        "energy": ("energy", estimates.energies, {"units": "eV", "long_name": zero}),
     }
     if estimates.ensemble is not None:
         coords["member"] = np.arange(estimates.ensemble.values["heat_capacity"].shape[1])

@@ -83,8 +83,8 @@ def reweighted_estimate(
 
     data = _spectra(dos, ensemble) | _values(central, ensemble, errors) | _counts(conditions, weights, reliable)
     result = xr.Dataset(data, {"temperature": targets, "energy": energies})
-    result["temperature"].attrs = {"units": "K", "description": "temperature of the electrons and the ensemble"}
-    result["energy"].attrs = {"units": "eV", "description": "energy on the model's own axis"}
+    result["temperature"].attrs = {"units": "K", "long_name": "temperature of the electrons and the ensemble"}
+    result["energy"].attrs = {"units": "eV", "long_name": "energy on the model's own axis"}
     result.attrs = _attributes(frames, states) | inputs.burn_in(options.selection)
     notes = [*states.notes, *notes]
     if notes:
@@ -109,8 +109,8 @@ def _spectra(dos: np.ndarray, ensemble: EnsembleValues | None) -> dict[str, Any]
         "standard deviation of the average over members",
     )
     return {
-        "dos": (dims, dos, {"units": unit, "description": note}),
-        "dos_model_std": (dims, std, {"units": unit, "description": std_note}),
+        "dos": (dims, dos, {"units": unit, "long_name": note}),
+        "dos_model_std": (dims, std, {"units": unit, "long_name": std_note}),
     }
 
 
@@ -125,13 +125,13 @@ def _values(central: dict[str, np.ndarray], ensemble: EnsembleValues | None, err
             ("_model_std", std, f"model error of {name}"),
             ("_sampling_err", errors[:, k], f"sampling error of {name}, of MBAR"),
         ):
-            data[name + ending] = "temperature", numbers, {"units": unit, "description": note}
+            data[name + ending] = "temperature", numbers, {"units": unit, "long_name": note}
     return data
 
 
 def _counts(conditions: Conditions, weights: np.ndarray, reliable: np.ndarray) -> dict[str, Any]:
     return {
-        name: ("temperature", numbers, {"units": "1", "description": note})
+        name: ("temperature", numbers, {"units": "1", "long_name": note})
         for name, numbers, note in (
             (
                 "n_effective",

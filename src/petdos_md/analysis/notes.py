@@ -16,7 +16,6 @@ from .burn_in import drifting
 from .consistency import biases, pressures_GPa
 from .inputs import Inputs
 
-
 NEAR_FERMI_EV = 2.0
 PSEUDOGAP = 1 / 3
 """A DOS at the Fermi level that is less than this part of its mean within :data:`NEAR_FERMI_EV` may be a gap that is filled by smearing."""

@@ -17,6 +17,7 @@ from .arguments import (
     check_traces,
     choose_denoising,
     choose_weights,
+    joined,
     new_command,
     parse_temperatures,
 )
@@ -28,7 +29,7 @@ def add_parser(commands: Commands) -> None:
         commands,
         "analyze",
         "Average traces: density of states, chemical potential, heat capacity, with model and sampling errors.\n"
-        "Writes thermo.csv, dos.nc, summary.json, dos.png and heat_capacity.png.",
+        "Writes a page, report.html, that needs no other file, report.md, figures, thermo.csv, dos.nc, summary.json and provenance.json.",
         "  petdos analyze run.zarr -o results",
         run,
     )
@@ -66,11 +67,16 @@ def add_parser(commands: Commands) -> None:
     parser.add_argument(
         "--units",
         choices=("cell", "atom", "mol", "kB"),
-        default="cell",
-        help="what extensive quantities in the files refer to (default: %(default)s, eV and eV/K per structure)",
+        help="what extensive quantities refer to, on the screen and in all files (default: eV and eV/K per structure, figures per atom)",
     )
     parser.add_argument(
-        "--electronic-temperature", metavar="T", help="of the electrons, K: T1,T2,... or FIRST:LAST:STEP"
+        "--format",
+        default="png",
+        metavar="png,pdf,svg",
+        help="of the figures beside the page, several joined by commas (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--electronic-temperature", nargs="+", metavar="T", help="of the electrons, K: numbers, or FIRST:LAST:STEP"
     )
     _add_two_temperature(parser)
     parser.add_argument("--carriers", action="store_true", help="count electrons and holes of a system with a gap")
@@ -108,18 +114,21 @@ def run(args: argparse.Namespace) -> int:
     if args.pressure is not None and args.reweight is None:
         raise SettingError("--pressure is for --reweight; leave it out, or give both")
     targets = [] if args.reweight == "all" else parse_temperatures(args.reweight)
-    electronic_temperatures_K = parse_temperatures(args.electronic_temperature)
+    electronic_temperatures_K = parse_temperatures(joined(args.electronic_temperature))
     if args.ttm is not None:
         electronic_temperatures_K = electronic_temperatures_K or parse_temperatures("250:20000:250")
+    formats = args.format.split(",")
+    from ..results.report import check_formats, format_table, write_report
+
+    check_formats(formats)
     from ..analysis.analyze import analyze
-    from ..results.report import format_table, write_report
     from .bars import share_bar
 
     with share_bar("part") as show:
         result = analyze(
             args.traces,
             args.model,
-            temperatures_K=args.temperature,
+            temperatures_K=parse_temperatures(joined(args.temperature)),
             reference=args.reference,
             burn_in=args.burn_in,
             error_method=args.error_method,
@@ -139,18 +148,20 @@ def run(args: argparse.Namespace) -> int:
             args.traces,
             targets,
             args.model,
-            sampled_temperatures_K=args.temperature,
+            sampled_temperatures_K=parse_temperatures(joined(args.temperature)),
             burn_in=args.burn_in,
             replicas=args.replica,
             pressure_GPa=args.pressure,
         )
-    paths = write_report(result, args.output, plots=not args.no_plots, normalization=args.units)
-    print(format_table(result))
+    paths = write_report(result, args.output, plots=not args.no_plots, normalization=args.units, formats=formats)
+    print(format_table(result, args.units))
     if reweighted is not None:
         from ..results.reweighted import format_reweighted, write_reweighted
 
-        paths += write_reweighted(reweighted, result, args.output, plots=not args.no_plots)
-        print(format_reweighted(reweighted, result))
+        paths += write_reweighted(
+            reweighted, result, args.output, plots=not args.no_plots, normalization=args.units, formats=formats
+        )
+        print(format_reweighted(reweighted, result, args.units))
     if args.ttm is not None:
         paths += _write_two_temperature(args, result)
     print("written: " + " ".join(map(str, paths)))

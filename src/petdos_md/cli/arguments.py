@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from collections.abc import Callable, Sequence
 from itertools import pairwise
@@ -95,7 +96,7 @@ def add_traces(parser: argparse.ArgumentParser) -> None:
         metavar="STEPS",
         help="leave out earlier steps; auto: of each replica, the beginning that drifts",
     )
-    parser.add_argument("--temperature", type=float, nargs="+", metavar="T", help="these only, K")
+    parser.add_argument("--temperature", nargs="+", metavar="T", help="these only, K: numbers, or FIRST:LAST:STEP")
     parser.add_argument("--replica", type=int, nargs="+", metavar="N", help="these only")
     add_path(
         parser,
@@ -190,27 +191,36 @@ def choose_denoising(value: str | None) -> bool | str:
     return True if value == "auto" else value or False
 
 
+def joined(words: list[str] | None) -> str | None:
+    """Numbers side by side as :func:`parse_temperatures` wants them."""
+    return ",".join(words) if words else None
+
+
 def parse_temperatures(text: str | None) -> list[float] | None:
-    """``300,600`` or ``100:2000:100`` (the last one included) as a list.
+    """``300,600``, ``100:2000:100`` (the last one included) or both, ``20,100:2000:100``, as a list.
 
     :raises SettingError: if it is something else
     """
-    import numpy as np
-
     if text is None:
         return None
-    try:
-        numbers = [float(x) for x in text.replace(":", ",").split(",")]
-    except ValueError:
-        numbers = []
-    if ":" in text and len(numbers) == 3 and numbers[2] > 0 and numbers[1] >= numbers[0]:
-        first, last, step = numbers
-        numbers = [float(x) for x in np.arange(first, last + 1e-9 * step, step)] if np.isfinite(numbers).all() else []
-    elif ":" in text:
-        numbers = []
-    if not numbers or not all(0 < x < np.inf for x in numbers):
+    numbers = [number for part in text.split(",") for number in _range(part)]
+    if not all(0 < x < math.inf for x in numbers):
         raise SettingError(f"got the temperatures {text}, expected T1,T2,... or FIRST:LAST:STEP in K, all positive")
     return numbers
+
+
+def _range(text: str) -> list[float]:
+    """Numbers of one number or FIRST:LAST:STEP; NaN for something else."""
+    try:
+        numbers = [float(x) for x in text.split(":")]
+    except ValueError:
+        return [math.nan]
+    if len(numbers) == 1:
+        return numbers
+    if len(numbers) != 3 or not all(map(math.isfinite, numbers)) or not (numbers[2] > 0 and numbers[1] >= numbers[0]):
+        return [math.nan]
+    first, last, step = numbers
+    return [first + k * step for k in range(int((last - first) / step + 1e-9) + 1)]
 
 
 def _burn_in(text: str) -> int | str:

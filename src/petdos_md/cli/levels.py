@@ -17,7 +17,9 @@ from .arguments import (
     check_traces,
     choose_denoising,
     choose_weights,
+    joined,
     new_command,
+    parse_temperatures,
 )
 
 if TYPE_CHECKING:
@@ -63,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
             args.model,
             denoise=choose_denoising(args.denoise),
             methods=args.method or LEVEL_METHODS,
-            temperatures_K=args.temperature,
+            temperatures_K=parse_temperatures(joined(args.temperature)),
             burn_in=args.burn_in,
             replicas=args.replica,
             weights=choose_weights(args.weights),

@@ -43,10 +43,13 @@ def plot_dos(
     energy_range: tuple[float, float] | None = None,
     sigmas: float = 1.0,
     axes: GivenAxes = None,
+    normalization: str | None = None,
 ) -> Figure:
-    """Thermal-average DOS per atom, one panel for each system, one line for each temperature.
+    """Thermal-average DOS, per atom unless another normalization is asked for; one panel for each system, one line for each temperature.
 
-    Model error: light band. Sampling error: hatched band, mostly thinner than the line. A triangle marks each Fermi level.
+    Model error: light band, of the lowest and the highest temperature where there are more than two. Sampling error: hatched band, mostly
+    thinner than the line. A triangle marks each Fermi level. Results that differ in the temperature of the electrons alone share one DOS, which
+    is drawn once.
 
     :param results: a Dataset of :func:`petdos_md.analyze`, or several by name
     :param reference: ``fermi`` puts zero at the Fermi level of each temperature; ``raw`` keeps the model's own axis and
@@ -55,6 +58,7 @@ def plot_dos(
     :param energy_range: in eV on that axis; by default from below the valence band to 5 eV above the Fermi level
     :param sigmas: half width of the bands in standard errors
     :param axes: to draw into, one for each system; a new figure if None
+    :param normalization: ``cell`` for the DOS of the structure; all others are per atom
     :returns: the figure of the axes
     :raises ValueError: if raw energies are asked for but the results have none, or the number of axes is another
     """
@@ -71,12 +75,12 @@ def plot_dos(
         panels = make_panels(axes, len(named), (7.2, height), sharex=True)
         limits = energy_range or _common_range([_default_range(data, reference) for data in named.values()])
         for panel, (name, data) in zip(panels.axes, named.items(), strict=True):
-            _dos_panel(panel, data, reference, limits, sigmas)
+            _dos_panel(panel, _distinct(data, normalization), reference, limits, sigmas)
             if name:
                 panel.set_title(name, loc="left", pad=4)
         zero = r"$E - E_\mathrm{F}$ (eV)" if reference == "fermi" else r"$E$ (eV, model's own zero)"
         panels.axes[-1].set_xlabel(zero)
-        panels.label_y("DOS (states / eV / atom)")
+        panels.label_y("DOS (states / eV)" if normalization == "cell" else "DOS (states / eV / atom)")
         entries: list[tuple[Handle, str]] = []
         if any_finite(named, "dos_model_std"):
             own_zero = reference == "fermi" and any(d.attrs["energy_reference"] == "raw" for d in named.values())
@@ -149,20 +153,30 @@ def _model_line(axes: Axes, data: xr.Dataset, k: int, limits: tuple[float, float
     return float(np.nanmax(y + np.nan_to_num(std)))
 
 
+def _distinct(data: xr.Dataset, normalization: str | None) -> xr.Dataset:
+    """One entry for each DOS, with what it is divided by."""
+    data = data.assign(per=data["n_atoms"] * 0 + 1 if normalization == "cell" else data["n_atoms"])
+    ensembles = data["ensemble_temperature"].values if "ensemble_temperature" in data else data["temperature"].values
+    if data.sizes["temperature"] > 1 and np.ptp(ensembles) == 0 and bool((data["dos"] == data["dos"][0]).all()):
+        return data.isel(temperature=[0]).assign_coords(temperature=ensembles[:1])
+    return data
+
+
 def _dos_panel(axes: Axes, data: xr.Dataset, reference: str, limits: tuple[float, float], sigmas: float) -> None:
     chosen = _chosen(data.sizes["temperature"])
     colors = matplotlib.colormaps["plasma"](np.linspace(0.0, 0.72, max(len(chosen), 2)))
     highest, rightmost = 0.0, -np.inf
     for k, i in enumerate(chosen):
         at = data.isel(temperature=i)
-        scale = 1.0 / float(at["n_atoms"])
+        scale = 1.0 / float(at["per"])
         x = _axis(at, data.attrs["energy_reference"], reference)
         shown = (x >= limits[0]) & (x <= limits[1])
         x, y = x[shown], at["dos"].values[shown] * scale
         model, sampling = (sigmas * scale * at[f"dos_{e}"].values[shown] for e in ("model_std", "sampling_err"))
         label = f"{float(at['temperature']):g} K"
         style = LINE_STYLES[k % len(LINE_STYLES)]
-        axes.fill_between(x, y - model, y + model, color=colors[k], alpha=0.18, linewidth=0, zorder=1)
+        if len(chosen) <= 2 or k in (0, len(chosen) - 1):
+            axes.fill_between(x, y - model, y + model, color=colors[k], alpha=0.18, linewidth=0, zorder=1)
         axes.fill_between(
             x, y - sampling, y + sampling, facecolor=(*colors[k][:3], 0.35), edgecolor=(*colors[k][:3], 0.9),
             hatch="/////", linewidth=0, zorder=2,

@@ -13,8 +13,9 @@ from matplotlib.figure import Figure
 from matplotlib.legend_handler import HandlerTuple
 from matplotlib.lines import Line2D
 
-from ..base.constants import BOLTZMANN_EV, SOMMERFELD
+from ..base.constants import SOMMERFELD
 from ..physics.thermo import dos_at_fermi_level
+from .normalization import unit_and_scale
 from .style import (
     MARKERS,
     STYLE,
@@ -31,9 +32,14 @@ from .style import (
 
 
 def plot_heat_capacity(
-    results: Results, *, sommerfeld: bool = True, sigmas: float = 1.0, ax: Axes | None = None
+    results: Results,
+    *,
+    sommerfeld: bool = True,
+    sigmas: float = 1.0,
+    ax: Axes | None = None,
+    normalization: str | None = None,
 ) -> Figure:
-    """Electronic heat capacity per atom over temperature.
+    """Electronic heat capacity over temperature, in k_B per atom unless another normalization is asked for.
 
     Model error: band (a wide light bar for a single temperature). Sampling error: bar with caps.
 
@@ -41,9 +47,10 @@ def plot_heat_capacity(
     :param sommerfeld: draw pi^2/3 k_B^2 g(E_F) T with g(E_F) of the lowest temperature, thin and dotted, where there is no gap
     :param sigmas: half width of band and bars in standard errors
     :param ax: axes to draw into; a new figure if None
+    :param normalization: ``cell``, ``atom``, ``mol`` or ``kB``
     :returns: the figure of the axes
     """
-    named = by_name(results)
+    named, chosen = by_name(results), normalization or "kB"
     with matplotlib.rc_context(STYLE):
         panels = make_panels(ax, 1, (6.2, 4.2))
         (axes,) = panels.axes
@@ -51,10 +58,11 @@ def plot_heat_capacity(
         labels: list[str] = []
         drawn = False
         for i, (name, data) in enumerate(named.items()):
-            handles.append(_capacity_line(axes, data, i, sigmas))
+            unit, scale = unit_and_scale(data, "heat_capacity", chosen)
+            handles.append(_capacity_line(axes, data.assign(scale=("temperature", scale)), i, sigmas))
             labels.append(name or r"$C_\mathrm{el}$")
             if sommerfeld and sommerfeld_slope(data) > 0 and not _is_gapped(data):
-                _sommerfeld_line(axes, data, i, name)
+                _sommerfeld_line(axes, data, i, name, scale[0])
                 drawn = True
         if any_finite(named, "heat_capacity_model_std"):
             handles.append(model_error_patch())
@@ -70,7 +78,7 @@ def plot_heat_capacity(
             labels.append(r"Sommerfeld, $\frac{\pi^2}{3} k_\mathrm{B}^2\, g(E_\mathrm{F})\, T$")
         axes.legend(handles, labels, loc="upper left", handler_map={tuple: HandlerTuple(ndivide=1)})
         axes.set_xlabel(r"$T$ (K)")
-        axes.set_ylabel(r"$C_\mathrm{el}$ ($k_\mathrm{B}$ / atom)")
+        axes.set_ylabel(rf"$C_\mathrm{{el}}$ ({_in_math(unit)})")
         axes.set_xlim(0, 1.05 * max(float(data["temperature"].max()) for data in named.values()))
         axes.set_ylim(bottom=0)
         axes.grid(color="0.92", linewidth=0.6)
@@ -95,16 +103,20 @@ def _is_gapped(data: xr.Dataset) -> bool:
     return float(at["gap"]) > 0
 
 
-def _sommerfeld_line(axes: Axes, data: xr.Dataset, i: int, name: str) -> None:
+def _in_math(unit: str) -> str:
+    return unit.replace("k_B", r"$k_\mathrm{B}$").replace("/", " / ")
+
+
+def _sommerfeld_line(axes: Axes, data: xr.Dataset, i: int, name: str, scale: float) -> None:
     t = np.array([0.0, float(data["temperature"].max()) * 1.04])
-    line = sommerfeld_slope(data) * t / (float(data["n_atoms"][0]) * BOLTZMANN_EV)
+    line = sommerfeld_slope(data) * t * scale
     axes.plot(t, line, color=system_color(i), linewidth=0.9, linestyle=":", label=f"sommerfeld {name}", zorder=1)
 
 
 def _capacity_line(axes: Axes, data: xr.Dataset, i: int, sigmas: float) -> Handle:
     data = data.sortby("temperature")
     t = data["temperature"].values
-    scale = 1.0 / (data["n_atoms"].values * BOLTZMANN_EV)
+    scale = data["scale"].values
     y, model, sampling = (
         data[name].values * scale for name in ("heat_capacity", "heat_capacity_model_std", "heat_capacity_sampling_err")
     )

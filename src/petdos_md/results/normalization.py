@@ -103,6 +103,15 @@ def in_units(data: xr.Dataset, normalization: str) -> xr.Dataset:
     return result
 
 
+def unit_and_scale(data: xr.Dataset, name: str, normalization: str) -> tuple[str, np.ndarray]:
+    """The unit that a variable of an analysis gets, and what its values per structure are multiplied with, ``(n_temperatures,)``."""
+    unit = str(data[name].attrs["units"])
+    if normalization == "cell":
+        return unit, np.ones(data.sizes["temperature"])
+    chosen, factor = find_normalization(normalization).units[unit]
+    return chosen, factor / data["n_atoms"].values
+
+
 def _is_extensive(name: str) -> bool:
     """Whether a variable of an analysis grows with the structure."""
     for ending in ("_model_std", "_sampling_err", "_members"):

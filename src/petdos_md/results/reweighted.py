@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib
@@ -14,26 +15,40 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ..base.constants import BOLTZMANN_EV
 from .folder import make_folder
+from .netcdf import write_netcdf
+from .normalization import in_units, unit_and_scale
 from .style import STYLE, GivenAxes, Handle, make_panels, save, system_color
-from .tables import column_label, to_table, write_csv
+from .tables import column_label, to_table, with_errors, write_csv
 
-FILES = ("reweighted.csv", "reweighted.nc", "heat_capacity_reweighted.png")
+FILES = ("reweighted.csv", "reweighted.nc")
+FIGURE = "heat_capacity_reweighted"
 
 
 def write_reweighted(
-    reweighted: xr.Dataset, plain: xr.Dataset, out_dir: str | Path, *, plots: bool = True
+    reweighted: xr.Dataset,
+    plain: xr.Dataset,
+    out_dir: str | Path,
+    *,
+    plots: bool = True,
+    normalization: str | None = None,
+    formats: Sequence[str] = ("png",),
 ) -> list[Path]:
     """Write :data:`FILES`: a row per temperature with the plain values where there are some, all data, the figure.
 
     :param reweighted: of :func:`petdos_md.analysis.mbar.reweighted_estimate`
     :param plain: of :func:`petdos_md.analyze`, of the same traces
+    :param normalization: what extensive quantities refer to, as in :func:`petdos_md.results.report.write_report`
+    :param formats: of the figure
     :returns: paths of the files
     :raises SettingError: if the folder is a trace
     """
     folder = make_folder(out_dir)
-    paths = [folder / name for name in (FILES if plots else FILES[:2])]
+    paths = [folder / name for name in FILES]
+    if plots:
+        figure = plot_reweighted(reweighted, plain, normalization=normalization)
+        paths += [save(figure, folder / f"{FIGURE}.{ending}") for ending in formats]
+    reweighted, plain = (in_units(data, normalization or "cell") for data in (reweighted, plain))
     quantities = [str(name) for name in reweighted.data_vars if f"{name}_sampling_err" in reweighted]
     columns = [f"{name}{ending}" for name in quantities for ending in ("", "_model_std", "_sampling_err")]
     table = to_table(reweighted[[*columns, "n_effective", "sampling_reliable"]], "temperature")
@@ -42,16 +57,17 @@ def write_reweighted(
         values = [math.nan if at is None else float(at[name]) for at in own]
         table[f"plain {column_label(reweighted[name])}"] = values
     write_csv(table, paths[0])
-    paths[1].unlink(missing_ok=True)
-    reweighted.to_netcdf(paths[1], engine="netcdf4")
-    if plots:
-        save(plot_reweighted(reweighted, plain), paths[2])
+    write_netcdf(reweighted, paths[1])
     return paths
 
 
-def format_reweighted(reweighted: xr.Dataset, plain: xr.Dataset) -> str:
-    """A table for the terminal: C_el in k_B per atom, ``value ± model ± sampling``, reweighted and from the temperature's own frames."""
-    rows = [["T (K)", "reweighted C_el (k_B per atom)", "from its own frames"]]
+def format_reweighted(reweighted: xr.Dataset, plain: xr.Dataset, normalization: str | None = None) -> str:
+    """A table for the terminal: C_el, ``value ± model ± sampling``, reweighted and from the temperature's own frames.
+
+    :param normalization: what it refers to; k_B per atom if None
+    """
+    reweighted, plain = (in_units(data, normalization or "kB") for data in (reweighted, plain))
+    rows = [["T (K)", f"reweighted C_el ({reweighted['heat_capacity'].attrs['units']})", "from its own frames"]]
     for i, temperature in enumerate(reweighted["temperature"].values):
         own = _at_temperature(plain, float(temperature))
         rows.append(
@@ -67,21 +83,27 @@ def format_reweighted(reweighted: xr.Dataset, plain: xr.Dataset) -> str:
     return "\n".join([*lines, *(f"note: {note}" for note in notes)])
 
 
-def plot_reweighted(reweighted: xr.Dataset, plain: xr.Dataset, *, axes: GivenAxes = None) -> Figure:
+def plot_reweighted(
+    reweighted: xr.Dataset, plain: xr.Dataset, *, axes: GivenAxes = None, normalization: str | None = None
+) -> Figure:
     """Electronic heat capacity against temperature: the reweighted one as a line, the plain one as points; below, their difference,
     where sampling errors show that are too small to be seen above.
 
     :param axes: two to draw into; a new figure if None
+    :param normalization: what it refers to; k_B per atom if None
     :returns: the figure of the axes
     :raises ValueError: if the number of axes is another
     """
+    unit, _ = unit_and_scale(reweighted, "heat_capacity", normalization or "kB")
+    reweighted, plain = (in_units(data, normalization or "kB") for data in (reweighted, plain))
     with matplotlib.rc_context(STYLE):
         panels = make_panels(axes, 2, (6.2, 5.2), sharex=True, height_ratios=(2.4, 1))
         above, below = panels.axes
         entries = [*_curves(above, reweighted, plain), _differences(below, reweighted, plain)]
         above.legend([h for h, _ in entries], [label for _, label in entries], loc="upper left")
-        above.set_ylabel(r"$C_\mathrm{el}$ ($k_\mathrm{B}$ / atom)")
-        below.set_ylabel("own $-$ reweighted\n" + r"($10^{-3}\, k_\mathrm{B}$ / atom)")
+        shown = unit.replace("k_B", r"$k_\mathrm{B}$").replace("/", " / ")
+        above.set_ylabel(rf"$C_\mathrm{{el}}$ ({shown})")
+        below.set_ylabel(f"own $-$ reweighted\n($10^{{-3}}$ {shown})")
         below.set_xlabel(r"$T$ (K)")
         for panel in panels.axes:
             panel.grid(color="0.92", linewidth=0.6)
@@ -127,11 +149,10 @@ def _differences(axes: Axes, reweighted: xr.Dataset, plain: xr.Dataset) -> tuple
 
 
 def _heat_capacities(data: xr.Dataset) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Temperatures, heat capacities in k_B per atom, their model and sampling errors."""
+    """Temperatures, heat capacities, their model and sampling errors."""
     data = data.sortby("temperature")
-    scale = 1.0 / (data["n_atoms"].values * BOLTZMANN_EV)
     names = ("heat_capacity", "heat_capacity_model_std", "heat_capacity_sampling_err")
-    value, model, sampling = (data[name].values * scale for name in names)
+    value, model, sampling = (data[name].values for name in names)
     return data["temperature"].values, value, model, sampling
 
 
@@ -141,6 +162,4 @@ def _at_temperature(plain: xr.Dataset, temperature_K: float) -> xr.Dataset | Non
 
 
 def _heat_capacity_text(at: xr.Dataset) -> str:
-    scale = 1.0 / (float(at["n_atoms"]) * BOLTZMANN_EV)
-    numbers = [float(at[f"heat_capacity{suffix}"]) * scale for suffix in ("", "_model_std", "_sampling_err")]
-    return " ± ".join("?" if math.isnan(x) else f"{x:.4f}" if k == 0 else f"{x:.2g}" for k, x in enumerate(numbers))
+    return with_errors([float(at[f"heat_capacity{suffix}"]) for suffix in ("", "_model_std", "_sampling_err")])

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, TypeVar
 
 import matplotlib
 import numpy as np
@@ -48,11 +48,19 @@ STYLE: Any = {
 }
 
 
-def save(figure: Figure, path: str | Path, dpi: float = 160) -> Path:
-    """Write a figure; the ending of the path gives the format."""
-    with matplotlib.rc_context(STYLE):
-        figure.savefig(path, dpi=dpi)
-    return Path(path)
+SaveTarget = TypeVar("SaveTarget", bound="str | Path | BinaryIO")
+
+
+def save(figure: Figure, path: SaveTarget, dpi: float = 160, **keywords: Any) -> SaveTarget:
+    """Write a figure; the ending of the path gives the format.
+
+    :param keywords: of ``Figure.savefig``, such as ``format`` where the path is an open file
+    :returns: the path
+    """
+    # Words stay words, and the same figure gives the same file.
+    with matplotlib.rc_context({**STYLE, "svg.fonttype": "none", "svg.hashsalt": "petdos", "pdf.fonttype": 42}):
+        figure.savefig(path, dpi=dpi, **keywords)
+    return path
 
 
 @dataclass(frozen=True)

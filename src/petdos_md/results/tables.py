@@ -1,19 +1,95 @@
-"""Results as tables: one row for each temperature or frame, units in the header, every digit.
+"""Results as tables: one row for each temperature or frame.
 
 >>> data = xr.Dataset({"gap": ("temperature", [0.5, np.nan], {"units": "eV"})}, {"temperature": [300.0, 600.0]})
 >>> print(to_table(data, "temperature").to_csv(index=False, na_rep="nan"), end="")
 temperature,gap (eV)
 300.0,0.5
 600.0,nan
+>>> with_errors([0.09518, 0.0033, 5e-6])
+'0.0952 ± 0.0033 ± 5e-06'
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np  # noqa: F401  (for the example)
+import numpy as np
 import pandas as pd
 import xarray as xr
+
+from ..base.constants import BOLTZMANN_EV
+from .normalization import in_units
+
+SHORT = (
+    "n_atoms", "n_samples", "n_effective", "effective_sample_size", "chemical_potential", "fermi_level", "gap", "heat_capacity", "entropy", "free_energy",
+    "dos_at_fermi_level", "conduction_electrons", "holes",
+)  # fmt: skip
+"""Variables of the short table, each with its errors."""
+DIGITS = 8
+"""Significant digits of ``thermo.csv``; netCDF has all."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """Cells of text under names and units."""
+
+    names: list[str]
+    units: list[str]
+    rows: list[list[str]]
+
+    def text(self) -> list[str]:
+        """Aligned columns for a terminal."""
+        rows = [self.names, self.units, *self.rows]
+        widths = [max(len(row[k]) for row in rows) for k in range(len(self.names))]
+        lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
+        return [*lines[:2], "  ".join("-" * width for width in widths), *lines[2:]]
+
+    def markdown(self) -> list[str]:
+        """A table of Markdown."""
+        head = [f"{name} ({unit})" if unit else name for name, unit in zip(self.names, self.units, strict=True)]
+        return ["| " + " | ".join(row) + " |" for row in (head, ["---:"] * len(head), *self.rows)]
+
+
+def result_table(result: xr.Dataset, normalization: str | None = None) -> Table:
+    """The essence of an analysis: one row per temperature, C_el with both errors; an unknown error is ``?``.
+
+    :param result: of :func:`petdos_md.analyze`, per structure
+    :param normalization: what C_el refers to, see :func:`petdos_md.results.normalization.in_units`; if None, the structure in one column
+        and an atom in the next
+    """
+    names = ["T", "frames", "independent", "mu", "E_F", "gap at 0.1"]
+    units = ["K", "", "", "eV", "eV", "eV"]
+    capacities: list[tuple[str, np.ndarray]]
+    endings = ("", "_model_std", "_sampling_err")
+    per_cell = np.array([result[f"heat_capacity{ending}"].values for ending in endings]).T
+    if normalization is None:
+        per_atom = per_cell / (result["n_atoms"].values * BOLTZMANN_EV)[:, None]
+        capacities = [("meV/K per cell", 1e3 * per_cell), ("k_B per atom", per_atom)]
+    else:
+        data = in_units(result, normalization)
+        unit = str(data["heat_capacity"].attrs["units"])
+        capacities = [(unit, np.array([data[f"heat_capacity{ending}"].values for ending in endings]).T)]
+    names += ["C_el (± model ± sampling)"] + ["C_el"] * (len(capacities) - 1)
+    units += [unit for unit, _ in capacities]
+    rows = []
+    for i in range(result.sizes["temperature"]):
+        at = result.isel(temperature=i)
+        n = float(at["n_effective"])
+        independent = "?" if math.isnan(n) else ("" if int(at["sampling_reliable"]) else "< ") + f"{n:.0f}"
+        levels = [f"{float(at[name]):.3f}" for name in ("chemical_potential", "fermi_level", "gap")]
+        cells = [with_errors(list(values[i])) for _, values in capacities]
+        rows.append([f"{float(at['temperature']):g}", f"{int(at['n_samples'])}", independent, *levels, *cells])
+    return Table(names, units, rows)
+
+
+def short_table(result: xr.Dataset) -> pd.DataFrame:
+    """What is mostly wanted of an analysis, one row for each temperature: the columns of ``thermo.csv``."""
+    errors = ("", "_model_std", "_sampling_err")
+    names = [f"{name}{ending}" for name in SHORT for ending in errors if f"{name}{ending}" in result]
+    return to_table(result[names], "temperature")
 
 
 def to_table(data: xr.Dataset, dim: str) -> pd.DataFrame:
@@ -28,6 +104,28 @@ def column_label(variable: xr.DataArray) -> str:
     return f"{variable.name} ({unit})" if unit not in ("", "1") else str(variable.name)
 
 
-def write_csv(table: pd.DataFrame, path: str | Path) -> None:
-    """Write a table: floats in the shortest form that reads back to the same number, ``nan`` for what is not known."""
-    table.to_csv(path, index=False, na_rep="nan", lineterminator="\n")
+def write_csv(table: pd.DataFrame, path: str | Path, digits: int | None = None) -> None:
+    """Write a table, ``nan`` for what is not known.
+
+    :param digits: significant ones; if None, floats are in the shortest form that reads back to the same number
+    """
+    form = None if digits is None else f"%.{digits}g"
+    table.to_csv(path, index=False, na_rep="nan", lineterminator="\n", float_format=form)
+
+
+def with_errors(numbers: Sequence[float]) -> str:
+    """A value and its errors, to two digits of the larger error; a smaller one is never shown as zero."""
+    value, *errors = numbers
+    known = [e for e in errors if math.isfinite(e) and e > 0]
+    scale = max(known, default=0.01 * abs(value))
+    if not math.isfinite(value) or scale == 0:
+        return " ± ".join([f"{value:g}", *("?" if math.isnan(e) else f"{e:g}" for e in errors)])
+    digits = max(0, 1 - math.floor(math.log10(scale)))
+    if digits > 6:
+        return " ± ".join([f"{value:.3e}", *("?" if math.isnan(e) else f"{e:.1e}" for e in errors)])
+
+    def shown(e: float) -> str:
+        text = f"{e:.{digits}f}"
+        return "?" if math.isnan(e) else f"{e:.0e}" if e > 0 and float(text) == 0 else text
+
+    return " ± ".join([f"{value:.{digits}f}", *map(shown, errors)])

@@ -1,0 +1,121 @@
+"""Where a result comes from: traces with their hashes, model, versions, settings; ``provenance.json``.
+
+>>> record = provenance(result)                                            # doctest: +SKIP
+>>> record["traces"][0]["sha256"], record["model"]["fingerprint"]          # doctest: +SKIP
+
+The hash of a trace is SHA-256 over its columns and features in the order of the rows, as numbers, whatever files they lie in: a copy, or
+the same samples in chunks of another size, have the same hash.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from ..base.errors import ModelError, PetdosError
+from ..models.files import find_model, readout_path
+from ..traces.schema import COLUMNS
+from ..traces.trace import Trace
+
+_ROWS = 4096
+_SETTINGS = (
+    "align",
+    "burn_in",
+    "burn_in_found",
+    "denoise",
+    "error_method",
+    "transform",
+    "energy_reference",
+    "value",
+    "normalization",
+)
+
+
+def provenance(result: xr.Dataset, command: list[str] | None = None) -> dict[str, Any]:
+    """What there is to know, as JSON values; what is no longer there is null.
+
+    :param result: of :func:`petdos_md.analyze`
+    :param command: the words of the command that asked for it; those of this process if None
+    """
+    attributes = result.attrs
+    return {
+        "@context": "https://schema.org",
+        "@type": "Dataset",
+        "name": "thermal-average electronic density of states and electronic heat capacity",
+        "dateCreated": datetime.now(UTC).isoformat(timespec="seconds"),
+        "creator": {"@type": "SoftwareApplication", "name": "petdos-md", "version": _version(attributes)},
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:]] if command is None else command,
+        "platform": platform.platform(),
+        "versions": [str(v) for v in np.atleast_1d(attributes.get("versions", []))],
+        "settings": {name: _plain(attributes[name]) for name in _SETTINGS if name in attributes},
+        "model": _model(attributes),
+        "traces": [describe_trace(str(path)) for path in np.atleast_1d(attributes.get("sources", []))],
+        "notes": [str(note) for note in np.atleast_1d(attributes.get("notes", []))],
+    }
+
+
+def describe_trace(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """A trace in the record: its samples, engine, settings and hash."""
+    try:
+        trace = Trace.open(path, "r")
+    except PetdosError as error:
+        return {"path": str(path), "sha256": None, "missing": str(error)}
+    known = trace.attributes
+    return {
+        "path": str(path),
+        "sha256": trace_hash(trace),
+        "n_samples": len(trace),
+        "n_skipped": trace.n_skipped,
+        "created": known.get("created"),
+        "engine": known["engine"],
+        "timestep_fs": known["timestep_fs"],
+        "versions": known.get("versions", {}),
+        "metadata": known["metadata"],
+        **({"sources": known["sources"]} if "sources" in known else {}),
+    }
+
+
+def trace_hash(trace: Trace) -> str:
+    """SHA-256 of the samples, hexadecimal."""
+    digest = hashlib.sha256()
+    for name in COLUMNS:
+        digest.update(name.encode() + np.ascontiguousarray(getattr(trace, name)).tobytes())
+    for start in range(0, len(trace), _ROWS):
+        digest.update(trace.features[start : start + _ROWS].tobytes())
+    return digest.hexdigest()
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file, hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _model(attributes: dict[str, Any]) -> dict[str, Any]:
+    known = {name: attributes.get(f"model_{name}") for name in ("fingerprint", "kind", "path")}
+    files: dict[str, str] = {}
+    try:
+        found = find_model(str(known["path"]))
+        files = {path.name: file_hash(path) for path in (found, readout_path(found)) if path.is_file()}
+    except ModelError:  # a trace outlives its model
+        pass
+    return {"name": attributes.get("model"), **known, "sha256": files or None}
+
+
+def _version(attributes: dict[str, Any]) -> str:
+    versions = [str(v) for v in np.atleast_1d(attributes.get("versions", []))]
+    return next((v.split()[-1] for v in versions if v.startswith("petdos-md ")), "unknown")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    return value.item() if isinstance(value, np.generic) else value
