@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 from helpers.synthetic import readout, samples, write
 
-from petdos_md.cli.main import GROUPS, main, make_parser
+from petdos_md.cli.main import GROUPS, command_of, main, make_parser
 from petdos_md.models.readout import Readout
 
 PETDOS = str(Path(sys.executable).with_name("petdos"))
-COMMANDS = [module.__name__.rpartition(".")[2] for modules in GROUPS.values() for module in modules]
+COMMANDS = [command_of(module) for modules in GROUPS.values() for module in modules]
 
 
 def test_every_module_with_a_parser_is_a_command() -> None:
@@ -22,8 +22,8 @@ def test_every_module_with_a_parser_is_a_command() -> None:
     import petdos_md.cli
 
     folder = Path(petdos_md.cli.__file__).parent
-    found = {path.stem for path in folder.glob("*.py") if "def add_parser(" in path.read_text()}
-    assert found == set(COMMANDS) and len(COMMANDS) == 15
+    found = {path.stem.replace("_", "-") for path in folder.glob("*.py") if "def add_parser(" in path.read_text()}
+    assert found == set(COMMANDS) and len(COMMANDS) == 18
 
 
 def test_answers_at_once_without_torch() -> None:
@@ -33,7 +33,7 @@ def test_answers_at_once_without_torch() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout.splitlines()[-1] == "[]"
-    listed = re.findall(r"^  ([a-z]+) +[A-Z]", done.stdout, re.M)
+    listed = re.findall(r"^  ([a-z-]+) +[A-Z]", done.stdout, re.M)
     assert listed == COMMANDS
     assert re.findall(r"^(\w.*):$", done.stdout, re.M) == [*GROUPS, "options"]
 

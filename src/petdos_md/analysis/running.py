@@ -167,6 +167,24 @@ class RunningAverage:
             n_missing=float(np.ceil(estimate.n_missing[-1] * state.n_samples / len(series))),
         )
 
+    def convergence(self, temperature_K: float | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """How the heat capacity came to be what it is: samples so far and C_el (eV/K) known from them, both ``(n_blocks,)``.
+
+        :raises NoSamplesError, ChemicalPotentialError, StructureError: as :meth:`result`
+        """
+        temperature, state = self._state(temperature_K)
+        check_constant(temperature, [state.n_atoms], [state.n_electrons], known=True)
+        series, weights, segments = state.history()
+        # Replicas run beside each other: first blocks of all come before the second ones.
+        rank = np.concatenate([np.arange(count) for count in np.unique(segments, return_counts=True)[1]])
+        order = np.lexsort((segments, rank))
+        total = np.cumsum(weights[order])
+        features = np.cumsum(weights[order, None] * series[order], axis=0) / total[:, None]
+        grid, names = self.readout.grid, ("heat_capacity",)
+        values = derive(grid.energies, self.readout.dos(features), state.n_electrons, temperature, names)
+        seen = np.minimum(state.n_samples, np.ceil(state.n_samples * total / total[-1]))
+        return seen, values["heat_capacity"]
+
     def _find(self, temperature_K: float) -> _State | None:
         for known, state in self._states.items():
             if same_temperature(known, temperature_K):

@@ -11,6 +11,7 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
+from types import ModuleType
 from typing import Any
 
 from ..base.errors import PetdosError
@@ -19,9 +20,11 @@ from . import (
     analyze,
     calibrate,
     completion,
+    convert,
     demo,
     doctor,
     export,
+    free_energy,
     info,
     ipi,
     lammps,
@@ -31,13 +34,14 @@ from . import (
     rerun,
     truncate,
     validate,
+    watch,
 )
 from .arguments import Parser
 
 GROUPS = {
     "sample": (md, ipi, rerun),
-    "analyze": (analyze, levels),
-    "traces and models": (info, merge, truncate, export, validate, calibrate),
+    "analyze": (analyze, watch, levels, free_energy),
+    "traces and models": (info, merge, truncate, convert, export, validate, calibrate),
     "this installation": (demo, doctor, lammps, completion),
 }
 ERROR, BUG, INTERRUPTED = 2, 70, 130
@@ -92,6 +96,11 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def command_of(module: ModuleType) -> str:
+    """The command that a module of this folder is."""
+    return module.__name__.rpartition(".")[2].replace("_", "-")
+
+
 class _GroupedParser(Parser):
     """Its help lists the commands by what they are for."""
 
@@ -104,7 +113,7 @@ class _GroupedParser(Parser):
         formatter.add_text(self.description)
         for title, modules in GROUPS.items():
             formatter.start_section(title)
-            formatter.add_arguments([listed[module.__name__.rpartition(".")[2]] for module in modules])
+            formatter.add_arguments([listed[command_of(module)] for module in modules])
             formatter.end_section()
         formatter.start_section("options")
         formatter.add_arguments([action for action in self._actions if action.option_strings])

@@ -80,10 +80,7 @@ def html_page(content: PageContent, figures: Mapping[str, str]) -> str:
         _table_html(content.table),
         "<p class='small'>Errors: value ± model ± sampling, one standard deviation each. The model error is the spread over the ensemble of the "
         "model and does not shrink with longer runs; the sampling error is that of the finite simulation.</p>",
-        *(
-            f"<figure>{_inline(svg)}<figcaption>{esc(caption)}</figcaption></figure>"
-            for caption, svg in figures.items()
-        ),
+        *(f"<figure>{svg}<figcaption>{esc(caption)}</figcaption></figure>" for caption, svg in figures.items()),
         "</section>",
     ]
     if content.notes:
@@ -191,17 +188,6 @@ def _table_html(table: Table) -> str:
     )
     rows = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in table.rows)
     return f'<div class="wide"><table class="numbers"><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
-
-
-def _inline(svg: str) -> str:
-    """Without the prologue of a file, and as wide as the page allows."""
-    svg = svg[svg.index("<svg") :]
-    return re.sub(
-        r'(<svg[^>]*?) width="[^"]*"([^>]*?) height="[^"]*"|(<svg[^>]*?) height="[^"]*"([^>]*?) width="[^"]*"',
-        r"\1\2\3\4",
-        svg,
-        count=1,
-    )
 
 
 def _cited(text: str, numbers: Mapping[str, int]) -> str:

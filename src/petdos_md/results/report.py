@@ -6,12 +6,11 @@
 
 from __future__ import annotations
 
-import io
 import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -23,9 +22,6 @@ from .folder import make_folder
 from .netcdf import write_netcdf
 from .normalization import in_units
 from .tables import DIGITS, result_table, short_table, write_csv
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 FILES = ("thermo.csv", "dos.nc", "summary.json", "provenance.json", "report.html", "report.md")
 FIGURES = ("dos", "heat_capacity")
@@ -132,6 +128,7 @@ def _write_pages(
 ) -> list[Path]:
     from .page import PageContent, html_page, markdown_page
     from .plot import plot_dos, plot_heat_capacity, save
+    from .style import save_svg
 
     figures = {
         "dos": (
@@ -146,18 +143,9 @@ def _write_pages(
     content = PageContent.of(dataset, record, normalization)
     paths = [save(figure, folder / f"{name}.{ending}") for name, (figure, _) in figures.items() for ending in formats]
     page, text = folder / "report.html", folder / "report.md"
-    page.write_text(html_page(content, {caption: _svg(figure) for figure, caption in figures.values()}))
+    page.write_text(html_page(content, {caption: save_svg(figure) for figure, caption in figures.values()}))
     text.write_text(markdown_page(content, {caption: f"{name}.{formats[0]}" for name, (_, caption) in figures.items()}))
     return [*paths, page, text]
-
-
-def _svg(figure: Figure) -> str:
-    """As text, without a background, so that it stands on a page of any color."""
-    from .plot import save
-
-    out = io.BytesIO()
-    save(figure, out, format="svg", transparent=True)
-    return out.getvalue().decode()
 
 
 def _carriers(data: xr.Dataset) -> list[str]:

@@ -9,6 +9,8 @@ Figures are not registered with pyplot, so they leave no state behind and need n
 
 from __future__ import annotations
 
+import io
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,6 +63,15 @@ def save(figure: Figure, path: SaveTarget, dpi: float = 160, **keywords: Any) ->
     with matplotlib.rc_context({**STYLE, "svg.fonttype": "none", "svg.hashsalt": "petdos", "pdf.fonttype": 42}):
         figure.savefig(path, dpi=dpi, **keywords)
     return path
+
+
+def save_svg(figure: Figure) -> str:
+    """For a page: an element without a background and without a size, so that the page decides on both."""
+    out = io.BytesIO()
+    save(figure, out, format="svg", transparent=True)
+    text = out.getvalue().decode()
+    opening, rest = text[text.index("<svg") :].split(">", 1)
+    return re.sub(r' (width|height)="[^"]*"', "", opening) + ">" + rest
 
 
 @dataclass(frozen=True)
