@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..base.errors import SettingError
 from ..results.folder import check_folder
@@ -21,6 +21,9 @@ from .arguments import (
     new_command,
     parse_temperatures,
 )
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 
 def add_parser(commands: Commands) -> None:
@@ -97,22 +100,7 @@ def _add_two_temperature(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Average, print the table, write files."""
-    check_traces(args.traces, denoise=args.denoise, reweight=args.reweight)
-    check_folder(args.output)
-    other = (
-        args.ttm
-        or args.denoise
-        or args.weights
-        or args.carriers
-        or args.electronic_temperature
-        or args.align == "frames"
-    )
-    if args.reweight is not None and other:
-        raise SettingError(
-            "--reweight averages plain DOS of all frames; leave out --ttm, --denoise, --weights, --carriers, --align frames and the like"
-        )
-    if args.pressure is not None and args.reweight is None:
-        raise SettingError("--pressure is for --reweight; leave it out, or give both")
+    _check(args)
     targets = [] if args.reweight == "all" else parse_temperatures(args.reweight)
     electronic_temperatures_K = parse_temperatures(joined(args.electronic_temperature))
     if args.ttm is not None:
@@ -140,19 +128,7 @@ def run(args: argparse.Namespace) -> int:
             carriers=args.carriers,
             progress=show,
         )
-    reweighted = None
-    if targets is not None:
-        from ..analysis.mbar import reweighted_estimate
-
-        reweighted = reweighted_estimate(
-            args.traces,
-            targets,
-            args.model,
-            sampled_temperatures_K=parse_temperatures(joined(args.temperature)),
-            burn_in=args.burn_in,
-            replicas=args.replica,
-            pressure_GPa=args.pressure,
-        )
+    reweighted = None if targets is None else _reweighted(args, targets)
     paths = write_report(result, args.output, plots=not args.no_plots, normalization=args.units, formats=formats)
     print(format_table(result, args.units))
     if reweighted is not None:
@@ -166,6 +142,43 @@ def run(args: argparse.Namespace) -> int:
         paths += _write_two_temperature(args, result)
     print("written: " + " ".join(map(str, paths)))
     return 0
+
+
+def _check(args: argparse.Namespace) -> None:
+    """Whether the options go together.
+
+    :raises SettingError: if they do not
+    """
+    check_traces(args.traces, denoise=args.denoise, reweight=args.reweight)
+    check_folder(args.output)
+    other = (
+        args.ttm
+        or args.denoise
+        or args.weights
+        or args.carriers
+        or args.electronic_temperature
+        or args.align == "frames"
+    )
+    if args.reweight is not None and other:
+        raise SettingError(
+            "--reweight averages plain DOS of all frames; leave out --ttm, --denoise, --weights, --carriers, --align frames and the like"
+        )
+    if args.pressure is not None and args.reweight is None:
+        raise SettingError("--pressure is for --reweight; leave it out, or give both")
+
+
+def _reweighted(args: argparse.Namespace, targets: list[float]) -> xr.Dataset:
+    from ..analysis.mbar import reweighted_estimate
+
+    return reweighted_estimate(
+        args.traces,
+        targets,
+        args.model,
+        sampled_temperatures_K=parse_temperatures(joined(args.temperature)),
+        burn_in=args.burn_in,
+        replicas=args.replica,
+        pressure_GPa=args.pressure,
+    )
 
 
 def _write_two_temperature(args: argparse.Namespace, result: Any) -> list[Path]:

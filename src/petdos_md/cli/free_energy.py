@@ -6,8 +6,6 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from ..base.errors import SettingError
 from .arguments import Commands, add_dos, add_path, load_model, new_command, parse_temperatures
 from .reading import add_reading, interpretation
@@ -104,6 +102,8 @@ def _temperatures(text: str) -> list[float]:
 
 def _read_energies(path: str, n: int) -> list[float]:
     """The last column of a file; ``#`` begins a comment."""
+    import numpy as np
+
     try:
         rows = np.atleast_2d(np.loadtxt(path))
     except (OSError, ValueError) as error:
@@ -118,6 +118,8 @@ def _read_energies(path: str, n: int) -> list[float]:
 
 
 def _of_structure(source: str, energy: float, model: DOSModel | None, args: argparse.Namespace) -> VolumePoint:
+    import numpy as np
+
     from ..analysis.free_energy import VolumePoint
     from ..engines.potentials import Potential
     from ..engines.structures.files import read_structure
@@ -137,6 +139,8 @@ def _of_structure(source: str, energy: float, model: DOSModel | None, args: argp
 
 def _of_trace(source: str, energy: float, model: str | None) -> VolumePoint:
     """The thermal-average DOS of a trace of one temperature."""
+    import numpy as np
+
     from ..analysis.analyze import analyze
     from ..analysis.free_energy import VolumePoint
 
