@@ -233,6 +233,16 @@ class Frames:
                     )
             ladder = [t for t in ladder if np.isclose(list(temperatures_K), t, rtol=1e-4).any()]
         keep &= self.step >= (0 if burn_in == "auto" else burn_in)
+        first, last = selection.steps or (None, None)
+        if first is not None or last is not None:
+            keep &= (self.step >= (-np.inf if first is None else first)) & (
+                self.step <= (np.inf if last is None else last)
+            )
+            ladder = [
+                t for t in ladder if any(same_temperature(t, value) for value in np.unique(self.temperature_K[keep]))
+            ]
+            if not ladder:
+                raise NoSamplesError(f"{_names(self.traces)}: no samples between steps {first} and {last}; give others")
         group = np.full(len(self.step), -1)
         for index, temperature in enumerate(ladder):
             same = [same_temperature(temperature, value) for value in values]

@@ -77,7 +77,7 @@ def frame_levels(
     """Levels of every frame and their thermal means.
 
     :param traces, model, progress: as for :func:`petdos_md.analyze`
-    :param keywords: which frames count, ``temperatures_K, burn_in, replicas, weights``, as in
+    :param keywords: which frames count, ``temperatures_K, burn_in, replicas, weights, steps``, as in
         :class:`~petdos_md.analysis.options.FrameSelection`; what is read off them, ``networks, denoise, methods, n_electrons,
         members, threshold, error_method``, as in :class:`~petdos_md.analysis.options.LevelOptions`
     :returns: dimension ``frame`` (coordinates temperature, step, replica, time_fs, weight) with ``QUANTITY_METHOD`` and

@@ -15,6 +15,7 @@ from ..physics.thermo import GAP_THRESHOLD
 from .burn_in import drifting
 from .consistency import biases, pressures_GPa
 from .inputs import Inputs
+from .ramps import is_ramp
 
 NEAR_FERMI_EV = 2.0
 PSEUDOGAP = 1 / 3
@@ -55,6 +56,10 @@ def notes_of_inputs(inputs: Inputs) -> list[str]:
         notes.append(
             f"{listed(list(mixed))}: replicas of pressures from {low:g} to {high:g} GPa are averaged together; choose those of one with "
             "replicas=[...] (--replica)"
+        )
+    if is_ramp(frames.temperature_K[kept], frames.segment[kept]):
+        notes.append(
+            "the temperature changes along the run: frames of heating and cooling are averaged together here; `petdos ramp` keeps them apart"
         )
     if inputs.cuts is None:
         drifts = drifting(frames, inputs.readout, inputs.n_electrons)

@@ -41,6 +41,7 @@ class FrameSelection:
     :param burn_in: leave out samples with a smaller step; ``"auto"``: of each replica, the beginning that drifts
         (:mod:`petdos_md.analysis.burn_in`)
     :param replicas: those of these replicas only; all if None
+    :param steps: from the first to the last of these steps, both included; None on either side for no limit
     :param weights: statistical weights in place of those of the samples: a
         :class:`~petdos_md.analysis.weights.FrameWeights` or a table of them, or a list with one for each trace
     :raises SettingError: if the burn-in is negative, a list is empty, or the table of weights cannot be read
@@ -50,6 +51,7 @@ class FrameSelection:
     burn_in: int | str = 0
     replicas: Sequence[int] | None = None
     weights: WeightsLike | Sequence[WeightsLike] | None = None
+    steps: tuple[int | None, int | None] | None = None
 
     def __post_init__(self) -> None:
         if self.burn_in != "auto" and (isinstance(self.burn_in, str) or not self.burn_in >= 0):
@@ -58,6 +60,10 @@ class FrameSelection:
             given = getattr(self, name)
             if given is not None and not (isinstance(given, Collection) and len(given)):
                 raise SettingError(f"{name}={given!r} given, expected a list of some, or None for all")
+        if self.steps is not None and len(self.steps) != 2:
+            raise SettingError(
+                f"steps={self.steps!r} given, expected the first and the last step, or None for no limit"
+            )
         if self.weights is not None:
             object.__setattr__(self, "weights", read_weights(self.weights))
 
@@ -182,6 +188,7 @@ class SelectionKeywords(TypedDict, total=False):
     burn_in: int | str
     replicas: Sequence[int] | None
     weights: WeightsLike | Sequence[WeightsLike] | None
+    steps: tuple[int | None, int | None] | None
 
 
 class AnalysisKeywords(SelectionKeywords, total=False):

@@ -12,16 +12,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from ..base.constants import BOLTZMANN_EV
 from ..base.errors import ModelError, NoSamplesError
+from ..base.notebooks import html_facts
 from ..base.sample import Sample
 from ..base.temperatures import check_constant, same_temperature
 from ..models.readout import Readout
 from ..physics.quantities import derive, derive_members, kernels
 from .statistics import standard_error
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 class Value(NamedTuple):
@@ -36,7 +41,7 @@ class Value(NamedTuple):
     sampling_err: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class RunningResult:
     """What is known of one temperature so far; definitions as in :func:`petdos_md.analyze`.
 
@@ -60,6 +65,35 @@ class RunningResult:
     fermi_level: Value
     heat_capacity: Value
     n_missing: float
+
+    def __repr__(self) -> str:
+        return f"<RunningResult {self.temperature_K:g} K: {self.n_samples} samples, {self._heat_capacity()}>"
+
+    def _repr_html_(self) -> str:
+        rows = {"samples": str(self.n_samples), "atoms": str(self.n_atoms), "C_el": self._heat_capacity()}
+        for name, value in (("mu", self.chemical_potential), ("E_F", self.fermi_level)):
+            rows[name] = f"{value.value:.4f} ± {value.model_std:.2g} (model) ± {value.sampling_err:.2g} (sampling) eV"
+        return html_facts(f"{self.temperature_K:g} K", rows)
+
+    def to_dataframe(self) -> pd.DataFrame:
+        """One row: temperature, counts, and every quantity with its errors, units in the names of columns."""
+        import pandas as pd
+
+        row: dict[str, float] = {
+            "temperature (K)": self.temperature_K,
+            "n_samples": self.n_samples,
+            "n_atoms": self.n_atoms,
+        }
+        for name, unit in (("chemical_potential", "eV"), ("fermi_level", "eV"), ("heat_capacity", "eV/K")):
+            for number, ending in zip(getattr(self, name), ("", "_model_std", "_sampling_err"), strict=True):
+                row[f"{name}{ending} ({unit})"] = number
+        return pd.DataFrame([row])
+
+    def _heat_capacity(self) -> str:
+        unit = self.n_atoms * BOLTZMANN_EV
+        value, model, sampling = (x / unit for x in self.heat_capacity)
+        errors = f"± {model:.2g} (model) ± {sampling:.2g} (sampling{'' if self.reliable else ', a lower bound'})"
+        return f"C_el = {value:.4f} {errors} k_B/atom"
 
 
 class RunningAverage:

@@ -123,6 +123,7 @@ def run(args: argparse.Namespace) -> int:
             align=args.align,
             denoise=choose_denoising(args.denoise),
             replicas=args.replica,
+            steps=args.steps,
             weights=choose_weights(args.weights),
             electronic_temperatures_K=electronic_temperatures_K,
             carriers=args.carriers,
@@ -163,6 +164,8 @@ def _check(args: argparse.Namespace) -> None:
         raise SettingError(
             "--reweight averages plain DOS of all frames; leave out --ttm, --denoise, --weights, --carriers, --align frames and the like"
         )
+    if args.reweight is not None and args.steps is not None:
+        raise SettingError("--reweight takes no --steps; leave out the beginning with --burn-in")
     if args.pressure is not None and args.reweight is None:
         raise SettingError("--pressure is for --reweight; leave it out, or give both")
 

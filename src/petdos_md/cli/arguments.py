@@ -98,6 +98,9 @@ def add_traces(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--temperature", nargs="+", metavar="T", help="these only, K: numbers, or FIRST:LAST:STEP")
     parser.add_argument("--replica", type=int, nargs="+", metavar="N", help="these only")
+    parser.add_argument(
+        "--steps", type=steps_from_to, metavar="FROM:TO", help="these only, both included; either may be left out"
+    )
     add_path(
         parser,
         "--weights",
@@ -189,6 +192,18 @@ def check_traces(traces: Sequence[str], **optional_values: str | None) -> None:
 def choose_denoising(value: str | None) -> bool | str:
     """The argument ``denoise`` of the analysis."""
     return True if value == "auto" else value or False
+
+
+def steps_from_to(text: str) -> tuple[int | None, int | None]:
+    """``1000:5000``, ``1000:`` or ``:5000``, for argparse."""
+    first, colon, last = text.partition(":")
+    try:
+        limits = int(first) if first else None, int(last) if last else None
+    except ValueError:
+        colon = ""
+    if not colon:
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected FROM:TO, as in 1000:5000 or 1000:")
+    return limits
 
 
 def joined(words: list[str] | None) -> str | None:

@@ -68,6 +68,7 @@ def run(args: argparse.Namespace) -> int:
             temperatures_K=parse_temperatures(joined(args.temperature)),
             burn_in=args.burn_in,
             replicas=args.replica,
+            steps=args.steps,
             weights=choose_weights(args.weights),
             members=not args.no_members,
             threshold=args.threshold,

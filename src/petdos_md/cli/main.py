@@ -31,6 +31,7 @@ from . import (
     levels,
     md,
     merge,
+    ramp,
     rerun,
     truncate,
     validate,
@@ -40,7 +41,7 @@ from .arguments import Parser
 
 GROUPS = {
     "sample": (md, ipi, rerun),
-    "analyze": (analyze, watch, levels, free_energy),
+    "analyze": (analyze, watch, levels, ramp, free_energy),
     "traces and models": (info, merge, truncate, convert, export, validate, calibrate),
     "this installation": (demo, doctor, lammps, completion),
 }

@@ -16,7 +16,8 @@ def add_parser(commands: Commands) -> None:
         commands,
         "merge",
         "Join traces of one model into a new one; also copies a trace of an older format into the present one.\n"
-        "Replicas are renumbered if two traces share a number. The traces themselves stay as they are.",
+        "Replicas are renumbered if two traces share a number. The traces themselves stay as they are. Of one long trace it makes\n"
+        "a copy of at most 200 files.",
         "  petdos merge all.zarr first.zarr second.zarr\n"
         "  petdos merge --keep-replicas whole.zarr part-1.zarr part-2.zarr",
         run,

@@ -66,6 +66,11 @@ class DOSCalculator(Calculator):
         self.implemented_properties = [*own, *self.electronic_properties]
         self._sample: Sample | None = None
 
+    def __repr__(self) -> str:
+        by = "its energy head" if self.potential is None else type(self.potential).__name__
+        at = "" if self.temperature_K is None else f", electrons at {self.temperature_K:g} K"
+        return f"<{type(self).__name__}: DOS by {self.model.info.name}, forces by {by}{at}>"
+
     def get_sample(self, atoms: Atoms) -> Sample:
         """The model's sample of these atoms; that of the last calculation if it was for them."""
         if self.check_state(atoms):

@@ -23,6 +23,7 @@ from metatomic.torch import AtomisticModel
 
 from ..base.errors import ModelError, PredictionError, StructureError
 from ..base.grid import EnergyGrid
+from ..base.notebooks import html_facts
 from ..base.sample import ModelInfo, Sample
 from .evaluator import Evaluator, Functional
 from .loading import LoadedModel, load_direct, load_path
@@ -108,6 +109,19 @@ class DOSModel:
             f"<DOSModel {self.info.name!r}: {self.info.kind}, {self.grid.n} energies from {self.grid.start:g} to "
             f"{self.grid.stop:g} eV, {members}, {len(self.atomic_types)} elements, on {self.device}>"
         )
+
+    def _repr_html_(self) -> str:
+        valence = ", ".join(f"{symbol} {n:g}" for symbol, n in self.electrons.items())
+        facts = {
+            "kind": self.info.kind,
+            "energies": f"{self.grid.n} from {self.grid.start:g} to {self.grid.stop:g} eV",
+            "members": str(self.n_members or "no ensemble"),
+            "valence electrons": valence or "not known",
+            "device": str(self.device),
+            "file": self.info.path or "in memory",
+            "fingerprint": self.info.fingerprint[:12],
+        }
+        return html_facts(f"DOSModel {self.info.name}", facts)
 
     def n_electrons(self, atoms: Atoms) -> float:
         """Number of valence electrons of a structure.

@@ -13,6 +13,7 @@ in line style, systems in markers, errors in form. Every energy axis names its z
 from .dos import plot_dos, plot_side_by_side
 from .heat_capacity import plot_heat_capacity, sommerfeld_slope
 from .levels import plot_levels
+from .ramps import plot_ramp
 from .reweighted import plot_reweighted
 from .style import save
 from .validation import plot_calibration, plot_errors
@@ -23,6 +24,7 @@ __all__ = [
     "plot_errors",
     "plot_heat_capacity",
     "plot_levels",
+    "plot_ramp",
     "plot_reweighted",
     "plot_side_by_side",
     "save",

@@ -61,7 +61,8 @@ def merge_traces(output: Path, sources: list[Source], replicas: str) -> None:
     try:
         attributes = full_attributes(sources[0].model, _common(sources, numbers))
         attributes["sources"] = [_describe(source, number) for source, number in zip(sources, numbers, strict=True)]
-        store = Store.create(draft, attributes, sources[0].model.n_features, sources[0].model.dtype)
+        n_rows = sum(len(source) for source in sources)
+        store = Store.create(draft, attributes, sources[0].model.n_features, sources[0].model.dtype, n_rows=n_rows)
         store.lock()
         for source, number in zip(sources, numbers, strict=True):
             for start in range(0, len(source), BLOCK_ROWS):

@@ -46,6 +46,8 @@ FEATURES_DTYPES = ("float32", "float64")
 COLUMN_CHUNK_ROWS = 1024
 FEATURES_CHUNK_ROWS = 64
 FEATURES_CHUNK_BYTES = 1 << 19
+COLUMN_CHUNKS, FEATURES_CHUNKS = 8, 100
+"""Files of an array of a trace whose length is known when it is made."""
 SYNC_THREADS = 12
 
 _CODECS = [{"name": "bytes", "configuration": {"endian": "little"}}]
@@ -104,8 +106,12 @@ def group_metadata(attributes: dict[str, Any]) -> dict[str, Any]:
     return {"zarr_format": 3, "node_type": "group", "attributes": attributes}
 
 
-def array_metadata(name: str, n_features: int, features_dtype: str = "float32") -> dict[str, Any]:
-    chunk_rows = COLUMN_CHUNK_ROWS
+def array_metadata(name: str, n_features: int, features_dtype: str = "float32", n_rows: int = 0) -> dict[str, Any]:
+    """The metadata of an array without rows.
+
+    :param n_rows: how many there will be, if that is known: chunks are then so long that there are few files
+    """
+    chunk_rows = max(COLUMN_CHUNK_ROWS, -(-n_rows // COLUMN_CHUNKS))
     if name == "features":
         dtype, unit, description, item, axes = (
             features_dtype,
@@ -117,6 +123,7 @@ def array_metadata(name: str, n_features: int, features_dtype: str = "float32") 
         chunk_rows = FEATURES_CHUNK_ROWS
         while chunk_rows > 8 and chunk_rows * n_features * np.dtype(features_dtype).itemsize > FEATURES_CHUNK_BYTES:
             chunk_rows //= 2
+        chunk_rows = max(chunk_rows, -(-n_rows // FEATURES_CHUNKS))
     else:
         (dtype, unit, description), item, axes = COLUMNS[name], [], []
     return {

@@ -68,10 +68,17 @@ class Store:
 
     @classmethod
     def create(
-        cls, path: Path, attributes: dict[str, Any], n_features: int, features_dtype: str, fsync: bool = True
+        cls,
+        path: Path,
+        attributes: dict[str, Any],
+        n_features: int,
+        features_dtype: str,
+        fsync: bool = True,
+        n_rows: int = 0,
     ) -> Store:
         """Make an empty trace; if another process made one at the same moment, open that.
 
+        :param n_rows: how many samples it will have, if that is known, so that they come to lie in few files
         :raises TraceError: if ``path`` holds something else
         :raises OSError: if it cannot be written
         """
@@ -82,7 +89,9 @@ class Store:
         try:
             for name in ARRAYS:
                 (draft / name).mkdir(parents=True)
-                replace_json(draft / name / "zarr.json", array_metadata(name, n_features, features_dtype), fsync)
+                replace_json(
+                    draft / name / "zarr.json", array_metadata(name, n_features, features_dtype, n_rows), fsync
+                )
             (draft / _LOCK).touch()
             replace_json(draft / "zarr.json", group_metadata(attributes), fsync)
             draft.rename(place)  # succeeds on nothing or on an empty directory

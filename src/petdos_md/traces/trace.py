@@ -22,6 +22,7 @@ from typing import Any, Protocol, overload
 import numpy as np
 
 from ..base.errors import NoSamplesError, TraceError
+from ..base.notebooks import html_facts
 from ..base.sample import ModelInfo, Sample
 from ..base.temperatures import distinct_temperatures
 from .checks import check_model, checked_sample
@@ -316,6 +317,21 @@ class Trace:
             said = (", ".join(f"{value:g}" for value in ladder) or "no") + " K"
         skipped = f", {self.n_skipped} skipped" if self.n_skipped else ""
         return f"<Trace {self.path}: {len(self)} samples of {self.model.name} ({self.model.kind}), {said}{skipped}>"
+
+    def _repr_html_(self) -> str:
+        if self._writer.store is None:
+            return html_facts("Trace", {"path": str(self.path), "samples": "none yet"})
+        metadata, ladder = self.attributes["metadata"], ", ".join(f"{t:g}" for t in self.temperatures_K)
+        facts = {
+            "path": str(self.path),
+            "samples": f"{len(self)}{f', {self.n_skipped} skipped' if self.n_skipped else ''}",
+            "temperatures": f"{ladder or 'none'} K",
+            "replicas": str(len(np.unique(self.replica))),
+            "engine": self.engine or "not known",
+            **{key: str(metadata[key]) for key in ("formula", "ensemble", "potential") if metadata.get(key)},
+            "model": f"{self.model.name} ({self.model.kind}, {self.model.n_features} features)",
+        }
+        return html_facts("Trace", facts)
 
     # -- helpers --------------------------------------------------------------------------------------------------
 
