@@ -10,6 +10,7 @@ import pytest
 from helpers.traces import MODEL, assert_is, make_sample, path, tmp_path
 
 from petdos_md.base.errors import TraceError
+from petdos_md.traces import schema
 from petdos_md.traces.trace import Trace
 
 
@@ -107,3 +108,19 @@ def test_lists_by_replica_of_parts(tmp_path: Path) -> None:
         trace.append(make_sample(1, 0))
     merged = Trace.merge(tmp_path / "ad", [tmp_path / "a", tmp_path / "d"], replicas="keep")
     assert merged.attributes["metadata"] == {}
+
+
+@pytest.mark.parametrize("n_rows", [120_000, 1_000_000])
+def test_a_long_trace_comes_to_lie_in_few_files(n_rows: int) -> None:
+    """Chunks, one metadata file for each array, and those of the group."""
+    chunks = 0
+    for name in schema.ARRAYS:
+        rows = schema.array_metadata(name, 1026, "float32", n_rows)["chunk_grid"]["configuration"]["chunk_shape"][0]
+        chunks += -(-n_rows // rows)
+    assert chunks + len(schema.ARRAYS) + 3 <= 300
+
+
+def test_short_traces_keep_short_chunks() -> None:
+    """A merged trace goes on growing: its chunks are never shorter than those of a new one."""
+    for name in schema.ARRAYS:
+        assert schema.array_metadata(name, 37, "float32", 100) == schema.array_metadata(name, 37, "float32")
