@@ -75,13 +75,7 @@ double ComputePetdos::compute_scalar()
 {
   invoked_scalar = update->ntimestep;
   need_finite();
-  if (std::isnan(n_electrons_)) {
-    std::string missing;
-    for (size_t type = 1; type < inquiry_.numbers.size(); ++type)
-      if (std::isnan(electrons_[type])) missing = petdos::chemical_symbol(inquiry_.numbers[type]);
-    fail("no number of valence electrons is known for " + missing + ", so there is no Fermi level; give electrons " +
-         missing + "=...");
-  }
+  need_electrons();
   scalar = petdos::fermi_level(model_->energies(), dos(), n_electrons_);
   if (std::isnan(scalar))
     fail("the energies of the model cannot hold the electrons; check the elements and `electrons`");
@@ -106,7 +100,22 @@ bool ComputePetdos::evaluate()
 {
   const std::vector<double> &sums = evaluation_->features(inquiry_);
   if (evaluation_->n_atoms() == 0) fail("there are no atoms, expected at least one");
-  if (n_atoms_ == evaluation_->n_atoms() && sums == sums_) return finite_;
+  if (n_atoms_ != evaluation_->n_atoms() || sums != sums_) take(sums);
+  return finite_;
+}
+
+LocalForces ComputePetdos::forces_of(const DOSFunction &function)
+{
+  return evaluation_->forces_of(inquiry_, [&](const std::vector<double> &sums) {
+    take(sums);
+    need_finite();
+    need_electrons();
+    return model_->project(function(dos(), n_electrons_));
+  });
+}
+
+void ComputePetdos::take(const std::vector<double> &sums)
+{
   sums_ = sums;
   n_atoms_ = evaluation_->n_atoms();
   has_dos_ = false;
@@ -115,7 +124,6 @@ bool ComputePetdos::evaluate()
   double local = 0.0;
   for (int i = 0; i < atom->nlocal; ++i) local += electrons_[atom->type[i]];
   MPI_Allreduce(&local, &n_electrons_, 1, MPI_DOUBLE, MPI_SUM, world);
-  return finite_;
 }
 
 void ComputePetdos::read_elements(int narg, char **arg, int &next)
@@ -217,6 +225,16 @@ std::map<std::string, int64_t> ComputePetdos::composition() const
   std::map<std::string, int64_t> counts;
   for (size_t type = 1; type < inquiry_.numbers.size(); ++type) counts[petdos::chemical_symbol(inquiry_.numbers[type])] += all[type];
   return counts;
+}
+
+void ComputePetdos::need_electrons()
+{
+  if (!std::isnan(n_electrons_)) return;
+  std::string missing;
+  for (size_t type = 1; type < inquiry_.numbers.size(); ++type)
+    if (std::isnan(electrons_[type])) missing = petdos::chemical_symbol(inquiry_.numbers[type]);
+  fail("no number of valence electrons is known for " + missing + ", so there is no Fermi level; give electrons " + missing +
+       "=...");
 }
 
 void ComputePetdos::need_finite()

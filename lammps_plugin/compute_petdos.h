@@ -11,6 +11,7 @@
 #include "compute.h"
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <string>
@@ -37,6 +38,11 @@ class ComputePetdos : public Compute {
   bigint n_atoms() const { return n_atoms_; }
   std::map<std::string, int64_t> composition() const;    // atoms by chemical symbol
 
+  // For fix petdos/electrons; collective. Minus the derivatives of a function of the DOS (eV), which returns its response to it.
+  using DOSFunction = std::function<std::vector<double>(const std::vector<double> &dos, double n_electrons)>;
+  LocalForces forces_of(const DOSFunction &function);
+  const std::vector<int> &local() const { return evaluation_->local(); }
+
   std::string recorder;    // ID of the fix that records this compute
 
  private:
@@ -44,6 +50,8 @@ class ComputePetdos : public Compute {
   void read_keywords(int, char **, int);
   void load_model(const char *);
   void choose_window();
+  void take(const std::vector<double> &sums);
+  void need_electrons();
   void need_finite();
   const std::vector<double> &dos();
   [[noreturn]] void fail(const std::string &);

@@ -117,4 +117,12 @@ std::vector<double> Model::features(const std::vector<double> &sums, int64_t n_a
   return features;
 }
 
+// The number of atoms, the last but one of the features, does not come from the network.
+std::vector<double> Model::project(const std::vector<double> &kernel) const
+{
+  std::vector<double> gradient = readout_->project(kernel);
+  gradient.erase(gradient.end() - 2);
+  return gradient;
+}
+
 }    // namespace petdos

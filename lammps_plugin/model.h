@@ -44,6 +44,9 @@ class Model {
   // Density of states (states/eV per structure, both spins) of complete features.
   void dos(const std::vector<double> &features, std::vector<double> &out) const { readout_->dos(features, out); }
 
+  // A functional of the DOS as one of the network's sums.
+  std::vector<double> project(const std::vector<double> &kernel) const;
+
  private:
   Model(std::shared_ptr<Network> network, std::unique_ptr<Readout> readout, ModelInfo info);
 

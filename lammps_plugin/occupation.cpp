@@ -13,6 +13,7 @@ namespace {
 
 constexpr double NEUTRAL = 1e-10;     // relative error of the electron number that counts as rounding in a gap
 constexpr double OVERFULL = 1e-3;     // relative excess of electrons at which the search for further roots ends
+constexpr double EQUAL_EV = 1e-10;    // free energies that differ by less are those of one gap
 
 class Occupation {
  public:
@@ -23,6 +24,32 @@ class Occupation {
   }
 
   double fermi_level()
+  {
+    const std::vector<size_t> segments = rising_within_limit();
+    if (segments.empty()) return std::numeric_limits<double>::quiet_NaN();
+    const double lowest = root(segments.front());
+    if (segments.size() == 1) return lowest;
+    return relaxed((lowest + root(segments.back())) / 2, segments);
+  }
+
+  double variational_level()
+  {
+    double level = fermi_level();
+    if (std::isnan(level)) return level;
+    const double reference = surplus(level);
+    double best = reference + EQUAL_EV;
+    for (size_t i : rising_within_limit()) {
+      const double value = surplus(root(i));
+      if (value > best) {
+        best = value;
+        level = root(i);
+      }
+    }
+    return level;
+  }
+
+ private:
+  std::vector<size_t> rising_within_limit() const
   {
     std::vector<bool> rising = rising_segments();
     size_t limit = n_ - 2;
@@ -35,13 +62,20 @@ class Occupation {
     std::vector<size_t> segments;
     for (size_t i = 0; i <= limit; ++i)
       if (rising[i]) segments.push_back(i);
-    if (segments.empty()) return std::numeric_limits<double>::quiet_NaN();
-    const double lowest = root(segments.front());
-    if (segments.size() == 1) return lowest;
-    return relaxed((lowest + root(segments.back())) / 2, segments);
+    return segments;
   }
 
- private:
+  // Omega(mu) + mu N at T = 0 from the first energy on.
+  double surplus(double mu) const
+  {
+    double sum = 0.0;
+    for (size_t i = 0; i + 1 < n_ && e_[i] < mu; ++i) {
+      const double t = std::min(step(i), mu - e_[i]);
+      sum -= t * (excess_[i] + t * (g_[i] / 2 + t * slope(i) / 6));
+    }
+    return sum;
+  }
+
   double step(size_t i) const { return e_[i + 1] - e_[i]; }
   double slope(size_t i) const { return (g_[i + 1] - g_[i]) / step(i); }
   double increment(size_t i) const { return 0.5 * step(i) * (g_[i + 1] + g_[i]); }
@@ -159,6 +193,11 @@ class Occupation {
 double fermi_level(const std::vector<double> &energies, const std::vector<double> &dos, double n_electrons)
 {
   return Occupation(energies, dos, n_electrons).fermi_level();
+}
+
+double ground_state_level(const std::vector<double> &energies, const std::vector<double> &dos, double n_electrons)
+{
+  return Occupation(energies, dos, n_electrons).variational_level();
 }
 
 }    // namespace petdos

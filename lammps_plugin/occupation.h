@@ -13,6 +13,9 @@ namespace petdos {
 // hold the electrons.
 double fermi_level(const std::vector<double> &energies, const std::vector<double> &dos, double n_electrons);
 
+// As the former, but of several levels that hold the electrons the one of largest free energy, as petdos_md.physics.variational has it.
+double ground_state_level(const std::vector<double> &energies, const std::vector<double> &dos, double n_electrons);
+
 }    // namespace petdos
 
 #endif

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
-// petdos-md, plugin for LAMMPS: registers compute petdos, fix petdos and pair_style metatomic.
+// petdos-md, plugin for LAMMPS: registers compute petdos, fix petdos, fix petdos/electrons and pair_style metatomic.
 
 #include "compute_petdos.h"
+#include "fix_electrons.h"
 #include "fix_petdos.h"
 #include "pair_metatomic.h"
 
@@ -45,6 +46,11 @@ static void *create_compute(void *lmp, int narg, char **arg)
 static void *create_fix(void *lmp, int narg, char **arg)
 {
   return new FixPetdos(static_cast<LAMMPS *>(lmp), narg, arg);
+}
+
+static void *create_electrons(void *lmp, int narg, char **arg)
+{
+  return new FixElectrons(static_cast<LAMMPS *>(lmp), narg, arg);
 }
 
 static void *create_pair(void *lmp)
@@ -102,6 +108,11 @@ void lammpsplugin_init(void *lmp, void *handle, void *regfunc)
   plugin.style = "fix";
   plugin.info = "trace of a compute petdos";
   plugin.creator.v2 = create_fix;
+  register_plugin(&plugin, lmp);
+
+  plugin.name = "petdos/electrons";
+  plugin.info = "forces of hot electrons";
+  plugin.creator.v2 = create_electrons;
   register_plugin(&plugin, lmp);
 
   register_pairs(lammps, plugin, register_plugin);

@@ -50,6 +50,18 @@ void multiply(const char *weights, const std::vector<double> &features, std::vec
   }
 }
 
+template <typename Real>
+void multiply_transposed(const char *weights, const std::vector<double> &kernel, std::vector<double> &out)
+{
+  const size_t n = out.size();
+  for (size_t i = 0; i < kernel.size(); ++i)
+    for (size_t k = 0; k < n; ++k) {
+      Real weight;
+      std::memcpy(&weight, weights + (i * n + k) * sizeof(Real), sizeof(Real));
+      out[k] += kernel[i] * static_cast<double>(weight);
+    }
+}
+
 }    // namespace
 
 MappedFile::MappedFile(const std::string &path)
@@ -132,6 +144,16 @@ void Readout::dos(const std::vector<double> &features, std::vector<double> &out)
     multiply<double>(weights_, features, out);
   else
     multiply<float>(weights_, features, out);
+}
+
+std::vector<double> Readout::project(const std::vector<double> &kernel) const
+{
+  std::vector<double> out(n_features, 0.0);
+  if (weights_double_)
+    multiply_transposed<double>(weights_, kernel, out);
+  else
+    multiply_transposed<float>(weights_, kernel, out);
+  return out;
 }
 
 std::string readout_path(const std::string &path)

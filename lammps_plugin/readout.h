@@ -35,6 +35,9 @@ class Readout {
   // Density of states of complete features.
   void dos(const std::vector<double> &features, std::vector<double> &out) const;
 
+  // A functional of the DOS as one of the features: kernel (n_channels) to (n_features).
+  std::vector<double> project(const std::vector<double> &kernel) const;
+
   std::string fingerprint, reference;    // of the model; zero of the energies
   double start = 0.0, step = 0.0;
   int n_channels = 0, n_features = 0, n_members = 0;

@@ -1,0 +1,26 @@
+// SPDX-License-Identifier: GPL-2.0-only
+// petdos-md, plugin for LAMMPS: free energy of hot electrons of a piecewise linear density of states, by the formulas of
+// petdos_md.physics.hot_electrons.
+
+#ifndef PETDOS_HOT_ELECTRONS_H
+#define PETDOS_HOT_ELECTRONS_H
+
+#include <vector>
+
+namespace petdos {
+
+constexpr double BOLTZMANN_EV = 8.617333262145e-5;    // eV/K, CODATA 2018
+
+// Relative to the ground state, at a constant number of electrons; eV, K.
+struct HotElectrons {
+  double free_energy = 0.0, thermal_energy = 0.0, entropy = 0.0, chemical_potential = 0.0, heat_capacity = 0.0;
+  std::vector<double> kernel;    // response of the free energy to the density of states
+};
+
+// Throws std::runtime_error with one line if the states end too low for this temperature, with the highest that they allow.
+HotElectrons hot_electrons(const std::vector<double> &energies, const std::vector<double> &dos, double n_electrons,
+                           double temperature_K);
+
+}    // namespace petdos
+
+#endif

@@ -1,0 +1,222 @@
+"""``fix petdos/electrons``: forces of hot electrons in the stock ``lmp`` against the package, finite differences, ranks, restarts, bad input."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ase import Atoms, units
+from helpers.lammps_tools import ALLOY, instance, run_lmp
+
+from petdos_md.models.hot_electrons import HotElectronForces, HotForces
+from petdos_md.models.model import DOSModel
+from petdos_md.physics.hot_electrons import highest_temperature_K
+
+pytestmark = pytest.mark.usefixtures("lammps_plugin")
+T_E = 8000.0
+EV_A3_PER_BAR = 1 / 1.6021765e6
+THERMO = "thermo_style custom step temp pe etotal\nthermo_modify format float %.14g\n"
+COLD = ALLOY.replace("random 0.2 0.2 0.2", "random 0.05 0.05 0.05") + "compute p all pressure NULL virial\n" + THERMO
+
+
+def hot(model: Path, temperature: str = "8000", extra: str = "") -> str:
+    return f"compute dos all petdos {model} Al Mg\nfix hot all petdos/electrons dos temp {temperature}\n{extra}"
+
+
+def state(lmp) -> tuple[Atoms, float, np.ndarray, np.ndarray]:
+    """Configuration, energy (eV), forces (eV/angstrom) and virial (eV) in units metal."""
+    from petdos_md.lammps import atoms_of
+
+    atoms = atoms_of(lmp, ["Al", "Mg"])
+    forces = np.array(lmp.numpy.extract_atom("f"))[: len(atoms)]
+    pressure = np.array(lmp.numpy.extract_compute("p", 0, 1))
+    return atoms, float(lmp.get_thermo("pe")), forces, pressure * EV_A3_PER_BAR * atoms.get_volume()
+
+
+def numbers(lmp) -> np.ndarray:
+    """F, U, S, mu, C_el, T_e."""
+    return np.array([lmp.extract_fix("hot", 0, 1, i) for i in range(6)])
+
+
+def expected(model: DOSModel, atoms: Atoms, T: float = T_E) -> tuple[HotForces, np.ndarray]:
+    found = HotElectronForces(model).evaluate(atoms, T)
+    assert found.stress is not None
+    return found, -found.stress.reshape(9)[[0, 4, 8, 1, 2, 5]] * atoms.get_volume()
+
+
+def test_adds_to_any_pair_style(hot_path: Path, hot_model: DOSModel) -> None:
+    """The difference to MEAM alone is what the package computes; and the six numbers of the fix."""
+    with instance(COLD + "run 0\n") as lmp:
+        _, energy, forces, virial = state(lmp)
+    with instance(COLD + hot(hot_path) + "run 0\n") as lmp:
+        atoms, hot_energy, hot_forces, hot_virial = state(lmp)
+        found = numbers(lmp)
+        assert lmp.extract_fix("hot", 0, 0) == found[0]
+    there, stress = expected(hot_model, atoms)
+    assert hot_energy - energy == pytest.approx(there.free_energy_eV, abs=1e-8)
+    np.testing.assert_allclose(hot_forces - forces, there.forces, atol=1e-9)
+    np.testing.assert_allclose(hot_virial - virial, stress, atol=1e-6)
+    e = there.electrons
+    wanted = [e.free_energy, e.thermal_energy, e.entropy, e.chemical_potential, e.heat_capacity, T_E]
+    np.testing.assert_allclose(found, [float(x) for x in wanted], rtol=1e-9)
+    assert np.abs(there.forces).max() > 0.01
+
+
+@pytest.mark.parametrize("T", [300.0, 2000.0, 12_000.0])
+def test_temperatures_and_units(hot_path: Path, hot_model: DOSModel, T: float) -> None:
+    """In kcal/mol, from a cold crystal to as hot as the states allow."""
+    deck = (COLD + hot(hot_path, f"{T}")).replace("units metal", "units real")
+    deck = re.sub(r"pair_style meam.*?AlS MgS\n", "pair_style zero 5.0\npair_coeff * *\n", deck, flags=re.S)
+    with instance(deck + "run 0\n") as lmp:
+        from petdos_md.lammps import atoms_of
+
+        atoms = atoms_of(lmp, ["Al", "Mg"])
+        forces = np.array(lmp.numpy.extract_atom("f"))[: len(atoms)]
+        energy = float(lmp.get_thermo("pe"))
+    there, _ = expected(hot_model, atoms, T)
+    unit = units.mol / units.kcal
+    assert energy == pytest.approx(there.free_energy_eV * unit, rel=1e-6)
+    np.testing.assert_allclose(forces, there.forces * unit, atol=1e-6 * unit)
+
+
+def test_forces_are_derivatives(hot_path: Path) -> None:
+    """By differences of LAMMPS's own potential energy."""
+    with instance(COLD + hot(hot_path) + "run 0\n") as lmp:
+        _, _, forces, virial = state(lmp)
+        order = np.array(lmp.numpy.extract_atom("id"))
+        for i, c in ((0, 0), (13, 1), (31, 2)):
+            energies = []
+            for step in (1e-4, -2e-4):
+                move = [step if k == c else 0.0 for k in range(3)]
+                lmp.commands_string(
+                    f"group one id {i + 1}\ndisplace_atoms one move {move[0]} {move[1]} {move[2]} units box\nrun 0\ngroup one delete\n"
+                )
+                energies.append(float(lmp.get_thermo("pe")))
+            lmp.commands_string(
+                f"group one id {i + 1}\ndisplace_atoms one move {' '.join(str(1e-4 if k == c else 0.0) for k in range(3))} units box\ngroup one delete\n"
+            )
+            row = int(np.flatnonzero(order == i + 1)[0])
+            assert forces[row, c] == pytest.approx((energies[1] - energies[0]) / 2e-4, abs=2e-5)
+        energies = []
+        for factor in (1 + 1e-5, (1 - 1e-5) / (1 + 1e-5)):
+            lmp.commands_string(f"change_box all x scale {factor!r} remap\nrun 0\n")
+            energies.append(float(lmp.get_thermo("pe")))
+        assert virial[0] == pytest.approx((energies[1] - energies[0]) / 2e-5, abs=1e-3)
+
+
+def test_energy_and_virial_can_be_left_out(hot_path: Path) -> None:
+    with instance(COLD + hot(hot_path, extra="fix_modify hot energy no virial no\n") + "run 0\n") as lmp:
+        _, energy, forces, virial = state(lmp)
+    with instance(COLD + "run 0\n") as lmp:
+        _, cold_energy, cold_forces, cold_virial = state(lmp)
+    assert energy == cold_energy and np.abs(forces - cold_forces).max() > 0.01
+    np.testing.assert_array_equal(virial, cold_virial)
+
+
+def test_ranks(tmp_path: Path, hot_path: Path) -> None:
+    """1, 2 and 3 ranks: the same forces, energies and pressures."""
+    dump = "dump f all custom 2 {name} id fx fy fz\ndump_modify f sort id format float %.14g\nfix md all nve\nthermo 1\nrun 2\n"
+    found = {}
+    # Random numbers of LAMMPS depend on the rank: all read one structure.
+    assert run_lmp(COLD + "run 0\nwrite_data start.data nocoeff\n", tmp_path).returncode == 0
+    pair = COLD[COLD.index("pair_style") : COLD.index("velocity")]
+    read = "units metal\nread_data start.data\n" + pair
+    for ranks in (1, 2, 3):
+        name = f"forces.{ranks}"
+        custom = THERMO.replace("pe etotal", "pe etotal press f_hot[1] f_hot[4]")
+        deck = read + hot(hot_path) + custom + dump.format(name=name)
+        done = run_lmp(deck, tmp_path, ranks)
+        assert done.returncode == 0, done.stdout + done.stderr
+        text = done.stdout
+        table = [line.split() for line in text[text.index("Step") :].splitlines()[1:4]]
+        found[ranks] = (
+            np.array(table, dtype=float),
+            np.loadtxt(tmp_path / name, skiprows=9, usecols=(1, 2, 3), max_rows=32),
+        )
+    for ranks in (2, 3):
+        np.testing.assert_allclose(found[ranks][0], found[1][0], rtol=1e-9)
+        np.testing.assert_allclose(found[ranks][1], found[1][1], atol=1e-9 * np.abs(found[1][1]).max())
+
+
+def test_variable_and_restart(tmp_path: Path, hot_path: Path) -> None:
+    """A schedule in time; a run that goes on from a restart file equals the unbroken one."""
+    schedule = "variable te equal 3000+1000*step\n"
+    settings = COLD.split("velocity")[1].split("\n", 1)[1] + schedule
+    run = hot(hot_path, "v_te") + "fix md all nve\ntimestep 0.001\nthermo 1\n"
+    custom = "thermo_style custom step pe etotal f_hot[1] f_hot[6]\nthermo_modify format float %.14g\n"
+    first = COLD + schedule + run + custom + "restart 2 half.*\nrun 4\n"
+    done = run_lmp(first, tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    pair = "\n".join(line for line in COLD.splitlines() if line.startswith("pair_"))
+    second = f"units metal\nread_restart half.2\n{pair}\n{settings}{run}{custom}run 2\n"
+    again = run_lmp(second, tmp_path)
+    assert again.returncode == 0, again.stdout + again.stderr
+
+    def rows(text: str) -> np.ndarray:
+        lines = text[text.rindex("Step") :].splitlines()[1:]
+        return np.array([line.split() for line in lines if re.match(r"\s*\d+ ", line)][:5], dtype=float)
+
+    whole, rest = rows(done.stdout), rows(again.stdout)
+    np.testing.assert_array_equal(whole[:, 4], 3000 + 1000 * np.arange(5))
+    np.testing.assert_allclose(rest, whole[2:], rtol=1e-7)
+
+
+def test_free_energy_is_conserved(tmp_path: Path, hot_path: Path) -> None:
+    """etotal of LAMMPS, with the energy of the fix, by the square of the time step."""
+    spread = {}
+    for timestep in (0.001, 0.002):
+        deck = COLD + hot(hot_path) + f"fix md all nve\ntimestep {timestep}\nthermo 1\nrun {round(0.02 / timestep)}\n"
+        done = run_lmp(deck, tmp_path)
+        assert done.returncode == 0, done.stdout + done.stderr
+        lines = done.stdout[done.stdout.index("Step") :].splitlines()[1:]
+        energies = [float(line.split()[3]) for line in lines if re.match(r"\s*\d+ ", line)]
+        spread[timestep] = float(np.ptp(energies[: round(0.02 / timestep) + 1]))
+    assert spread[0.001] < 0.4 * spread[0.002] and spread[0.002] < 0.1
+
+
+BAD = {
+    "temp missing": ("fix hot all petdos/electrons dos", "expected: fix ID all petdos/electrons COMPUTE temp T"),
+    "zero": (
+        "fix hot all petdos/electrons dos temp 0",
+        "got temp 0, expected the temperature of the electrons, positive",
+    ),
+    "negative": (
+        "fix hot all petdos/electrons dos temp -5",
+        "got temp -5, expected the temperature of the electrons, positive",
+    ),
+    "group": (
+        "group some id 1:4\nfix hot some petdos/electrons dos temp 8000",
+        "got group some; the electrons belong to the whole",
+    ),
+    "compute": ("fix hot all petdos/electrons pe temp 8000", "got compute pe, expected the ID of a compute petdos"),
+    "no variable": ("fix hot all petdos/electrons dos temp v_x", "expected an equal-style variable of that name"),
+    "NaN": (
+        "variable x equal exp(1000)-exp(1000)\nfix hot all petdos/electrons dos temp v_x",
+        "expected the temperature of the electrons",
+    ),
+    "becomes zero": (
+        "variable x equal 1000-step*1000\nfix hot all petdos/electrons dos temp v_x",
+        "variable x is 0.000000",
+    ),
+    "respa": ("run_style respa 2 2\nfix hot all petdos/electrons dos temp 8000", "does not work with run_style respa"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_input(tmp_path: Path, hot_path: Path, name: str) -> None:
+    command, told = BAD[name]
+    deck = f"{COLD}compute pe all pe\ncompute dos all petdos {hot_path} Al Mg\n{command}\nfix md all nve\nrun 2\n"
+    done = run_lmp(deck, tmp_path)
+    assert done.returncode != 0 and told in done.stdout + done.stderr, done.stdout + done.stderr
+
+
+def test_too_hot(tmp_path: Path, hot_path: Path, hot_model: DOSModel) -> None:
+    """The highest temperature is that which Python tells."""
+    with instance(COLD + "run 0\n") as lmp:
+        atoms = state(lmp)[0]
+    highest = highest_temperature_K(hot_model.grid.energies, hot_model.dos(atoms), hot_model.n_electrons(atoms))
+    done = run_lmp(COLD + hot(hot_path, "60000") + "run 0\n", tmp_path)
+    found = re.search(r"expected at most ([0-9.e+]+) K", done.stdout + done.stderr)
+    assert done.returncode != 0 and found and float(found[1]) == pytest.approx(highest, rel=5e-3)
