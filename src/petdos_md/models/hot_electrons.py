@@ -115,16 +115,23 @@ class HotElectronForces:
         temperature_K = checked_electronic_temperature_K(temperature_K)
         return self._electrons(self.model.dos(sample), sample.n_electrons, temperature_K)
 
+    def electrons_of_members(self, atoms: Atoms, temperature_K: float) -> HotElectrons:
+        """What each member of the ensemble says, with its own mu: arrays ``(n_members,)``.
+
+        :raises ModelError: if the model has no ensemble
+        :raises ElectronicTemperatureError, StructureError: as :meth:`evaluate`
+        """
+        temperature_K = checked_electronic_temperature_K(temperature_K)
+        members, n_electrons = self.model.dos_members(atoms), self.model.n_electrons(atoms)
+        return hot_electrons(self.model.grid.energies, members, n_electrons, temperature_K, self.undo_smearing_eV)
+
     def model_errors(self, atoms: Atoms, temperature_K: float) -> HotModelErrors:
         """Spread over the members of the ensemble, each with its own mu; costs one forward and one backward pass for each.
 
         :raises ModelError: if the model has no ensemble
         :raises ElectronicTemperatureError, StructureError: as :meth:`evaluate`
         """
-        temperature_K = checked_electronic_temperature_K(temperature_K)
-        model, n_electrons = self.model, self.model.n_electrons(atoms)
-        members = model.dos_members(model.evaluate(atoms))
-        found = hot_electrons(model.grid.energies, members, n_electrons, temperature_K, self.undo_smearing_eV)
+        model, found = self.model, self.electrons_of_members(atoms, temperature_K)
         vectors = model.readout.project_members(found.kernel)
         forces = np.array(
             [model.evaluate_with_functional(atoms, lambda _, v=v: v, False, False)[2] for v in vectors]  # type: ignore[misc]
