@@ -234,7 +234,7 @@ def run(folder: str, n: int, seconds: float, seed: int, only: str) -> Iterator[t
             source = target.read_bytes()
             target.write_bytes(source[: change.start] + change.new.encode() + source[change.stop :])
             try:
-                took, status = _test(folder, change.path.stem, copy, limit=60.0 + 4 * usual)
+                took, status = _test(folder, change.path.stem, copy, limit=60.0 + 2 * usual)
             finally:
                 target.write_bytes(source)
             print(
