@@ -13,10 +13,11 @@ from __future__ import annotations
 
 import argparse
 import ast
+import importlib
 import os
 import random
 import shutil
-import subprocess
+import signal
 import sys
 import tempfile
 import time
@@ -24,6 +25,23 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+os.environ |= {"OMP_NUM_THREADS": "1", "MPLBACKEND": "Agg", "PYTHONDONTWRITEBYTECODE": "1"}
+sys.dont_write_bytecode = True
+
+import pytest
+
+PRELOADED = (
+    "ase.build",
+    "ase.io",
+    "hypothesis",
+    "mpmath",
+    "pandas",
+    "scipy.optimize",
+    "scipy.signal",
+    "torch",
+    "xarray",
+    "zarr",
+)
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "src" / "petdos_md"
 TESTS = {
@@ -197,6 +215,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1, help="another one draws other changes")
     parser.add_argument("--only", default="", metavar="MODULE:LINE", help="all changes of one line")
     args = parser.parse_args()
+    for name in PRELOADED:
+        importlib.import_module(name)
     found = wanted = 0
     for folder in args.folders:
         results = list(run(folder, args.changes, 60 * args.minutes, args.seed, args.only))
@@ -274,24 +294,43 @@ def pytest_sessionfinish():
 
 
 def _test(folder: str, module: str, root: Path, limit: float) -> tuple[float, int]:
-    """Seconds and status of the tests of a folder; running for ever is a failure, too."""
-    environment = os.environ | {
-        "PYTHONPATH": f"{root / 'src'}{os.pathsep}{root}",
-        "OMP_NUM_THREADS": "1",
-        "PYTHONDONTWRITEBYTECODE": "1",
-        "MUTANT_OF": OWN_TESTS.get(module, module),
-    }
+    """Seconds and status of the tests of a folder; running for ever is a failure, too.
+
+    In a forked process, which has imported what takes long; the package itself is imported there.
+    """
     (root / "mutant_order.py").write_text(ORDER)
     options = ["-x", "-q", "--no-header", "--tb=short", "-p", "no:cacheprovider", "-p", "mutant_order"]
-    command = [sys.executable, "-m", "pytest", *options, *TESTS[folder]]
     start = time.monotonic()
-    try:
-        done = subprocess.run(command, cwd=root, env=environment, timeout=limit, capture_output=True, text=True)
-    except subprocess.TimeoutExpired:
-        return time.monotonic() - start, 1
-    if done.returncode != 0 and not module:
-        print(done.stdout[-3000:])
-    return time.monotonic() - start, done.returncode
+    child = os.fork()
+    if child == 0:
+        status = 99
+        try:
+            os.setpgid(0, 0)
+            os.chdir(root)
+            with open(root / "said", "wb") as said:
+                os.dup2(said.fileno(), 1)
+                os.dup2(said.fileno(), 2)
+            os.environ |= {
+                "PYTHONPATH": f"{root / 'src'}{os.pathsep}{root}",
+                "MUTANT_OF": OWN_TESTS.get(module, module),
+            }
+            sys.path[:0] = [str(root / "src"), str(root)]
+            status = int(pytest.main([*options, *TESTS[folder]]))
+        finally:
+            os._exit(status)
+    while True:
+        ended, status = os.waitpid(child, os.WNOHANG)
+        if ended:
+            break
+        if time.monotonic() - start > limit:
+            os.killpg(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+            return time.monotonic() - start, 1
+        time.sleep(0.05)
+    code = os.waitstatus_to_exitcode(status)
+    if code != 0 and not module:
+        print((root / "said").read_text(errors="replace")[-3000:])
+    return time.monotonic() - start, code
 
 
 if __name__ == "__main__":
