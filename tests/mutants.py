@@ -28,14 +28,13 @@ from typing import NamedTuple
 os.environ |= {"OMP_NUM_THREADS": "1", "MPLBACKEND": "Agg", "PYTHONDONTWRITEBYTECODE": "1"}
 sys.dont_write_bytecode = True
 
-import pytest
-
 PRELOADED = (
     "ase.build",
     "ase.io",
     "hypothesis",
     "mpmath",
     "pandas",
+    "pytest",
     "scipy.optimize",
     "scipy.signal",
     "torch",
@@ -315,7 +314,7 @@ def _test(folder: str, module: str, root: Path, limit: float) -> tuple[float, in
                 "MUTANT_OF": OWN_TESTS.get(module, module),
             }
             sys.path[:0] = [str(root / "src"), str(root)]
-            status = int(pytest.main([*options, *TESTS[folder]]))
+            status = int(importlib.import_module("pytest").main([*options, *TESTS[folder]]))
         finally:
             os._exit(status)
     while True:
