@@ -151,7 +151,7 @@ def stopped(correlation: float, target: float, columns: int) -> tuple[np.ndarray
     """
     rule = FixedWidthStop(target)
     inefficiency = (1 + correlation) / (1 - correlation)
-    n_most = int(max(6 * inefficiency / target**2, 400 * inefficiency, 600))
+    n_most = int(max(6 * inefficiency / target**2, 1000 * inefficiency, 1000))
     x = ar1(correlation, n_most, columns, seed=n_most)
     stops, means = np.zeros(columns, dtype=int), np.zeros(columns)
     for n in filter(rule.due, range(n_most + 1)):

@@ -44,7 +44,7 @@ MUCH_SLOWER = 2.5
 what they missed behind fast noise."""
 
 _BOUND = 1.0  # standard deviations from the estimate to its upper bound
-_RAISE = 10.0  # standard deviations that the correlation is raised by at the threshold
+_RAISE = 8.0  # standard deviations that the correlation is raised by at the threshold
 _DECAY = 2.0  # of the raise, for each standard deviation from the threshold
 _MAX_INFLATION = 1.8
 _ORDER = 6
