@@ -27,7 +27,7 @@ from runs import AseRun, IpiRun, LammpsRun, PetdosIpiRun, Run
 NO_SPACE = "No space left on device"
 PAGE = 4096
 PLENTY = 64 << 20
-TIMEOUT_S = 300.0
+TIMEOUT_S = 900.0
 WARNINGS = ("WARNING: ", "!W!")
 _PLACE = re.compile(r"\(\w+\.cpp:\d+\)")
 FRACTIONS = (0.2, 0.45, 0.7, 0.95)
