@@ -60,7 +60,20 @@ WANTED = 0.9
 NOT_LOADED = ("networks.py", "network_inference.py", "dos_network.py")
 """Modules that take minutes of training to test."""
 
-EQUIVALENT: dict[str, str] = {}
+_MEMORY = "only how much memory is used at a time"
+_TOLERANCE = "a tolerance, far from what occurs"
+EQUIVALENT: dict[str, str] = {
+    "analysis/consistency.py: 5 -> 6 in _ROWS_COMPARED = 5": "one more row is compared",
+    "analysis/frames.py: 8 -> 9 in budget = min(MAX_BLOCKS, max(256, int(HISTORY_BYTES / (8 * self.model.n_features * n_groups))))": _MEMORY,
+    "analysis/group_averages.py: 64e6 -> 96000000.0 in _CHUNK_BYTES = 64e6": _MEMORY,
+    "analysis/levels.py: 32e6 -> 48000000.0 in _CHUNK_BYTES = 32e6": _MEMORY,
+    "analysis/sampled_states.py: 1e-6 -> 1.5e-06 in if not len(finite) or np.ptp(finite) <= 1e-6 * finite.max():": _TOLERANCE,
+    "analysis/statistics.py: 32e6 -> 48000000.0 in _CHUNK_BYTES = 32e6": _MEMORY,
+    "analysis/transforms.py: * -> / in frame_step = max(1, min(n, int(max_bytes / (8 * channels * member_step))))": _MEMORY,
+    "physics/occupation.py: <= -> < in reached = mine[(kT[mine] <= hot) & ~np.isnan(root[element[mine]])]": "kT is never exactly one of the steps of cooling",
+    "physics/thermo.py: 0 -> 1 in moved -= b.occupation.values[b.element, 0] * np.maximum(energies[0] - mu, 0) ** 2 / 2": "mu below the grid is refused before",
+    "traces/keys.py: 1 -> 2 in if len(steps) > 1 and (before is None or first > before) and (strides == strides[0]).all():": "two steps are a run by the other way, too",
+}
 """Changes that nobody can see, as they are printed (module and what becomes of which text) -> why."""
 
 SWAPS: dict[type[ast.AST], tuple[str, ...]] = {

@@ -94,3 +94,11 @@ def test_bad_input(tmp_path: Path) -> None:
     zero = FrameWeights({(0, 10 * i): 0.0 for i in range(3)})
     with pytest.raises(SettingError, match="all weights at 300 K are zero"):
         frame_levels(trace, readout(), weights=zero)
+
+
+def test_progress_ends_with_the_whole(tmp_path: Path) -> None:
+    trace = write(tmp_path / "a.zarr", samples(12, seed=1, temperature_K=300.0))
+    calls: list[tuple[int, int]] = []
+    frame_levels(trace, readout(), methods=("raw",), progress=lambda done, total: calls.append((done, total)))
+    assert calls[-1] == (12 * N_MEMBERS, 12 * N_MEMBERS)
+    assert [done for done, _ in calls] == sorted(done for done, _ in calls)

@@ -77,3 +77,12 @@ def test_arrays_choose_frames_as_lists_do(tmp_path: Path) -> None:
     ]
     assert [data["temperature"].values.tolist() for data in chosen] == [[600.0], [600.0]]
     assert chosen[0].identical(chosen[1])
+
+
+@pytest.mark.parametrize("temperatures", [[], 300.0, [[300.0]], [np.nan], [np.inf], [0.0], [300.0, -1.0]], ids=str)
+def test_temperatures_of_the_electrons(temperatures, tmp_path: Path) -> None:
+    trace = write(tmp_path / "t.zarr", samples(20, seed=1, temperature_K=300.0))
+    with pytest.raises(
+        SettingError, match=r"electronic_temperatures_K=.* given, expected a list of positive temperatures"
+    ):
+        analyze(trace, readout(), electronic_temperatures_K=temperatures)

@@ -54,6 +54,18 @@ def test_broadcasting_equals_loops():
         ({"n_electrons": [3.0, 30.0]}, ChemicalPotentialError, r"at 300 K: the DOS \[1\] of .* holds 20 .* has 30"),
         ({"energies": np.arange(3.0)}, ValueError, "3 channels in its last dimension"),
         ({"energies": -np.arange(201.0)}, ValueError, "strictly increasing"),
+        ({"energies": np.arange(201.0) // 2}, ValueError, "strictly increasing"),
+        (
+            {"energies": np.r_[np.arange(200.0), np.inf]},
+            ValueError,
+            "strictly increasing axis of at least 2 finite values",
+        ),
+        ({"energies": np.arange(201.0)[None]}, ValueError, r"at least 2 finite values, got shape \(1, 201\)"),
+        (
+            {"energies": np.array([0.0]), "dos": np.array([1.0])},
+            ValueError,
+            r"at least 2 finite values, got shape \(1,\)",
+        ),
         ({"n_electrons": np.ones(2), "temperature_K": np.ones(3)}, ValueError, "do not broadcast"),
     ],
 )
@@ -72,3 +84,9 @@ def test_nan_dos_is_refused_with_its_place():
     members[1, 7] = np.nan
     with pytest.raises(ValueError, match=r"dos\[1\] has nan at -4.65 eV"):
         thermo.heat_capacity(energies, members, 8.0, 300.0)
+
+
+def test_two_points_are_a_grid():
+    """A constant DOS: mu is in the middle of a band that is half full, whatever the temperature."""
+    mu = thermo.chemical_potential([-1.0, 1.0], [2.0, 2.0], 2.0, [300.0, 3000.0])
+    np.testing.assert_allclose(mu, 0.0, atol=1e-12)

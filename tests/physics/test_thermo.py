@@ -142,3 +142,43 @@ def test_what_moves_with_the_zero_is_marked_so():
     for name, quantity in QUANTITIES.items():
         assert np.isclose(moved[name], here[name], rtol=1e-8, atol=0) != quantity.on_energy_axis, name
         assert twice[name] == pytest.approx(float(here[name]) * (2 if quantity.extensive else 1), rel=1e-8), name
+
+
+@pytest.mark.parametrize("temperature_K", [150.0, 600.0, 2500.0])
+def test_chemical_potential_in_a_gap_between_bands_that_end(temperature_K: float) -> None:
+    """Bands of some kT with edges of different steepness, the upper one cut off where its DOS is large: mu by bisection on a fine grid."""
+    energies = np.arange(-40, 41) * 0.05
+    dos = np.where(energies < -0.5, 4.0, 0.0) + np.where(energies > 0.5, 20.0 * (energies - 0.5), 0.0)
+    n = float(np.sum((dos[1:] + dos[:-1])[energies[:-1] < 0]) * 0.05 / 2)
+    kT = BOLTZMANN_EV * temperature_K
+    fine = np.linspace(energies[0], energies[-1], 400 * (len(energies) - 1) + 1)
+    g = np.interp(fine, energies, dos)
+
+    def excess(mu: float) -> float:
+        """Electrons above minus holes below, which do not lose their digits against each other."""
+        electrons = np.where(fine > 0, np.exp(-np.logaddexp(0, (fine - mu) / kT)), 0.0)
+        holes = np.where(fine <= 0, np.exp(-np.logaddexp(0, (mu - fine) / kT)), 0.0)
+        return float(np.trapezoid(g * (electrons - holes), fine))
+
+    low, high = -0.5, 0.5
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if excess(middle) < 0 else (low, middle)
+    found = float(thermo.chemical_potential(energies, dos, n, temperature_K))
+    assert found == pytest.approx(low, abs=1e-5)
+
+
+@pytest.mark.parametrize("temperature_K", [20.0, 60.0, 130.0])
+def test_chemical_potential_deep_in_a_gap(temperature_K: float) -> None:
+    """So cold that both bands are Boltzmann tails: mu = middle + kT/2 ln(p/n). The upper band is narrower than kT, and ends with the grid."""
+    energies = np.arange(-80, 53) * 0.01
+    dos = np.where(energies < -0.495, 3.0 * np.sqrt(np.clip(-0.5 - energies, 0, None)), 0.0)
+    dos += np.interp(energies, [0.5, 0.51, 0.52], [0.0, 0.4, 0.5])
+    n = float(np.sum((dos[1:] + dos[:-1])[energies[:-1] < 0]) * 0.01 / 2)
+    kT = BOLTZMANN_EV * temperature_K
+    fine = np.linspace(energies[0], energies[-1], 2000 * (len(energies) - 1) + 1)
+    g = np.interp(fine, energies, dos)
+    electrons = np.trapezoid(np.where(fine > 0, g * np.exp(np.minimum(0.5 - fine, 0.0) / kT), 0.0), fine)
+    holes = np.trapezoid(np.where(fine < 0, g * np.exp(np.minimum(fine + 0.5, 0.0) / kT), 0.0), fine)
+    found = float(thermo.chemical_potential(energies, dos, n, temperature_K))
+    assert found == pytest.approx(kT / 2 * np.log(holes / electrons), abs=2e-7)

@@ -88,6 +88,16 @@ def test_features_are_indexed_as_numpy_does(path: Path, index: object) -> None:
 
 
 @pytest.mark.filterwarnings("error")
+def test_single_samples_from_both_ends(path: Path) -> None:
+    with Trace.open(path, fsync=False) as trace:
+        for i in range(3):
+            trace.append(make_sample(i))
+    assert [trace[i].step for i in (0, 2, -1, -3)] == [0, 2, 2, 0]
+    for i in (3, -4):
+        with pytest.raises(IndexError, match=f"sample {i} of a trace with 3 samples"):
+            trace[i]
+
+
 def test_stock_zarr_reads_it(path: Path) -> None:
     with Trace.open(path, model=MODEL) as trace:
         for i in range(1100):

@@ -59,6 +59,16 @@ def test_flush_by_number_and_by_time(path: Path) -> None:
     assert_is(Trace.open(path, "r"), [(0, i) for i in range(16)])
 
 
+def test_what_the_format_promises_by_default(path: Path) -> None:
+    """At least every 64 samples, or ten seconds."""
+    with Trace.open(path, fsync=False) as trace:
+        trace.append(make_sample(0))  # the first one begins the ten seconds
+        for i in range(1, 64):
+            assert len(Trace.open(path, "r")) in (0, 1)
+            trace.append(make_sample(i))
+        assert len(Trace.open(path, "r")) == 64
+
+
 def test_flush_at_exit(path: Path) -> None:
     """A script that ends, or dies of an exception, without closing the trace loses nothing."""
     code = f"""
