@@ -27,9 +27,9 @@ from runs import DEATH_S, Processes, Run, descendants, kill, make_runs
 from petdos_md.traces.trace import Trace
 
 KILLS_PER_CHAIN = 10
-HANGS_S = 120.0
-"""A run that writes no sample for so long hangs."""
-CHAIN_S = 1500.0
+HANGS_CPU_S, HANGS_S = 90.0, 900.0
+"""A run hangs that writes no sample while it computes for so long, or at all for so long. On a busy machine, the clock alone says nothing."""
+CHAIN_S = 7200.0
 """A chain that is not over by then is given up, and counts as incomplete."""
 Samples = dict[tuple[int, int], np.ndarray]
 SHARES = {"ase": 0.3, "lammps": 0.2, "lammps-2-ranks": 0.2, "i-pi": 0.3}
@@ -124,7 +124,7 @@ def wait_for_moment(
     elif not last:
         now = rows(trace)
         goal = rng.randint(now + 1, max(now + 1, round(now + 0.4 * (run.n_samples - now))))
-    there, since = rows(trace), time.monotonic()
+    there, since, used = rows(trace), time.monotonic(), cpu_seconds(processes)
     while time.monotonic() < moment:
         status = processes.main.poll()
         if status is not None:
@@ -135,14 +135,28 @@ def wait_for_moment(
             status = processes.main.poll()
             return "strike" if status is None else status
         if found != there:
-            there, since = found, time.monotonic()
-        if time.monotonic() - since > HANGS_S:
+            there, since, used = found, time.monotonic(), cpu_seconds(processes)
+        waited_s = time.monotonic() - since
+        if waited_s > HANGS_S or (waited_s > HANGS_CPU_S and cpu_seconds(processes) - used > HANGS_CPU_S):
             return "hangs"
         for index, helper in enumerate(processes.helpers):
             if helper.poll() is not None:
                 run.replace(folder, processes, index)
         time.sleep(0.01)
     return "strike"
+
+
+def cpu_seconds(processes: Processes) -> float:
+    """What the run has computed for, those of its processes that have ended left out."""
+    ticks = 0
+    for process in processes.everyone():
+        for pid in descendants(process.pid):
+            try:
+                fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+            except OSError:  # gone meanwhile
+                continue
+            ticks += int(fields[11]) + int(fields[12])
+    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def strike(run: Run, folder: Path, processes: Processes, rng: random.Random, all_of_them: bool) -> bool:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -29,7 +30,7 @@ What happens when something goes wrong; the tables are what `python benchmarks/f
 *Kills*: a run is killed with SIGKILL at a random moment, resumed as the page of its engine says, and killed again, until it ends. What a
 reader saw in the trace before a kill must be there after it; at the end, the samples are compared with those of a run that
 nobody disturbed. Of i-PI in a third of the cases one client is killed alone, or stopped so that it hangs: i-PI, which has a `timeout`
-in its `ffsocket`, must go on with another one. A run that writes nothing for two minutes *hangs*.
+in its `ffsocket`, must go on with another one. A run *hangs* that computes for a minute and a half without writing a sample.
 
 *Full disk*: the trace, or everything that a run writes, is on a tmpfs (a file system in memory) with too little room: 20, 45, 70 and 95 %
 of what the run needs. The run must say so in one line that says what to do, and end; with *room in time*, the tmpfs is made larger at the
@@ -38,7 +39,7 @@ the page of its engine says, and its samples are compared in the same way. i-PI 
 row; where its own files are on the full disk, the stock program ends at once, with a traceback. Its exit status is always 0 otherwise.
 
 *Bad input*: every command and engine must refuse it with one line and an exit status that is not 0; Python and stock i-PI show a
-traceback above that line.
+traceback above that line. What becomes of odd structures and trajectories, kind by kind, is in the [table of kinds](input.md#kinds-of-input-and-what-happens).
 """
 
 
@@ -52,6 +53,7 @@ def main() -> None:
     args = parser.parse_args()
     args.folder.mkdir(parents=True, exist_ok=True)
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))  # so that what runs is ended, too
     log = args.folder / "log.jsonl"
     if "kills" in args.only:
         kills.campaign(args.kills, args.engines, args.folder, log)
