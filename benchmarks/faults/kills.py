@@ -146,6 +146,14 @@ def wait_for_moment(
     return "strike"
 
 
+def runs_in(folder: Path, pid: int) -> bool:
+    """Whether a process is there still, and is one of this run."""
+    try:
+        return Path(os.readlink(f"/proc/{pid}/cwd")) == folder.resolve()
+    except OSError:
+        return False
+
+
 def cpu_seconds(processes: Processes) -> float:
     """What the run has computed for, those of its processes that have ended left out."""
     ticks = 0
@@ -183,6 +191,8 @@ def strike(run: Run, folder: Path, processes: Processes, rng: random.Random, all
         while processes.main.poll() is None and time.monotonic() < deadline:
             time.sleep(0.01)
     end(processes.everyone())
+    # The program of a rank whose script was killed is nobody's child any more.
+    kill([pid for pid in pids if runs_in(folder, pid)])
     return False
 
 
