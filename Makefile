@@ -68,6 +68,7 @@ bench: $(VENV)/.test
 	$(VENV)/bin/python benchmarks/statistics_coverage.py
 	$(VENV)/bin/python benchmarks/ipi_speed.py
 	$(VENV)/bin/python benchmarks/lammps_cost.py
+	$(VENV)/bin/python benchmarks/lammps_potential.py
 	$(VENV)/bin/python benchmarks/lammps_scaling.py
 
 # Runs the examples that are new or changed (minutes the first time), then makes docs/_build/index.html.

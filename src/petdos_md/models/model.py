@@ -219,6 +219,13 @@ class DOSModel:
         found = self.evaluator.energy_and_forces(atoms, self._outputs, stress, Functional(of_row, with_energy))
         return self._sample(atoms, found.row), found.energy_eV, found.forces, found.stress
 
+    def sample_of(self, atoms: Atoms, features: np.ndarray) -> Sample:
+        """A sample with features ``(n_features,)`` that this model has given elsewhere for this structure.
+
+        :raises PredictionError: if they are not finite
+        """
+        return self._sample(atoms, np.delete(features, -2) if self.info.kind == "separated" else features)
+
     def dos(self, x: Sample | Atoms) -> np.ndarray:
         """Density of states, ``(n_channels,)`` in states/eV per structure, both spins, on ``grid``."""
         return self.readout.dos(self._features(x))

@@ -190,3 +190,71 @@ def test_collect_refuses(tmp_path: Path, metal_path: Path, capsys) -> None:
     assert main(command) == 2
     assert "no such file, nor one for each system" in capsys.readouterr().err
     assert not Path("c.zarr").exists()
+
+
+@pytest.mark.parametrize("beads", [1, 2])
+def test_features_come_with_the_forces(tmp_path: Path, metal, metal_path: Path, beads: int, monkeypatch) -> None:
+    """At the stride of the observer alone, without another pass of the network; the samples are those of a pass of their own."""
+    sent: list[bool] = []
+    passes: list[int] = []
+    one, evaluate = PotentialDriver._one, metal.evaluate
+
+    def watched(self: PotentialDriver, atoms):
+        answer = one(self, atoms)
+        sent.append(len(json.loads(answer[3])["petdos"]) > 0 if answer[3] else False)
+        return answer
+
+    monkeypatch.setattr(PotentialDriver, "_one", watched)
+    monkeypatch.setattr(metal, "evaluate", lambda atoms: passes.append(len(atoms)) or evaluate(atoms))
+    traces = {}
+    for name, features in (("apart", ""), ("together", ", features: together.zarr")):
+        pes = f"<pes> custom </pes><pes_path> {DRIVERS}/petdos_potential.py </pes_path>"
+        pes += f"<parameters> {{model: {metal_path}, template: init.xyz{features}}} </parameters>"
+        path = write_input(
+            tmp_path,
+            steps=8,
+            beads=beads,
+            temperatures=LADDER[:2],
+            forces="<force forcefield='both'/>",
+            forcefields=f"<ffdirect name='both'>{pes}</ffdirect>",
+        )
+        sent.clear()
+        passes.clear()
+        with loaded(path) as simulation:
+            observer = attach(simulation, metal, f"{name}.zarr", every=4)
+            simulation.run()
+            observer.close()
+        traces[name] = Trace.open(f"{name}.zarr", "r")
+        if name == "apart":
+            assert passes == [2 * beads, 2 * beads] and not any(sent)
+        else:
+            # Eight steps and the initial structure; of these, two steps of two systems with features.
+            assert passes == [] and sum(sent) == 2 * 2 * beads and len(sent) == 9 * 2 * beads
+    a, b = traces["apart"], traces["together"]
+    assert len(a) == len(b) == 4 and np.array_equal(a.step, b.step) and np.array_equal(a.n_atoms, b.n_atoms)
+    assert np.array_equal(a.replica, b.replica) and np.allclose(a.volume_A3, b.volume_A3)
+    difference = np.abs(np.array(a.features, float) - np.array(b.features, float)).max()
+    assert difference < 1e-5 * np.abs(np.array(a.features)).max()
+    assert (tmp_path / "together.zarr.asks").read_text() == ""
+
+
+def test_features_of_another_model_are_not_taken(tmp_path: Path, metal, metal_path: Path, model) -> None:
+    """The driver sends none then, and the observer evaluates."""
+    pes = f"<pes> custom </pes><pes_path> {DRIVERS}/petdos_potential.py </pes_path>"
+    pes += f"<parameters> {{model: {metal_path}, template: init.xyz, features: run.zarr}} </parameters>"
+    path = write_input(
+        tmp_path,
+        steps=4,
+        temperatures=LADDER[:1],
+        forces="<force forcefield='both'/>",
+        forcefields=f"<ffdirect name='both'>{pes}</ffdirect>",
+    )
+    with loaded(path) as simulation:
+        observer = attach(simulation, model, "run.zarr", every=2)
+        simulation.run()
+        last = observer._batch(simulation.syslist)[0]
+        observer.close()
+    trace = Trace.open("run.zarr", "r")
+    assert len(trace) == 2 and np.allclose(trace.features[1], last.features, rtol=1e-4, atol=1e-4)
+    with pytest.raises(SettingError, match="cannot be made"):
+        PotentialDriver(str(metal_path), "init.xyz", features="nowhere/run.zarr")

@@ -27,10 +27,9 @@ from ...base.errors import SettingError, TraceError
 from ...base.sample import Sample
 from ...models.model import DOSModel
 from ...traces.trace import Trace
+from .asking import EXTRA
 from .input_file import describe_input
 
-EXTRA = "petdos"
-"""Name of the features among the extras of i-PI."""
 _HEADER = re.compile(rb"#EXTRAS\w*\(petdos\)#\s*Step:\s*(\d+)")
 _COLUMNS = {
     "step": ("number", ""),

@@ -25,7 +25,7 @@ from ipi.utils.units import unit_to_internal, unit_to_user
 from ...base.errors import ModelError, SettingError
 from ...base.sample import Sample
 from ...models.model import DOSModel
-from .collect import EXTRA
+from .asking import EXTRA, asked, file_of
 
 
 class ModelDriver(Dummy_driver):
@@ -77,11 +77,12 @@ class ModelDriver(Dummy_driver):
 class PotentialDriver(ModelDriver):
     """Energy, forces and virial of the model's energy head.
 
-    :param features: send features along; it costs nothing more, as both come from one pass of the network
+    :param features: send features along, from the same pass of the network: ``True`` for always, the path of a trace for when its
+        observer asks (:mod:`petdos_md.engines.ipi.asking`)
     """
 
     def __init__(
-        self, model: str, template: str, device: str | None = None, features: bool = False, **others: Any
+        self, model: str, template: str, device: str | None = None, features: bool | str = False, **others: Any
     ) -> None:
         super().__init__(model, template, device, **others)
         if not self.model.has_energy:
@@ -89,6 +90,13 @@ class PotentialDriver(ModelDriver):
                 f"{self.model.info.name} has no energy output, so it cannot drive dynamics; give another model="
             )
         self._with_features = features
+        if isinstance(features, str):
+            try:
+                file_of(features).touch()
+            except OSError as error:
+                raise SettingError(
+                    f"features={features}: {file_of(features)} cannot be made ({error.strerror}); give the path of the observer's trace"
+                ) from None
 
     def compute_batch(self, structures: list[ase.Atoms]) -> list[tuple[float, np.ndarray, np.ndarray, str]]:
         return [self._one(atoms) for atoms in structures]
@@ -100,8 +108,14 @@ class PotentialDriver(ModelDriver):
             unit_to_internal("energy", "electronvolt", energy),
             unit_to_internal("force", "ev/ang", forces),
             unit_to_internal("energy", "electronvolt", virial),
-            json.dumps(extras_of(sample)) if self._with_features else "",
+            self._extras(sample),
         )
+
+    def _extras(self, sample: Sample) -> str:
+        if not isinstance(self._with_features, str):
+            return json.dumps(extras_of(sample)) if self._with_features else ""
+        # i-PI wants the same keys of all beads, always.
+        return json.dumps(extras_of(sample) if asked(self._with_features, self.model) else {EXTRA: []})
 
 
 class FeaturesDriver(ModelDriver):

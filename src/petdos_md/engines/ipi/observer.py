@@ -27,13 +27,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ase import Atoms
 
 from ...base.errors import PredictionError, SettingError, StructureError, TraceError
 from ...base.sample import Sample
 from ...base.temperatures import same_temperature
 from ...models.model import DOSModel
 from ...traces.trace import Trace
+from .asking import Asking, samples_with_forces
 from .setup import Setup, check_version, labels, slots, structures, temperature_K
 
 SAME_FRAME = 2e-4
@@ -80,6 +80,7 @@ class Observer:
         self.n_samples = self.n_skipped = 0
         self.elapsed_s = 0.0
         self._simulation, self._periodic, self._max_failed = simulation, periodic, max_failed
+        self._asking = Asking(trace.path, model)
         self._checkpoints: list[Any] = []
         self._write_restart: Any = None
         self._last_step: int | None = None
@@ -139,6 +140,7 @@ class Observer:
             trace.close()
             raise
         observer._join_outputs()
+        observer._asking.set(observer._is_due(int(simulation.step) + 1))
         for message in setup.warnings(simulation):
             _warn(message)
         if os.path.exists("EXIT"):
@@ -184,6 +186,7 @@ class Observer:
             if self._closed:
                 return
             self._closed = True
+            self._asking.close()
             self._simulation.outputs.remove(self)
             self._simulation.chk.write = self._write_restart
         atexit.unregister(self._at_exit)
@@ -209,6 +212,7 @@ class Observer:
         except Exception as error:  # nothing may end a simulation that took weeks without a RESTART
             self._fail(f"{type(error).__name__}: {error}")
         finally:
+            self._asking.set(self._is_due(step + 1))
             self.elapsed_s += time.perf_counter() - start
 
     def _is_due(self, step: int) -> bool:
@@ -216,7 +220,7 @@ class Observer:
 
     def _sample(self, step: int) -> None:
         systems, held = self._simulation.syslist, slots(self._simulation)
-        samples, reasons = self._evaluate([structures(system, self._periodic) for system in systems])
+        samples, reasons = self._evaluate(systems)
         problems = set(reasons.values())
         for index in sorted(range(len(systems)), key=lambda i: held[i]):
             system, slot = systems[index], held[index]
@@ -243,15 +247,15 @@ class Observer:
         self._waiting = True
         return f"{error} from a checkpoint up to step {self._on_disk}{'' if self._on_disk else ', the input'}"
 
-    def _evaluate(self, beads: list[list[Atoms]]) -> tuple[dict[int, Sample], dict[int, str]]:
+    def _evaluate(self, systems: Sequence[Any]) -> tuple[dict[int, Sample], dict[int, str]]:
         """Samples by the number of the system, and the reason for each one that has none."""
         try:
-            return dict(enumerate(self._batch(beads))), {}
+            return dict(enumerate(self._batch(systems))), {}
         except Exception:  # one bad structure must not cost the samples of the others
             samples, reasons = {}, {}
-            for index, structure in enumerate(beads):
+            for index, system in enumerate(systems):
                 try:
-                    samples[index] = self._batch([structure])[0]
+                    samples[index] = self._batch([system])[0]
                 except StructureError:
                     reasons[index] = "positions or cell are not finite"
                 except PredictionError:
@@ -260,11 +264,13 @@ class Observer:
                     reasons[index] = f"evaluation failed with {type(error).__name__}"
             return samples, reasons
 
-    def _batch(self, beads: list[list[Atoms]]) -> list[Sample]:
-        """One sample a system, from one call of the model."""
-        flat = self.model.evaluate([atoms for of_system in beads for atoms in of_system])
-        n = self.setup.n_beads
-        return [_mean(flat[i : i + n]) for i in range(0, len(flat), n)]
+    def _batch(self, systems: Sequence[Any]) -> list[Sample]:
+        """One sample a system, from one call of the model for those whose features did not come with the forces."""
+        beads = [structures(system, self._periodic) for system in systems]
+        found = [samples_with_forces(*both, self.model) for both in zip(systems, beads, strict=True)]
+        left = [atoms for of_system, known in zip(beads, found, strict=True) if known is None for atoms in of_system]
+        evaluated = iter(self.model.evaluate(left) if left else [])
+        return [_mean(known or [next(evaluated) for _ in range(self.setup.n_beads)]) for known in found]
 
     def _fail(self, message: str) -> None:
         self._failed_in_a_row += 1
@@ -312,7 +318,7 @@ class Observer:
             return
         rows = np.flatnonzero(self.trace.step == step)
         stored = {int(self.trace.replica[row]): self.trace.features[int(row)] for row in rows}
-        now, _ = self._evaluate([structures(system, self._periodic) for system in self._simulation.syslist])
+        now, _ = self._evaluate(list(self._simulation.syslist))
         for slot, index in known.items():
             there = stored[slot].astype(np.float64)
             if index in now and np.abs(now[index].features - there).max() > SAME_FRAME * np.abs(there).max():
