@@ -271,7 +271,7 @@ def check_ipi(folder: Path, steps: list[int]) -> None:
 
 def test_ipi_snippet(tmp_path: Path) -> None:
     """The element on the page is what the command on the page prints, but for the folder; stock i-PI runs with it."""
-    shown = block("docs/ipi.md", "xml", "ffdirect")
+    shown = block("docs/ipi.md", "xml", "petdos_observer")
     command = re.search(r"`(petdos ipi --snippet .*?)`", (ROOT / "docs" / "ipi.md").read_text())
     assert command
     printed = run(shlex.split(command[1]), tmp_path)
