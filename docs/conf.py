@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from importlib.metadata import version as installed
 from pathlib import Path
 
@@ -11,7 +12,8 @@ author = "The petdos-md developers"
 project_copyright = f"2026, {author}"
 release = version = installed("petdos-md")
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.viewcode", "sphinx_copybutton"]
+sys.path.insert(0, str(Path(__file__).parent / "_ext"))
+extensions = ["mathml", "myst_parser", "sphinx.ext.autodoc", "sphinx.ext.viewcode", "sphinx_copybutton"]
 source_suffix = {".md": "markdown", ".rst": "restructuredtext"}
 exclude_patterns = ["_build", "**/outputs"]
 html_theme = "furo"
@@ -24,6 +26,7 @@ pygments_style = "friendly"
 pygments_dark_style = "monokai"
 
 myst_heading_anchors = 3
+html_math_renderer = "mathml"
 copybutton_prompt_text = r"\$ |>>> "
 copybutton_prompt_is_regexp = True
 

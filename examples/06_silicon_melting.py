@@ -65,7 +65,7 @@ for name, (atoms, temperatures) in runs.items():
     )
     trace = out / f"{name}.zarr"
     run_md(atoms, Potential.find("almgsi-lda", model), model, trace, settings, resume=True)
-    results[name] = pm.analyze(trace, denoise=True)
+    results[name] = pm.analyze(trace, denoise="network")
     levels[name] = frame_levels(trace)
     print(f"\n{name}: {results[name].attrs['denoise']}")
     print(format_table(results[name]))

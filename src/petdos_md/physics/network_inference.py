@@ -130,7 +130,7 @@ class _Work:
 def _products(a: torch.Tensor, b: torch.Tensor, groups: int) -> torch.Tensor:
     """Each of ``groups`` blocks of rows of ``a`` times the same block of rows of ``b``.
 
-    As a convolution over one point, which oneDNN computes with the widest instructions of any maker's processor.
+    As a convolution over one point, which oneDNN computes fast on Intel and AMD CPUs.
     """
     return torch.nn.functional.conv1d(b[None], a[:, :, None], groups=groups)[0]
 
