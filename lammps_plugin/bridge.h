@@ -67,7 +67,8 @@ struct PotentialRequest {
 // What an evaluation is to return, of the atoms first ... first + count - 1 of a structure.
 struct Wanted {
   int first = 0, count = 0;
-  int max_atoms = 16000;                   // that are evaluated at once, halo included
+  int max_atoms = 0;                       // that are evaluated at once, halo included; 0 for what fits into the memory
+  double max_bytes = 0.0;                  // memory for that; 0 for what is free
   bool features = false;                   // the outputs of set_outputs()
   const Potential *potential = nullptr;    // energies
   bool forces = false;                     // derivatives of these energies
@@ -120,7 +121,8 @@ struct OpenFailure {
 struct OpenOptions {
   std::string device;        // "" is the first that the model prefers and the machine has
   std::string extensions;    // folder of libraries that the model needs, "" for none
-  int index = 0;             // tells ranks on one machine apart
+  int index = 0;             // of this rank among those of its machine
+  int sharing = 1;           // how many these are
   int threads = 1;
 };
 

@@ -4,6 +4,7 @@
 
 #include "collective.h"
 #include "elements.h"
+#include "machine.h"
 #include "occupation.h"
 
 #include "atom.h"
@@ -11,6 +12,7 @@
 #include "domain.h"
 #include "error.h"
 #include "memory.h"
+#include "universe.h"
 #include "update.h"
 #include "utils.h"
 
@@ -24,7 +26,7 @@ using namespace LAMMPS_NS;
 
 namespace {
 
-const char *const KEYWORDS[] = {"output", "device", "threads", "window", "chunk", "electrons"};
+const char *const KEYWORDS[] = {"output", "device", "threads", "window", "chunk", "memory", "electrons"};
 
 bool is_keyword(const char *word)
 {
@@ -148,7 +150,7 @@ void ComputePetdos::read_keywords(int narg, char **arg, int next)
     const std::string keyword = arg[next];
     const int values = keyword == "window" ? 2 : 1;
     if (!is_keyword(arg[next]) || next + values >= narg)
-      fail("unknown or incomplete keyword " + keyword + ", expected output, device, threads, window, chunk or electrons");
+      fail("unknown or incomplete keyword " + keyword + ", expected output, device, threads, window, chunk, memory or electrons");
     const std::string value = arg[next + 1];
     if (keyword == "output") {
       if (value != "dos" && value != "features") fail("got output " + value + ", expected dos or features");
@@ -162,6 +164,9 @@ void ComputePetdos::read_keywords(int narg, char **arg, int next)
     } else if (keyword == "chunk") {
       inquiry_.max_atoms = utils::inumeric(FLERR, arg[next + 1], false, lmp);
       if (inquiry_.max_atoms < 1) fail("got chunk " + value + ", expected a number of atoms >= 1");
+    } else if (keyword == "memory") {
+      inquiry_.max_memory_GB = utils::numeric(FLERR, arg[next + 1], false, lmp);
+      if (!(inquiry_.max_memory_GB > 0)) fail("got memory " + value + ", expected a number of GB > 0");
     } else if (keyword == "electrons") {
       electrons_text_ = value;
     } else {
@@ -176,7 +181,11 @@ void ComputePetdos::load_model(const char *name)
 {
   std::string problem;
   try {
-    const petdos::OpenOptions options{device_, "", comm->me, threads_ ? threads_ : comm->nthreads};
+    petdos::OpenOptions options;
+    options.device = device_;
+    options.index = petdos::rank_on_machine(universe->me);
+    options.sharing = petdos::ranks_on_machine(universe->nprocs);
+    options.threads = threads_ ? threads_ : comm->nthreads;
     model_ = petdos::Model::open(name, options, petdos::parse_electrons(electrons_text_));
     problem = petdos::unknown_element(*model_->network(), model_->info().name, inquiry_.numbers);
   } catch (const std::exception &error) {

@@ -98,6 +98,7 @@ petdos::Results Evaluation::evaluate(const Inquiry &inquiry, const petdos::Wante
   own.first = frame_->first();
   own.count = frame_->count();
   own.max_atoms = inquiry.max_atoms;
+  own.max_bytes = 1e9 * inquiry.max_memory_GB;
   petdos::Results results;
   fail_if_any(lmp, inquiry.style, network_->evaluate(frame_->structure(), own, results));
   return results;

@@ -21,7 +21,8 @@ namespace LAMMPS_NS {
 struct Inquiry {
   std::string style;    // for errors
   std::vector<int> numbers;
-  int max_atoms = 16000;
+  int max_atoms = 0;          // at once, and the memory for that: 0 for what is free
+  double max_memory_GB = 0.0;
 };
 
 // Of the atoms of this rank, in the order of Frame::local(); eV and angstrom.

@@ -4,6 +4,7 @@
 
 #include "collective.h"
 #include "elements.h"
+#include "machine.h"
 
 #include "atom.h"
 #include "comm.h"
@@ -11,6 +12,7 @@
 #include "error.h"
 #include "force.h"
 #include "memory.h"
+#include "universe.h"
 #include "update.h"
 #include "utils.h"
 
@@ -26,7 +28,7 @@ namespace {
 constexpr double DEFAULT_THRESHOLD_EV = 0.1;    // per atom, as in metatomic's other engines
 constexpr const char *KEYWORDS =
     "device, extensions, check_consistency, non_conservative, scale, uncertainty_threshold, variant, variant/energy, "
-    "variant/energy_uncertainty, variant/non_conservative_forces, variant/non_conservative_stress, threads or chunk";
+    "variant/energy_uncertainty, variant/non_conservative_forces, variant/non_conservative_stress, threads, chunk or memory";
 
 }    // namespace
 
@@ -117,6 +119,9 @@ void PairMetatomic::read_keyword(const std::string &keyword, const std::string &
     options_.threads = whole();
   } else if (keyword == "chunk") {
     inquiry_.max_atoms = whole();
+  } else if (keyword == "memory") {
+    inquiry_.max_memory_GB = utils::numeric(FLERR, value, false, lmp);
+    if (!(inquiry_.max_memory_GB > 0)) fail("got memory " + value + ", expected a number of GB > 0");
   } else {
     fail("unknown keyword " + keyword + ", expected " + KEYWORDS);
   }
@@ -126,7 +131,8 @@ void PairMetatomic::open()
 {
   const std::string name = file_.shown;
   const int threads = options_.threads;
-  options_.index = comm->me;
+  options_.index = petdos::rank_on_machine(universe->me);
+  options_.sharing = petdos::ranks_on_machine(universe->nprocs);
   if (!threads) options_.threads = comm->nthreads;
   std::string problem;
   try {

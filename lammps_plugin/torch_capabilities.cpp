@@ -69,7 +69,8 @@ std::string listed(const std::vector<std::string> &words)
 }    // namespace
 
 TorchNetwork::TorchNetwork(const std::string &path, const OpenOptions &options)
-    : model_{load(path, options.extensions, capabilities_.warnings), nullptr, false}, threads_(options.threads)
+    : model_{load(path, options.extensions, capabilities_.warnings), nullptr, false}, threads_(options.threads),
+      sharing_(options.sharing)
 {
   const Settings settings(threads_);
   read_capabilities();

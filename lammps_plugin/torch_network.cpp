@@ -94,7 +94,9 @@ std::string TorchNetwork::evaluate(const Structure &structure, const Wanted &wan
   try {
     const Settings settings(threads_);
     model_.check_consistency = potential && potential->check_consistency;
-    for (const Part &part : parts(rounded(structure), wanted)) evaluate_part(part, wanted, results);
+    const Structure seen = rounded(structure);
+    const Graphs graphs = neighbors(seen);
+    for (const Chunk &chunk : chunks(seen, graphs, wanted)) evaluate_part(cut(seen, graphs, chunk), wanted, results);
   } catch (const std::exception &error) {
     kept_.clear();
     return reason_of(error);

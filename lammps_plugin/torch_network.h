@@ -32,7 +32,9 @@ class TorchNetwork : public Network {
   std::string output_of(const std::string &base, const std::string &variant) const;
 
   Structure rounded(const Structure &structure) const;
-  std::vector<Part> parts(const Structure &structure, const Wanted &wanted) const;
+  Graphs neighbors(const Structure &structure) const;
+  std::vector<Chunk> chunks(const Structure &structure, const Graphs &graphs, const Wanted &wanted) const;
+  int atoms_that_fit(const Structure &structure, const Graphs &graphs, const Wanted &wanted) const;
   static Part cut(const Structure &structure, const Graphs &graphs, const Chunk &chunk);
 
   Outputs outputs(const Wanted &wanted, bool with_gradients) const;
@@ -44,7 +46,7 @@ class TorchNetwork : public Network {
   TorchModel model_;
   torch::Device device_ = torch::kCPU;
   torch::Dtype dtype_ = torch::kFloat32;
-  int threads_;
+  int threads_, sharing_;
   bool is_sliced_ = false;
   metatomic_torch::ModelCapabilities known_;
   std::vector<metatomic_torch::NeighborListOptions> lists_;

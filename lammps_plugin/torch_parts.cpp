@@ -4,10 +4,17 @@
 #include "torch_network.h"
 
 #include <algorithm>
+#include <cstdio>
+#include <cstdlib>
 #include <numeric>
 #include <stdexcept>
 
 namespace petdos {
+namespace {
+
+constexpr int DEFAULT_MAX_ATOMS = 16000;    // of models that do not say what memory they take
+
+}    // namespace
 
 // Positions in the precision of the model, so that the neighbor list is that of what the model sees.
 Structure TorchNetwork::rounded(const Structure &structure) const
@@ -18,42 +25,72 @@ Structure TorchNetwork::rounded(const Structure &structure) const
   return result;
 }
 
-std::vector<Part> TorchNetwork::parts(const Structure &structure, const Wanted &wanted) const
+Graphs TorchNetwork::neighbors(const Structure &structure) const
 {
-  const bool in_single = dtype_ == torch::kFloat32;
   Graphs graphs;
   for (const auto &list : lists_)
-    graphs.push_back(shared_neighbors(structure, list->engine_cutoff("angstrom"), list->full_list(), in_single));
+    graphs.push_back(shared_neighbors(structure, list->engine_cutoff("angstrom"), list->full_list(), dtype_ == torch::kFloat32));
+  return graphs;
+}
 
-  std::vector<Chunk> chunks;
+std::vector<Chunk> TorchNetwork::chunks(const Structure &structure, const Graphs &graphs, const Wanted &wanted) const
+{
+  const int max_atoms = atoms_that_fit(structure, graphs, wanted);
   std::vector<int> own(wanted.count);
   std::iota(own.begin(), own.end(), wanted.first);
-  if (wanted.count == structure.size() && wanted.count <= wanted.max_atoms) {
-    Part whole{structure, graphs, own, wanted.count, true};
-    return {whole};
+  if (lists_.empty() || (wanted.count == structure.size() && wanted.count <= max_atoms)) return {{own, own}};
+  if (capabilities_.hops >= 0) {
+    const auto graph = shared_neighbors(structure, capabilities_.cutoff, true, dtype_ == torch::kFloat32);
+    return plan_chunks(structure, *graph, own, capabilities_.hops, max_atoms);
   }
-  if (capabilities_.hops < 0) {
-    if (structure.size() > wanted.max_atoms)
-      throw std::runtime_error("the range of the model is infinite: it cannot be evaluated in chunks of " +
-                               std::to_string(wanted.max_atoms) + " atoms; allow larger chunks");
-    std::vector<int> all(structure.size());
-    std::iota(all.begin(), all.end(), 0);
-    std::rotate(all.begin(), all.begin() + wanted.first, all.begin() + wanted.first + wanted.count);
-    chunks.push_back({own, all});
-  } else if (lists_.empty()) {
-    chunks.push_back({own, own});
-  } else {
-    const auto graph = shared_neighbors(structure, capabilities_.cutoff, true, in_single);
-    chunks = plan_chunks(structure, *graph, own, capabilities_.hops, wanted.max_atoms);
+  if (structure.size() > max_atoms)
+    throw std::runtime_error("the range of the model is infinite: it cannot be evaluated in chunks of " +
+                             std::to_string(max_atoms) + " atoms; allow larger chunks");
+  std::vector<int> all(structure.size());
+  std::iota(all.begin(), all.end(), 0);
+  std::rotate(all.begin(), all.begin() + wanted.first, all.begin() + wanted.first + wanted.count);
+  return {{own, all}};
+}
+
+// How many atoms may be evaluated at once, at the density of this structure, as petdos_md.models.evaluator finds it.
+int TorchNetwork::atoms_that_fit(const Structure &structure, const Graphs &graphs, const Wanted &wanted) const
+{
+  if (wanted.max_atoms > 0) return wanted.max_atoms;
+  const auto module = model_.module.attr("module").toModule();
+  const auto method = module.find_method("memory_needed");
+  if (!method) {
+    if (wanted.max_bytes > 0)
+      throw std::runtime_error("this model does not say how much memory it takes; export it with `petdos export`, or give chunk in "
+                               "place of memory");
+    return DEFAULT_MAX_ATOMS;
   }
-  std::vector<Part> parts;
-  for (const Chunk &chunk : chunks) parts.push_back(cut(structure, graphs, chunk));
-  return parts;
+  const char *free = std::getenv("PETDOS_LAMMPS_FREE_BYTES");
+  double allowed = wanted.max_bytes;
+  if (allowed <= 0 && device_.is_cpu() && free) allowed = std::strtod(free, nullptr) / sharing_;
+  if (allowed <= 0) return DEFAULT_MAX_ATOMS;
+
+  int64_t pairs = 0;
+  for (const auto &graph : graphs) pairs += static_cast<int64_t>(graph->center.size());
+  const bool derivatives = wanted.forces || wanted.keep;
+  const auto bytes = [&](int64_t n_atoms, int64_t n_pairs) {
+    return (*method)({n_atoms, n_pairs, derivatives}).toDouble();
+  };
+  const double needed = bytes(structure.size(), pairs), fixed = bytes(0, 0);
+  if (needed <= allowed) return structure.size();
+  const double fits = structure.size() * (allowed - fixed) / (needed - fixed);
+  if (fits < 1) {
+    char text[160];
+    std::snprintf(text, sizeof(text), "%d atoms take %.2g GB, %.2g GB are allowed, which do not suffice for one atom; allow more memory",
+                  structure.size(), needed / 1e9, allowed / 1e9);
+    throw std::runtime_error(text);
+  }
+  return static_cast<int>(fits);
 }
 
 // A part of the structure in the same periodic cell, with the pairs whose two atoms are in it.
 Part TorchNetwork::cut(const Structure &structure, const Graphs &graphs, const Chunk &chunk)
 {
+  if (chunk.own.size() == structure.numbers.size()) return {structure, graphs, chunk.own, static_cast<int>(chunk.own.size()), true};
   Part part;
   part.atoms = chunk.atoms;
   part.own = static_cast<int>(chunk.own.size());

@@ -11,15 +11,14 @@ from pathlib import Path
 import ase.build
 import numpy as np
 import pytest
-import torch
 from ase import Atoms
 from helpers.lammps_tools import deviation
 from metatrain.utils.io import load_model
 
 from petdos_md.base.errors import SettingError
 from petdos_md.base.grid import EnergyGrid
+from petdos_md.base.memory import SHARE, free_memory
 from petdos_md.models import evaluator as evaluation
-from petdos_md.models.memory import SHARE, available_memory
 from petdos_md.models.model import DOSModel
 
 GB = 1e9
@@ -116,7 +115,7 @@ def test_free_memory(tmp_path: Path) -> None:
     """The smallest of what the system and each control group leave; groups of both versions, nested, with the cache of files."""
 
     def found() -> float:
-        return available_memory(torch.device("cpu"), tmp_path)
+        return free_memory(tmp_path)
 
     assert found() == float("inf")
     write(tmp_path, {"proc/meminfo": "MemTotal: 9000 kB\nMemAvailable:    8000 kB\n"})

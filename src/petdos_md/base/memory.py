@@ -1,6 +1,6 @@
-"""How much memory an evaluation may take: a share of what the device, the system and the limits of the process leave.
+"""How much memory of the machine an evaluation may take: a share of what the system, batch systems and containers leave.
 
->>> available_memory(torch.device("cpu")) > 0
+>>> free_memory() > 0
 True
 """
 
@@ -9,23 +9,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-import torch
-
 SHARE = 0.7
 """Of the memory that is free, what one evaluation may take: others live on the machine, too."""
 _NAMES = {"": ("memory.max", "memory.current"), "memory": ("memory.limit_in_bytes", "memory.usage_in_bytes")}
 """Limit and use of a control group: of version 2, and of the controller ``memory`` of version 1."""
 
 
-def available_memory(device: torch.device, root: Path = Path("/")) -> float:
-    """Bytes that may be taken on a device. On a CPU, what Linux calls available, and what batch systems and containers still allow.
+def free_memory(root: Path = Path("/")) -> float:
+    """Bytes that may be taken: a share of what Linux calls available, and of what the control groups of this process still allow.
 
     :param root: of the file system
     """
-    if device.type == "cuda":
-        free, _ = torch.cuda.mem_get_info(device)
-        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-        return SHARE * (free + unused)
     return SHARE * min([_free_of_system(root / "proc/meminfo"), *_free_of_groups(root)])
 
 
