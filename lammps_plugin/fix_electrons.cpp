@@ -111,6 +111,12 @@ double FixElectrons::compute_vector(int i)
   return i == 5 ? used_K_ : values[i] / compute_->units().energy_eV;
 }
 
+void *FixElectrons::extract(const char *name, int &dim)
+{
+  dim = 0;
+  return variable_.empty() && std::strcmp(name, "electronic_temperature_K") == 0 ? &number_K_ : nullptr;
+}
+
 double FixElectrons::temperature_K()
 {
   if (variable_.empty()) return number_K_;

@@ -137,6 +137,18 @@ json bias(LAMMPS *lmp)
   return names.empty() ? json(nullptr) : json(names);
 }
 
+// Of hot electrons, if their forces are added; as engines write it in Python.
+json electronic_temperature(LAMMPS *lmp)
+{
+  for (Fix *fix : lmp->modify->get_fix_list()) {
+    if (base_style(fix->style) != "petdos/electrons") continue;
+    int dim = 0;
+    const auto *number = static_cast<const double *>(fix->extract("electronic_temperature_K", dim));
+    return number ? json(*number) : json("variable");
+  }
+  return nullptr;
+}
+
 // Of `rerun FILE ... first N ... dump ...`.
 json rerun_source(const Input *input)
 {
@@ -172,6 +184,7 @@ petdos::Description LAMMPS_NS::describe(LAMMPS *lmp, const ComputePetdos &comput
       {"pressures_GPa", stored ? json(nullptr) : entry(replica, pressure(lmp) * units.pressure_GPa)},
       {"potential", potential(lmp)},
       {"bias", bias(lmp)},
+      {"electronic_temperature_K", stored ? json(nullptr) : electronic_temperature(lmp)},
       {"source", stored ? rerun_source(lmp->input) : json(nullptr)},
   };
   for (auto item = found.metadata.begin(); item != found.metadata.end();)

@@ -12,6 +12,7 @@ from ase.calculators.emt import EMT
 from ase.md.velocitydistribution import thermalize_momenta
 from ase.md.verlet import VelocityVerlet
 
+from petdos_md.analysis.analyze import analyze
 from petdos_md.ase import DOSObserver, HotElectronCalculator
 from petdos_md.base.errors import ElectronicTemperatureError, TraceError
 from petdos_md.cli.main import main
@@ -42,7 +43,7 @@ def folder(tmp_path: Path, aluminium: Atoms) -> Path:
 
 
 def test_schedule_moves_the_atoms(folder: Path, hot_path: Path, hot_model: DOSModel) -> None:
-    """Potential energies of the trace are those of the ground state; each T_e is that of its step."""
+    """Potential energies of the trace are free energies, which weight the ensemble; each T_e is that of its step."""
     hot = ["--electronic-temperature", "0:4000,6:8000", "--steps", "3"]
     assert main(command(folder, hot_path, "hot.zarr", *hot, "--trajectory", str(folder / "hot.traj"))) == 0
     assert main(command(folder, hot_path, "cold.zarr", "--steps", "3")) == 0
@@ -55,10 +56,17 @@ def test_schedule_moves_the_atoms(folder: Path, hot_path: Path, hot_model: DOSMo
         T_e = schedule.at(2.0 * max(step - 1, 0))
         calculator = HotElectronCalculator(None, hot_model, T_e)
         np.testing.assert_allclose(frame.get_forces(), calculator.get_property("forces", frame), atol=1e-7)
-        assert trace.potential_energy_eV[step] == pytest.approx(calculator.get_property("energy", frame), abs=1e-7)
+        assert trace.potential_energy_eV[step] == pytest.approx(calculator.get_property("free_energy", frame), abs=1e-7)
     cold = Trace.open(folder / "cold.zarr", "r")
     assert "electronic_temperature_K" not in cold.attributes["metadata"]
     assert np.abs(np.asarray(trace.features)[-1] - np.asarray(cold.features)[-1]).max() > 1e-6
+
+
+def test_analysis_says_that_electrons_were_hot(folder: Path, hot_path: Path, hot_model: DOSModel) -> None:
+    assert main(command(folder, hot_path, "hot.zarr", "--steps", "2", "--electronic-temperature", "8000")) == 0
+    data = analyze(folder / "hot.zarr", hot_model)
+    (note,) = [note for note in data.attrs["notes"] if "among electrons" in note]
+    assert "among electrons at 8000 K" in note and "--electronic-temperature" in note
 
 
 def test_resumed_run_equals_an_unbroken_one(folder: Path, hot_path: Path) -> None:

@@ -54,6 +54,15 @@ def biases(frames: Frames) -> list[str]:
     return list(found)
 
 
+def hot_electrons(frames: Frames) -> list[str]:
+    """Temperatures of hot electrons that the atoms moved among, in words; empty for cold ones."""
+    found: dict[str, None] = {}
+    for trace, replicas in _kept_replicas(frames):
+        for values in of_replicas(trace.attributes, "electronic_temperature_K", replicas).values():
+            found |= dict.fromkeys(values)
+    return [f"{float(v):g} K" if v.replace(".", "", 1).isdigit() else "temperatures that change" for v in found]
+
+
 def pressures_GPa(frames: Frames) -> np.ndarray:
     """Pressure of the ensemble of each frame (GPa), NaN where there is none or it is not known."""
     pressure = np.full(len(frames), np.nan)

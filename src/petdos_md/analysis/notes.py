@@ -13,7 +13,7 @@ import xarray as xr
 
 from ..physics.thermo import GAP_THRESHOLD
 from .burn_in import drifting
-from .consistency import biases, pressures_GPa
+from .consistency import biases, hot_electrons, pressures_GPa
 from .inputs import Inputs
 from .ramps import is_ramp
 
@@ -56,6 +56,12 @@ def notes_of_inputs(inputs: Inputs) -> list[str]:
         notes.append(
             f"{listed(list(mixed))}: replicas of pressures from {low:g} to {high:g} GPa are averaged together; choose those of one with "
             "replicas=[...] (--replica)"
+        )
+    hot = hot_electrons(frames)
+    if hot:
+        notes.append(
+            f"the atoms moved among electrons at {', '.join(hot)}: what stands here of electrons is at the temperatures of the table; give "
+            "electronic_temperatures_K=[...] (--electronic-temperature) for theirs"
         )
     if is_ramp(frames.temperature_K[kept], frames.segment[kept]):
         notes.append(

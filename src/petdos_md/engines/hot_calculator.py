@@ -43,6 +43,8 @@ class HotElectronCalculator(DOSCalculator):
     """
 
     electronic_properties = (*DOS_PROPERTIES, *HOT_PROPERTIES)
+    energy_of_motion = "free_energy"
+    """The property that is the potential energy of the ensemble: what a trace keeps, and weights are made of."""
 
     def __init__(
         self,

@@ -94,11 +94,12 @@ def labels_of(info: Mapping[str, Any], defaults: Mapping[str, Any], where: str) 
 
 
 def known_energy(atoms: Atoms) -> float:
-    """The potential energy (eV) if the calculator has it for these very atoms, else NaN."""
+    """The potential energy (eV) that the atoms move on, if the calculator has it for these very atoms, else NaN."""
     if atoms.calc is None:
         return math.nan
     try:
-        energy = atoms.calc.get_property("energy", atoms, allow_calculation=False)
+        name = getattr(atoms.calc, "energy_of_motion", "energy")
+        energy = atoms.calc.get_property(name, atoms, allow_calculation=False)
     except (PropertyNotImplementedError, NotImplementedError, TypeError):
         return math.nan
     return math.nan if energy is None else float(energy)

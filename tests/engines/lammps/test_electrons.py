@@ -10,9 +10,11 @@ import pytest
 from ase import Atoms, units
 from helpers.lammps_tools import ALLOY, instance, run_lmp
 
+from petdos_md.ase import HotElectronCalculator
 from petdos_md.models.hot_electrons import HotElectronForces, HotForces
 from petdos_md.models.model import DOSModel
 from petdos_md.physics.hot_electrons import highest_temperature_K
+from petdos_md.traces.trace import Trace
 
 pytestmark = pytest.mark.usefixtures("lammps_plugin")
 T_E = 8000.0
@@ -62,6 +64,55 @@ def test_adds_to_any_pair_style(hot_path: Path, hot_model: DOSModel) -> None:
     wanted = [e.free_energy, e.thermal_energy, e.entropy, e.chemical_potential, e.heat_capacity, T_E]
     np.testing.assert_allclose(found, [float(x) for x in wanted], rtol=1e-9)
     assert np.abs(there.forces).max() > 0.01
+
+
+def test_beside_the_pair_style_of_the_same_model(hot_path: Path, hot_model: DOSModel) -> None:
+    """Ground state and electrons of one network: what HotElectronCalculator gives in ASE."""
+    bare = COLD[: COLD.index("pair_style")] + f"pair_style metatomic {hot_path}\npair_coeff * * Al Mg\n"
+    deck = bare + COLD[COLD.index("velocity") :]
+    with instance(deck + hot(hot_path) + "run 0\n") as lmp:
+        atoms, energy, forces, virial = state(lmp)
+    atoms.calc = HotElectronCalculator(None, hot_model, T_E)
+    assert energy == pytest.approx(atoms.get_potential_energy(force_consistent=True), abs=1e-8)
+    np.testing.assert_allclose(forces, atoms.get_forces(), atol=1e-9)
+    expected_virial = -atoms.get_stress(voigt=False).reshape(9)[[0, 4, 8, 1, 2, 5]] * atoms.get_volume()
+    np.testing.assert_allclose(virial, expected_virial, atol=1e-5)
+
+
+def test_shipped_model_in_lammps_and_ase() -> None:
+    """Silicon in single precision, to 1e-5 of the largest force."""
+    model = DOSModel.load("almgsi-lda")
+    deck = """units metal
+lattice diamond 5.39
+region box block 0 1 0 1 0 1
+create_box 1 box
+create_atoms 1 box
+displace_atoms all random 0.1 0.1 0.1 5 units box
+mass 1 28.085
+pair_style zero 5.0
+pair_coeff * *
+compute dos all petdos almgsi-lda Si
+fix hot all petdos/electrons dos temp 10000
+run 0
+"""
+    from petdos_md.lammps import atoms_of
+
+    with instance(deck) as lmp:
+        atoms = atoms_of(lmp, ["Si"])
+        forces, energy = np.array(lmp.numpy.extract_atom("f"))[: len(atoms)], lmp.extract_fix("hot", 0, 0)
+    there = HotElectronForces(model).evaluate(atoms, 10_000.0)
+    assert energy == pytest.approx(there.free_energy_eV, rel=1e-6)
+    assert np.abs(forces - there.forces).max() < 1e-5 * np.abs(there.forces).max()
+
+
+def test_traces_know_the_temperature(tmp_path: Path, hot_path: Path) -> None:
+    """A trace of other electrons is not continued."""
+    run = "fix obs all petdos 1 dos run.zarr temp 1200{append}\nfix md all nve\nrun 1\n"
+    assert run_lmp(COLD + hot(hot_path) + run.format(append=""), tmp_path).returncode == 0
+    trace = Trace.open(tmp_path / "run.zarr", "r")
+    assert trace.attributes["metadata"]["electronic_temperature_K"] == 8000.0
+    again = run_lmp(COLD + hot(hot_path, "6000") + run.format(append=" append yes"), tmp_path)
+    assert again.returncode != 0 and "electronic_temperature_K" in again.stdout + again.stderr
 
 
 @pytest.mark.parametrize("T", [300.0, 2000.0, 12_000.0])
