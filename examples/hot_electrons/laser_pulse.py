@@ -97,10 +97,16 @@ def main() -> None:
     figure, (above, below) = plt.subplots(
         2, 1, figsize=(5.8, 5), sharex=True, height_ratios=(3, 1), constrained_layout=True
     )
-    smooth = np.convolve(found[:, 2], np.ones(50) / 50, mode="valid")
+    width = min(round(100 / args.timestep), len(found) // 2)
+    smooth = np.convolve(found[:, 2], np.ones(width) / width, mode="valid")
     above.plot(found[:, 0], found[:, 1], color="#c0392b", label="T$_e$, dynamics")
     above.plot(found[:, 0], found[:, 2], color="#2980b9", alpha=0.25, lw=0.7)
-    above.plot(found[25 : 25 + len(smooth), 0], smooth, color="#2980b9", label="T$_i$, dynamics (mean of 100 fs)")
+    above.plot(
+        found[width // 2 : width // 2 + len(smooth), 0],
+        smooth,
+        color="#2980b9",
+        label="T$_i$, dynamics (mean of 100 fs)",
+    )
     above.plot(found[:, 0], expected[0], "k--", lw=1, label="two-temperature equations")
     above.plot(found[:, 0], expected[1], "k--", lw=1)
     above.set(
