@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import scipy.signal
 
+from petdos_md.analysis.reliability import assess
 from petdos_md.analysis.statistics import MIN_SAMPLES, standard_error
 
 
@@ -111,6 +112,18 @@ def test_fast_noise_seldom_hides_what_is_slow_and_small(method: str) -> None:
     assert x.mean(axis=0).std() == pytest.approx(true, rel=0.1) and true > 4 / np.sqrt(n)
     assert estimate.reliable.mean() < 0.2
     assert estimate.error[~estimate.reliable].mean() > 0.5 * true
+
+
+def test_long_blocks_tell_what_the_autoregressive_fit_misses() -> None:
+    """A third of the variance has the correlation time 200, of 600 samples: the fit, which sees mostly noise, calls nearly all long enough."""
+    n, columns = 600, 400
+    x = np.sqrt(0.7) * np.random.default_rng(4).normal(size=(n, columns)) + np.sqrt(0.3) * ar1(0.99, n, columns, seed=3)
+    x -= x.mean(axis=0)
+    found = assess(x, x, np.ones(n), np.array([0, n]))
+    assert np.median(found.inefficiency) < 8 < np.median(found.slow)
+    slow = 20 * found.slow > n
+    assert slow.mean() > 0.1 and not found.enough[slow].any()
+    assert (found.n_needed[slow] >= 20 * found.slow[slow]).all()
 
 
 def test_vibrations_sampled_finely_are_not_held_for_slow() -> None:

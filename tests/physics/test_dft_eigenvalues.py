@@ -10,7 +10,9 @@ import ase.io
 import numpy as np
 import pytest
 import torch
+from ase import Atoms
 from ase.calculators.emt import EMT
+from ase.calculators.singlepoint import SinglePointDFTCalculator, SinglePointKPoint
 from upet.ase.dos.utils import dos_from_eigenvalues
 
 from petdos_md.base.errors import SettingError
@@ -120,3 +122,17 @@ def test_bad_input(tmp_path: Path) -> None:
         Bands.from_qe_xml(tmp_path / "a.xml")
     with pytest.raises(ValueError, match="cuts off the lowest state"):
         Bands.from_arrays(levels, w).dos(EnergyGrid(-3.0, 0.05, 200))
+
+
+def test_calculation_that_kept_no_eigenvalues() -> None:
+    """As ASE reads it from an output with few words: k-points and weights, but None for the bands of one of them."""
+    levels = [np.array([-1.0, 0.5]), None]
+    calculator = SinglePointDFTCalculator(Atoms("Al"), efermi=0.0)
+    calculator.kpts = [SinglePointKPoint(0.5, 0, k) for k in range(2)]
+    for point, bands in zip(calculator.kpts, levels, strict=True):
+        point.eps_n = bands
+    calculator.ibz_kpts = np.zeros((2, 3))
+    with pytest.raises(SettingError, match=r"has no eigenvalues on k-points \(no eigenvalues\)"):
+        Bands.from_ase(calculator)
+    calculator.kpts[1].eps_n = np.array([-0.9, 0.6])
+    np.testing.assert_allclose(Bands.from_ase(calculator).eigenvalues.ravel(), [-1.0, 0.5, -0.9, 0.6])

@@ -203,3 +203,15 @@ def test_temperatures_that_rounding_swallows_are_named():
         for T in (1e-6, 1e-3, 1.0):
             mu = float(thermo.chemical_potential(energies, g, n, T))
             assert mu == pytest.approx(float(thermo.fermi_level(energies, g, n)), abs=5e-4)
+
+
+@pytest.mark.parametrize("ripple", [-0.45, 0.2, 0.45])
+def test_fermi_level_below_a_ripple_in_a_gap(ripple: float) -> None:
+    """States that come and go within a gap, as predictions have them: the middle between the valence band and the first of them."""
+    energies = -4.0 + 0.05 * np.arange(161)
+    dos = np.where(energies < -0.975, 2.0, 0.0) + np.where(energies > 1.025, 2.0 * (energies - 1.0), 0.0)
+    at = round((ripple + 4.0) / 0.05)
+    dos[at], dos[at + 1] = 0.3, -0.3
+    n = float(np.sum(dos[1:at] + dos[: at - 1]) * 0.05 / 2)
+    found = float(thermo.fermi_level(energies, dos, n))
+    assert found == pytest.approx((-0.95 + ripple - 0.05) / 2, abs=1e-9)
