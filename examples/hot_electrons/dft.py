@@ -5,7 +5,7 @@ each electronic temperature, where the energy that Quantum ESPRESSO prints is th
 a cubic cell of diamond silicon is displaced, whose forces give the phonons at Gamma and X. Finished calculations are kept, so that the
 same command goes on where it stopped::
 
-    python dft.py ../training/data/almgsi-lda.xyz.xz -o data/dft.xyz --index 103 93 243 213 --phonons
+    python dft.py ../training/data/almgsi-lda.xyz.xz -o dft.xyz --index 103 93 243 213 113 393 --phonons
 """
 
 from __future__ import annotations
