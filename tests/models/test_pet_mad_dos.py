@@ -22,7 +22,7 @@ from petdos_md.base.errors import ModelError
 from petdos_md.cli.main import main
 from petdos_md.models.loading import PET_MAD_GRID
 from petdos_md.models.model import DOSModel
-from petdos_md.models.pet_mad_dos import ELECTRONS, FILES, REPOSITORY, export_pet_mad_dos, fetch
+from petdos_md.models.pet_mad_dos import ELECTRONS, FILES, REPOSITORY, cached_model, export_pet_mad_dos, fetch
 from petdos_md.models.testing import PET_MAD_DOS_SIZE, PET_MAD_SYMBOLS, SMALL, write_checkpoints
 from petdos_md.physics import thermo
 from petdos_md.physics.denoise import Denoise
@@ -181,18 +181,28 @@ def test_download_and_cache(files: Path, tmp_path: Path, monkeypatch: pytest.Mon
         assert len(downloads) == 3
         assert fetch(endpoint=endpoint) == found
         assert [r for r in Hub.requests if r.startswith("GET")] == downloads  # from the cache
+        made = cached_model(tmp_path / "models", endpoint)
+        exported = DOSModel.load(made)
+        assert exported.info.name == "pet-mad-dos" and exported.grid.n == 4806
+        assert {p.name.split(".")[1] for p in made.parent.iterdir()} == {"pt", "readout", "fermi_level", "gap"}
+        stamp = made.stat().st_mtime_ns
+        assert cached_model(tmp_path / "models", "http://127.0.0.1:1") == made and made.stat().st_mtime_ns == stamp
         # a file that is gone from the repository, and nothing in the cache
         shutil.rmtree(tmp_path / "cache")
         Hub.folder = tmp_path
         with pytest.raises(ModelError, match="cannot be downloaded"):
             fetch(endpoint=endpoint)
+        with pytest.raises(ModelError, match="cannot be downloaded"):
+            cached_model(tmp_path / "other", endpoint)
+        assert [p.name for p in (tmp_path / "other").iterdir()] == ["pet-mad-dos-v1.0.lock"]  # nothing half made
     finally:
         server.shutdown()
         thread.join()
         server.server_close()
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
     with pytest.raises(ModelError) as caught:
-        fetch(endpoint=endpoint)
+        DOSModel.load("pet-mad-dos")
     message = str(caught.value)
     assert "models/pet-mad-dos-v1.0.ckpt of lab-cosmo/pet-mad-dos cannot be downloaded" in message
     assert (

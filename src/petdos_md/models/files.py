@@ -19,6 +19,9 @@ if TYPE_CHECKING:  # where a file is can be said without torch, which takes seco
     from metatomic.torch import AtomisticModel
 from ..base.shipped import MODELS
 
+PUBLISHED = "pet-mad-dos"
+"""A model that is known by name and not shipped, see :func:`petdos_md.models.pet_mad_dos.cached_model`."""
+
 
 def shipped_models() -> list[str]:
     """Names of the models that come with the package."""
@@ -26,14 +29,18 @@ def shipped_models() -> list[str]:
 
 
 def find_model(path: str | Path) -> Path:
-    """The file meant by a path or by the name of a shipped model.
+    """The file meant by a path or by the name of a model that is shipped, or that is published and fetched at first use.
 
-    :raises ModelError: if there is none
+    :raises ModelError: if there is none, or it cannot be fetched
     """
     if Path(path).is_file():
         return Path(path)
     if str(path) in shipped_models():
         return MODELS / f"{path}.pt"
+    if str(path) == PUBLISHED:
+        from .pet_mad_dos import cached_model
+
+        return cached_model()
     shipped = ", ".join(shipped_models()) or "none"
     raise ModelError(
         f"{path}: no such file and no shipped model; give the path of a .pt, or one that is shipped: {shipped}"

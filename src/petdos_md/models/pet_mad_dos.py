@@ -2,6 +2,7 @@
 
 >>> report = export_pet_mad_dos("pet-mad-dos.pt")                  # doctest: +SKIP
 >>> model = DOSModel.load("pet-mad-dos.pt")                        # doctest: +SKIP
+>>> model = DOSModel.load("pet-mad-dos")               # the same, fetched and exported at first use      # doctest: +SKIP
 
 Downloads checkpoint and networks from the Hugging Face Hub (cached by huggingface_hub), or takes them from a folder, exports
 them (:mod:`petdos_md.models.export`), and puts the networks for Fermi level and gap beside it.
@@ -11,11 +12,13 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..base.errors import ModelError
+from ..base.locks import FileLock
 from ..physics.networks import Network, network_path
 from .export import ExportReport, export_model
 from .loading import PET_MAD_GRID
@@ -91,6 +94,32 @@ def export_pet_mad_dos(
         written.append(network_path(report.backbone, target))
         network.save(written[-1])
     return PetMadDosReport(report, hashes, written)
+
+
+def cached_model(cache: str | os.PathLike[str] | None = None, endpoint: str | None = None) -> Path:
+    """The exported model, made at the first call and kept; what ``DOSModel.load("pet-mad-dos")`` loads.
+
+    :param cache: folder for it; by default ``petdos-md`` in ``$XDG_CACHE_HOME`` or ``~/.cache``
+    :param endpoint: as for :func:`export_pet_mad_dos`
+    :raises ModelError: if it is not there yet and cannot be downloaded or exported
+    """
+    root = Path(cache or Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "petdos-md")
+    folder = root / Path(FILES["checkpoint"]).stem
+    model = folder / f"{NAME}.pt"
+    if model.is_file():
+        return model
+    root.mkdir(parents=True, exist_ok=True)
+    with FileLock(root / f"{folder.name}.lock"):  # of several processes one makes it
+        if not model.is_file():
+            draft = root / f".{folder.name}.partial"
+            shutil.rmtree(draft, ignore_errors=True)
+            draft.mkdir()
+            try:
+                export_pet_mad_dos(draft / model.name, endpoint=endpoint)
+                draft.rename(folder)
+            finally:
+                shutil.rmtree(draft, ignore_errors=True)
+    return model
 
 
 def fetch(files: str | os.PathLike[str] | None = None, endpoint: str | None = None) -> dict[str, Path]:
