@@ -70,10 +70,13 @@ EQUIVALENT: dict[str, str] = {
     "analysis/sampled_states.py: 1e-6 -> 1.5e-06 in if not len(finite) or np.ptp(finite) <= 1e-6 * finite.max():": _TOLERANCE,
     "analysis/statistics.py: 32e6 -> 48000000.0 in _CHUNK_BYTES = 32e6": _MEMORY,
     "analysis/transforms.py: * -> / in frame_step = max(1, min(n, int(max_bytes / (8 * channels * member_step))))": _MEMORY,
+    'analysis/notes.py: >= -> > in metal = (data["gap"].values == 0) & (_share_at_fermi_level(data) >= PSEUDOGAP)': _TOLERANCE,
+    "analysis/reliability.py: 0.9999 -> 1.49985 in reflection = np.clip((rho[order] - predicted) / residual, -0.9999, 0.9999)": _TOLERANCE,
     "physics/occupation.py: <= -> < in reached = mine[(kT[mine] <= hot) & ~np.isnan(root[element[mine]])]": "kT is never exactly one of the steps of cooling",
     "physics/thermo.py: 0 -> 1 in moved -= b.occupation.values[b.element, 0] * np.maximum(energies[0] - mu, 0) ** 2 / 2": "mu below the grid is refused before",
     "physics/occupation.py: - -> + in last = i + high[0] if len(high) else len(neutral) - 1": "a gap that ends with the grid has one root",
     'traces/merge.py: True -> False in attributes["sources"] = [_describe(source, number) for source, number in zip(sources, numbers, strict=True)]': "one number for each source",
+    "traces/schema.py: - -> + in helpers = [threading.Thread(target=work) for _ in range(min(len(descriptors), SYNC_THREADS) - 1)]": "two more threads",
     "traces/keys.py: 1 -> 2 in if len(steps) > 1 and (before is None or first > before) and (strides == strides[0]).all():": "two steps are a run by the other way, too",
 }
 """Changes that nobody can see, as they are printed (module and what becomes of which text) -> why."""

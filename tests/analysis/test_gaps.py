@@ -54,6 +54,16 @@ def test_states_in_a_gap_are_noted(tmp_path: Path, gap_eV: float, in_gap: float,
         assert [note.startswith(expected) for note in notes] == [True] if expected else not notes
 
 
+def test_notes_do_not_depend_on_the_zero(tmp_path: Path) -> None:
+    """A model whose Fermi level is at -2 eV on its own axis: the same share of the DOS around it on both axes."""
+    trace, model = trace_of(tmp_path / "t.zarr", np.roll(step_dos(0.4, 0.81), -40))
+    found = []
+    for reference in ("raw", "fermi"):
+        notes = analyze(trace, model, reference=reference).attrs["notes"]
+        found += [note for note in notes if note.startswith("300 K: the DOS at the Fermi level is")]
+    assert len(found) == 2 and found[0] == found[1]
+
+
 def test_no_sommerfeld_line_in_a_gap(tmp_path: Path) -> None:
     for gap, lines in ((1.0, 0), (0.0, 1)):
         result = analyze(*trace_of(tmp_path / f"{gap}.zarr", step_dos(gap, 0.2 if gap else 3.0)))
