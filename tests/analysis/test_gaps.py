@@ -55,13 +55,14 @@ def test_states_in_a_gap_are_noted(tmp_path: Path, gap_eV: float, in_gap: float,
 
 
 def test_notes_do_not_depend_on_the_zero(tmp_path: Path) -> None:
-    """A model whose Fermi level is at -2 eV on its own axis: the same share of the DOS around it on both axes."""
-    trace, model = trace_of(tmp_path / "t.zarr", np.roll(step_dos(0.4, 0.81), -40))
+    """Models whose Fermi levels are at 0 and -2 eV on their own axes: the same share of the DOS around it, on both axes."""
     found = []
-    for reference in ("raw", "fermi"):
-        notes = analyze(trace, model, reference=reference).attrs["notes"]
-        found += [note for note in notes if note.startswith("300 K: the DOS at the Fermi level is")]
-    assert len(found) == 2 and found[0] == found[1]
+    for shift in (0, 40):
+        trace, model = trace_of(tmp_path / f"{shift}.zarr", np.roll(step_dos(0.4, 0.81), -shift))
+        for reference in ("raw", "fermi"):
+            notes = analyze(trace, model, reference=reference).attrs["notes"]
+            found += [note for note in notes if note.startswith("300 K: the DOS at the Fermi level is")]
+    assert len(found) == 4 and len(set(found)) == 1
 
 
 def test_no_sommerfeld_line_in_a_gap(tmp_path: Path) -> None:
