@@ -50,8 +50,8 @@ struct NodeFunctions {
 
     Series()
     {
-      constexpr double BERNOULLI[N] = {1.0, -0.5, 1.0 / 6, 0, -1.0 / 30, 0, 1.0 / 42, 0, -1.0 / 30, 0, 5.0 / 66, 0, -691.0 / 2730, 0, 7.0 / 6, 0,
-                                       -3617.0 / 510};
+      constexpr double BERNOULLI[N] = {1.0, -0.5, 1.0 / 6, 0, -1.0 / 30, 0, 1.0 / 42, 0, -1.0 / 30, 0, 5.0 / 66, 0, -691.0 / 2730, 0,
+                                       7.0 / 6, 0, -3617.0 / 510};
       double factorial = 1.0;
       std::array<double, N> inverse{};
       for (int k = 0; k < N; ++k) {
@@ -231,8 +231,8 @@ bool fits(double top, double mu, double kT)
   }
   char text[256];
   std::snprintf(text, sizeof(text),
-                "electrons at %g K fill more than %g of the states at %.4g eV, where those that the model knows end; expected at most %.3g K "
-                "for this structure, or a model of states further up",
+                "electrons at %g K fill more than %g of the states at %.4g eV, where those that the model knows end; expected at most "
+                "%.3g K for this structure, or a model of states further up",
                 temperature_K, MAX_OCCUPATION, top, low);
   throw std::runtime_error(text);
 }
@@ -244,7 +244,8 @@ HotElectrons hot_electrons(const std::vector<double> &energies, const std::vecto
 {
   const Electrons electrons(energies, dos);
   const double level = ground_state_level(energies, dos, n_electrons), kT = BOLTZMANN_EV * temperature_K;
-  if (std::isnan(level)) throw std::runtime_error("the energies of the model cannot hold the electrons; check the elements and `electrons`");
+  if (std::isnan(level))
+    throw std::runtime_error("the energies of the model cannot hold the electrons; check the elements and `electrons`");
   const double mu = electrons.chemical_potential(level, n_electrons, kT);
   if (!fits(electrons.highest_state(n_electrons), mu, kT)) fail_too_hot(electrons, level, n_electrons, temperature_K);
 
