@@ -44,6 +44,7 @@ EXAMPLE_PAGES = {
     "lammps/": "lammps",
     "ipi/README.md": "ipi",
     "training/README.md": "training",
+    "cases/README.md": "cases",
 }
 
 

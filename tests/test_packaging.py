@@ -147,7 +147,8 @@ def test_requirements(wheel):
     assert names("ipi") == {"ipi", "pymbar"}
     assert names("train") == {"metatrain"}
     assert names("trajectories") == {"mdanalysis"}
-    assert set(metadata.get_all("Provides-Extra")) == {"train", "qe", "lammps", "ipi", "trajectories", "docs", "dev"}
+    assert names("cases") == {"chgnet"}
+    assert set(metadata.get_all("Provides-Extra")) == {"train", "qe", "lammps", "ipi", "trajectories", "cases", "docs", "dev"}
 
 
 def test_tested_versions_fit_the_requirements():

@@ -3,7 +3,8 @@
     python compare.py general=almgsi-lda bespoke=outputs/silicon/silicon.pt lora=outputs/silicon-lora/silicon-lora.pt \\
         --test silicon=outputs/silicon/test.xyz all=outputs/almgsi-lda/test.xyz
 
-Prints, for each test set, the self-aligned RMSE of the DOS (Eqs. 8 and 9), and the mean absolute errors of energies and forces.
+Prints, for each test set, the self-aligned RMSE of the DOS (Eqs. 8 and 9), and the mean absolute errors of energies and forces where
+model and test set have them.
 """
 
 from __future__ import annotations
@@ -23,15 +24,21 @@ MAX_SHIFT = 200
 
 
 def errors(model: DOSModel, structures: list[Atoms]) -> tuple[float, float, float]:
-    """DOS RMSE (eV^-0.5 electrons^-1 state), energy MAE (meV/atom) and force MAE (meV/angstrom)."""
+    """DOS RMSE (eV^-0.5 electrons^-1 state), energy MAE (meV/atom) and force MAE (meV/angstrom), NaN where there are none."""
+    both = model.has_energy and all(a.calc is not None for a in structures)
     predictions, energies, forces = [], [], []
     for atoms in tqdm(structures, desc=model.info.name, unit="structure", disable=None, leave=False):
+        if not both:
+            predictions.append(model.dos(atoms))
+            continue
         sample, energy, force, _ = model.evaluate_with_forces(atoms, stress=False)
         predictions.append(model.dos(sample))
         energies.append((energy - atoms.get_potential_energy()) / len(atoms))
         forces.append((force - atoms.get_forces()).ravel())
     electrons = np.array([a.info["n_electrons"] for a in structures], dtype=float)
     rmse = dos_rmse([a.info["dos"] for a in structures], predictions, electrons, model.grid.step, MAX_SHIFT)[0]
+    if not both:
+        return rmse, np.nan, np.nan
     return rmse, 1000 * float(np.abs(energies).mean()), 1000 * float(np.abs(np.concatenate(forces)).mean())
 
 
@@ -58,7 +65,8 @@ def main() -> None:
                 print(f"| {label} | {len(structures)} | {name} | elements unknown to it | | |", flush=True)
                 continue
             dos, energy, force = errors(model, structures)
-            print(f"| {label} | {len(structures)} | {name} | {dos:.4f} | {energy:.1f} | {force:.0f} |", flush=True)
+            more = " | |" if np.isnan(energy) else f" {energy:.1f} | {force:.0f} |"
+            print(f"| {label} | {len(structures)} | {name} | {dos:.4f} |{more}", flush=True)
 
 
 if __name__ == "__main__":

@@ -182,7 +182,7 @@ def trained(model: DOSModel, data: dict[str, Data], target: str, beside: Path, a
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("model", help="a shipped model or a .pt file with an ensemble")
-    parser.add_argument("dataset", type=Path, help="structures with eigenvalues and kweights in their info")
+    parser.add_argument("dataset", type=Path, nargs="+", help="structures with eigenvalues and kweights in their info")
     parser.add_argument("-o", "--output", type=Path, help="folder (default: that of the model)")
     parser.add_argument("--only", choices=TARGETS, nargs="+", default=list(TARGETS))
     parser.add_argument("--epochs", type=int, default=300, help="at most")
@@ -192,7 +192,7 @@ def main() -> None:
     model = DOSModel.load(args.model, "cpu")
     path = find_model(args.model)
     beside = path if args.output is None else args.output / path.name
-    references = read_references(args.dataset, model)
+    references = [r for path in args.dataset for r in read_references(path, model)]
     data = {
         name: collect(model, [r for r in references if split_of(r.atoms) == name])
         for name in ("test", "validation", "train")

@@ -17,7 +17,7 @@ Stages: ``prepare`` (targets and split), ``start`` (forces above all), ``mse`` (
 kept in ``STAGE/train.out``.
 
 ``--adapt lora`` leaves the weights of ``--start`` as they are and trains matrices of low rank beside them (section 4.7 of the
-article: rank 8, factor 0.5), with the options of ``shift`` and ten times its learning rate; ``start``, ``mse`` and ``smooth`` drop out.
+article: rank 8, factor 0.5), with the options of ``shift`` and a learning rate of 1e-3; ``start``, ``mse`` and ``smooth`` drop out.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from petdos_md.physics.dft import SMEARING_EV
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
-from prepare import prepare  # noqa: E402
+from prepare import has_energy, prepare  # noqa: E402
 
 GRID = EnergyGrid(start=-13.0, step=0.05, n=751)
 """The grid of the predictions, to 24.5 eV. The lowest eigenvalue of the data is -6.3 eV and no target is defined above 19.4 eV:
@@ -45,6 +45,8 @@ the window of the targets can move by chi = 200 steps (100 each way), as in the 
 
 LORA = {"rank": 8, "alpha": 0.5}
 """Rank and factor of the adapters, as in the article."""
+
+LORA_LEARNING_RATE = 1e-3
 
 STAGES = ("prepare", "start", "mse", "shift", "smooth", "llpr", "export", "validate")
 
@@ -64,7 +66,7 @@ def train(args: argparse.Namespace, stage: str, start: Path | None) -> None:
         finetune = {"method": args.adapt, "read_from": str(start)}
         if args.adapt == "lora":
             finetune["config"] = LORA
-            options["architecture"]["training"]["learning_rate"] *= 10
+            options["architecture"]["training"]["learning_rate"] = LORA_LEARNING_RATE
         options["architecture"]["training"]["finetune"] = finetune
     (folder / "options.yaml").write_text(yaml.safe_dump(options, sort_keys=False))
     command = [str(Path(sys.executable).parent / "mtt"), "train", "options.yaml", "-o", "model.pt"]
@@ -242,9 +244,16 @@ def llpr(args: argparse.Namespace) -> None:
 
 
 def validate(args: argparse.Namespace) -> None:
-    from validate import validate_model
+    """Tables and figures of the test set; those of a network of the DOS alone are from `petdos validate`."""
+    model = args.output / f"{args.name}.pt"
+    if has_energy(args.options):
+        from validate import validate_model
 
-    validate_model(args.output / f"{args.name}.pt", args.output, args.output)
+        validate_model(model, args.output, args.output)
+        return
+    petdos = str(Path(sys.executable).parent / "petdos")
+    command = [petdos, "validate", str(model), str(args.output / "test.xyz"), "--no-symmetry", "-o", str(args.output)]
+    subprocess.run(command, check=True)
 
 
 if __name__ == "__main__":

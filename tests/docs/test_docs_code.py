@@ -132,7 +132,7 @@ def test_options_in_the_text() -> None:
 @pytest.mark.parametrize("script", sorted({m for p in PAGES for b in (*blocks(p, "sh"), *blocks(p, "bash"))
                                            for m in re.findall(r"python ([\w/]+\.py)", b)}))  # fmt: skip
 def test_scripts_are_there(script: str) -> None:
-    folders = [ROOT, ROOT / "examples" / "training", ROOT / "examples" / "ipi"]
+    folders = [ROOT, ROOT / "examples" / "training", ROOT / "examples" / "ipi", ROOT / "examples" / "cases"]
     assert any((folder / script).exists() for folder in folders), script
 
 

@@ -1,0 +1,198 @@
+"""What the cases share: options, potentials, dynamics sampled with several models, and frames for a check by DFT."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import ase.io
+import numpy as np
+import xarray as xr
+from ase import Atoms, units
+from ase.io.trajectory import Trajectory
+from ase.md.langevin import Langevin
+from ase.md.velocitydistribution import thermalize_momenta
+from tqdm import tqdm
+
+import petdos_md as pm
+from petdos_md.engines.md import MDSettings, Simulation, run_md
+from petdos_md.engines.potentials import Potential
+from petdos_md.engines.rerun import rerun_trajectory
+from petdos_md.results.plot import plot_side_by_side, save
+from petdos_md.results.report import format_table
+
+CHECKED = 4
+"""Frames of every phase that are written for a check by DFT."""
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One simulation.
+
+    :param name: of files and panels
+    :param make: the structure that it starts from
+    :param temperature_K: of the ensemble
+    :param melt_K: if not zero, the structure is molten at this temperature first
+    :param scale: of the volume, before it is molten
+    """
+
+    name: str
+    make: Callable[[], Atoms]
+    temperature_K: float
+    melt_K: float = 0.0
+    scale: float = 1.0
+
+    @property
+    def file(self) -> str:
+        """The beginning of the names of its files."""
+        return self.name.replace(" ", "-").replace(",", "")
+
+
+def parser(description: str, output: str) -> argparse.ArgumentParser:
+    """The options of all cases."""
+    found = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    found.add_argument("--potential", default="chgnet", metavar="P", help="moves the atoms: chgnet (pip install chgnet), a shipped model, or "
+        "the path of a metatomic model (.pt), as PET-MAD (default: %(default)s)")  # fmt: skip
+    found.add_argument("--dos", nargs="+", default=["general=trio-pbesol"], metavar="LABEL=MODEL",
+        help="models of the DOS, names or paths; the first samples on the fly (default: %(default)s)")  # fmt: skip
+    found.add_argument("--steps", type=int, metavar="N", help="of each simulation, after equilibration")
+    found.add_argument(
+        "--melting",
+        type=int,
+        metavar="N",
+        help="steps of 2 fs at the melting temperature, and again at that of the ensemble",
+    )
+    found.add_argument(
+        "--only",
+        nargs="+",
+        metavar="PHASE",
+        help="some of the phases, as their files are named: one process for each uses more cores",
+    )
+    found.add_argument("--quick", action="store_true", help="small cells and a few steps, to see that it works")
+    found.add_argument(
+        "-o", "--output", type=Path, default=Path("outputs") / output, metavar="FOLDER", help="default: %(default)s"
+    )
+    return found
+
+
+def find_potential(name: str, model: pm.DOSModel | None = None) -> Potential:
+    """The potential of a name: all that ``petdos md --potential`` takes, and ``chgnet``."""
+    if name != "chgnet":
+        return Potential.find(name, model)
+    return Potential.wrap(chgnet(), "chgnet")
+
+
+def chgnet() -> object:
+    """CHGNet (DOI 10.1038/s42256-023-00716-3) of PyPI, whose weights are in its wheel, as an ASE calculator."""
+    try:
+        from chgnet.model import CHGNet, CHGNetCalculator
+    except ModuleNotFoundError:
+        sys.exit("chgnet is not installed; pip install 'petdos-md[cases]', or give another --potential")
+    return CHGNetCalculator(CHGNet.load(use_device="cpu", verbose=False), use_device="cpu")
+
+
+def chosen(phases: list[Phase], only: list[str] | None) -> list[Phase]:
+    """All phases, or those that are named."""
+    unknown = set(only or ()) - {p.file for p in phases}
+    if unknown:
+        sys.exit(f"no phase {', '.join(sorted(unknown))}; there are {', '.join(p.file for p in phases)}")
+    return [p for p in phases if not only or p.file in only]
+
+
+def load_models(given: list[str]) -> dict[str, pm.DOSModel]:
+    """``LABEL=MODEL`` as loaded models; a name or path alone is its own label."""
+    pairs = [item.split("=", 1) if "=" in item else [Path(item).stem, item] for item in given]
+    return {label: pm.DOSModel.load(path) for label, path in pairs}
+
+
+def sample(
+    phase: Phase, potential: Potential, models: dict[str, pm.DOSModel], folder: Path, settings: MDSettings, melting: int
+) -> dict[str, xr.Dataset]:
+    """The average DOS of a phase by every model that knows its elements, after what is left of the dynamics.
+
+    The first model samples on the fly; the others are evaluated on the stored frames, also those that are named in a later call.
+    """
+    trajectory, done = folder / f"{phase.file}.traj", folder / f"{phase.file}.done"
+    begun = sampled_by(phase, folder)
+    mine = {label: m for label, m in models.items() if knows(m, phase.make())}
+    if not mine:
+        sys.exit(f"{phase.name}: none of the models knows its elements; give another --dos")
+    first = next(iter(mine))
+    if not done.exists() or int(done.read_text()) < settings.steps:
+        if begun not in (None, first):
+            sys.exit(f"{phase.name}: was begun with the model {begun}; give it first until the dynamics are complete")
+        atoms = start(phase, potential, folder, melting)
+        with tqdm(desc=phase.name, unit="step", disable=None, mininterval=2) as bar:
+
+            def show(simulation: Simulation) -> None:
+                bar.total = simulation.steps_total
+                bar.update(simulation.steps_done - bar.n)
+
+            run_md(
+                atoms, potential, mine[first], folder / f"{phase.file}.{first}.zarr",
+                replace(settings, temperatures_K=(phase.temperature_K,)), resume=True, trajectory=trajectory, progress=show,
+            )  # fmt: skip
+        write_checked(phase, folder)
+        done.write_text(f"{settings.steps}\n")
+    results = {}
+    for label, model in mine.items():
+        trace = folder / f"{phase.file}.{label}.zarr"
+        if label != sampled_by(phase, folder):
+            rerun_trajectory(model, trajectory, trace, resume=True)
+        results[label] = pm.analyze(trace, model, reference="fermi")
+        print(f"\n{phase.name} K, {label}\n{format_table(results[label])}", flush=True)
+    return results
+
+
+def sampled_by(phase: Phase, folder: Path) -> str | None:
+    """Label of the model that samples the dynamics of a phase on the fly, None before they begin."""
+    states = [p.name for p in folder.glob(f"{phase.file}.*.zarr.state")]
+    return states[0].removeprefix(f"{phase.file}.").removesuffix(".zarr.state") if states else None
+
+
+def knows(model: pm.DOSModel, atoms: Atoms) -> bool:
+    """Whether a model was made for all elements of a structure."""
+    return set(map(int, atoms.numbers)) <= set(model.atomic_types)
+
+
+def start(phase: Phase, potential: Potential, folder: Path, melting: int) -> Atoms:
+    """Where the dynamics begin; a liquid is made once."""
+    atoms = phase.make()
+    if not phase.melt_K:
+        return atoms
+    file = folder / f"{phase.file}.start.xyz"
+    if not file.exists():
+        atoms.set_cell(atoms.cell * phase.scale ** (1 / 3), scale_atoms=True)
+        atoms.calc = potential.calculator()
+        rng = np.random.default_rng(17)
+        thermalize_momenta(atoms, phase.melt_K, rng=rng)
+        for temperature in (phase.melt_K, phase.temperature_K):
+            dynamics = Langevin(
+                atoms, 2 * units.fs, temperature_K=temperature, friction=0.02 / units.fs, rng=rng, fixcm=False
+            )
+            for _ in tqdm(dynamics.irun(melting), f"{phase.name}: melting", melting + 1, unit="step", disable=None):
+                pass
+        ase.io.write(file, Atoms(atoms.numbers, positions=atoms.positions, cell=atoms.cell, pbc=True))
+    return ase.io.read(file)
+
+
+def write_checked(phase: Phase, folder: Path) -> None:
+    """Evenly spaced frames as input of ``training/dft/compute.py``."""
+    file = folder / f"{phase.file}.check.xyz"
+    with Trajectory(folder / f"{phase.file}.traj") as frames:
+        chosen = np.linspace(0, len(frames) - 1, CHECKED + 1).round().astype(int)[1:]
+        picked = [frames[int(i)] for i in chosen]
+    for number, atoms in enumerate(picked):
+        atoms.calc = None
+        atoms.info = {"index": number, "tag": f"{phase.file}K", "frame": int(chosen[number])}
+        atoms.arrays.pop("momenta", None)
+    ase.io.write(file, picked, format="extxyz")
+
+
+def draw(phases: dict[str, dict[str, xr.Dataset]], file: Path, energies: tuple[float, float]) -> None:
+    """One panel per phase, one line per model, both errors."""
+    figure = plot_side_by_side(phases, energy_range=energies)
+    print(f"\nfigure: {save(figure, file)}")

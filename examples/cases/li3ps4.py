@@ -1,0 +1,59 @@
+"""Three phases of Li3PS4 at 400 K and zero pressure: thermal-average DOS, as in Fig. 6 of the PET-MAD-DOS article.
+
+    python li3ps4.py                                 # hours; stop it, kill it: the same command goes on
+    python li3ps4.py --quick                         # a minute, to see that it works
+    python li3ps4.py --dos general=trio-pbesol bespoke=lps.pt lora=lps-lora-100.pt
+    python li3ps4.py --potential pet-mad.pt --dos pet-mad-dos.pt   # with downloaded models
+
+Cells are those of the training data: gamma (Pmn2_1), beta (Pnma, Li on the sites that are full), alpha (Cmcm, Li in voids, a random
+decoration). NPT (Langevin, 100 fs; isotropic, 500 fs), 4 fs a step. Writes a trace for each phase and model, the frames, four of each phase for a
+check by DFT, and ``li3ps4.png``.
+"""
+
+from __future__ import annotations
+
+import lzma
+from functools import partial
+from pathlib import Path
+
+import ase.io
+from ase import Atoms
+from common import Phase, chosen, draw, find_potential, load_models, parser, sample
+
+from petdos_md.engines.md import MDSettings
+
+DATA = Path(__file__).resolve().parents[1] / "training" / "data" / "lps-structures.xyz.xz"
+REPEATS = {"alpha": (2, 2, 1), "beta": (1, 1, 2), "gamma": (1, 2, 2)}
+"""To 64 atoms, of cells with 16, 32 and 16."""
+
+
+def coldest(kind: str, quick: bool) -> Atoms:
+    """Of the structures of a phase, the one from the lowest temperature."""
+    with lzma.open(DATA, "rt") as handle:
+        found = [a for a in ase.io.read(handle, index=":", format="extxyz") if a.info["tag"].startswith(f"{kind}-")]
+    atoms = min(found, key=lambda a: float(a.info["tag"].removeprefix(f"{kind}-").removesuffix("K")))
+    return Atoms(atoms.numbers, positions=atoms.positions, cell=atoms.cell, pbc=True) * (
+        (1, 1, 1) if quick else REPEATS[kind]
+    )
+
+
+def main() -> None:
+    args = parser(__doc__ or "", "li3ps4").parse_args()
+    args.output.mkdir(parents=True, exist_ok=True)
+    models = load_models(args.dos)
+    potential = find_potential(args.potential, next(iter(models.values())))
+    steps = args.steps or (16 if args.quick else 5000)
+    settings = MDSettings(
+        temperatures_K=(400.0,), steps=steps, every=2 if args.quick else 10, timestep_fs=4, ensemble="npt", seed=17,
+        barostat_fs=500, equilibrate=steps // 4, checkpoint_every=50,
+    )  # fmt: skip
+    results = {}
+    phases = [Phase(f"{kind} 400", partial(coldest, kind, args.quick), 400.0) for kind in REPEATS]
+    for phase in chosen(phases, args.only):
+        results[f"{phase.name} K"] = sample(phase, potential, models, args.output, settings, melting=0)
+    if not args.only:
+        draw(results, args.output / "li3ps4.png", (-16.0, 7.0))
+
+
+if __name__ == "__main__":
+    main()
