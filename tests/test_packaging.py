@@ -87,6 +87,8 @@ def test_what_must_be_inside(wheel):
     for name in (
         "petdos_md/models/shipped/almgsi-lda.pt",
         "petdos_md/models/shipped/almgsi-lda.readout.safetensors",
+        "petdos_md/models/shipped/trio-pbesol.pt",
+        "petdos_md/models/shipped/trio-pbesol.readout.safetensors",
         "petdos_md/py.typed",
         "petdos_md/ipi_drivers/petdos_observer.py",
         "petdos_md/ipi_drivers/petdos_potential.py",

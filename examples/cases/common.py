@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import lzma
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -11,10 +12,8 @@ from pathlib import Path
 import ase.io
 import numpy as np
 import xarray as xr
-from ase import Atoms, units
+from ase import Atoms
 from ase.io.trajectory import Trajectory
-from ase.md.langevin import Langevin
-from ase.md.velocitydistribution import thermalize_momenta
 from tqdm import tqdm
 
 import petdos_md as pm
@@ -24,6 +23,7 @@ from petdos_md.engines.rerun import rerun_trajectory
 from petdos_md.results.plot import plot_side_by_side, save
 from petdos_md.results.report import format_table
 
+DATA = Path(__file__).resolve().parents[1] / "training" / "data"
 CHECKED = 4
 """Frames of every phase that are written for a check by DFT."""
 
@@ -35,15 +35,11 @@ class Phase:
     :param name: of files and panels
     :param make: the structure that it starts from
     :param temperature_K: of the ensemble
-    :param melt_K: if not zero, the structure is molten at this temperature first
-    :param scale: of the volume, before it is molten
     """
 
     name: str
     make: Callable[[], Atoms]
     temperature_K: float
-    melt_K: float = 0.0
-    scale: float = 1.0
 
     @property
     def file(self) -> str:
@@ -59,12 +55,6 @@ def parser(description: str, output: str) -> argparse.ArgumentParser:
     found.add_argument("--dos", nargs="+", default=["general=trio-pbesol"], metavar="LABEL=MODEL",
         help="models of the DOS, names or paths; the first samples on the fly (default: %(default)s)")  # fmt: skip
     found.add_argument("--steps", type=int, metavar="N", help="of each simulation, after equilibration")
-    found.add_argument(
-        "--melting",
-        type=int,
-        metavar="N",
-        help="steps of 2 fs at the melting temperature, and again at that of the ensemble",
-    )
     found.add_argument(
         "--only",
         nargs="+",
@@ -109,7 +99,7 @@ def load_models(given: list[str]) -> dict[str, pm.DOSModel]:
 
 
 def sample(
-    phase: Phase, potential: Potential, models: dict[str, pm.DOSModel], folder: Path, settings: MDSettings, melting: int
+    phase: Phase, potential: Potential, models: dict[str, pm.DOSModel], folder: Path, settings: MDSettings
 ) -> dict[str, xr.Dataset]:
     """The average DOS of a phase by every model that knows its elements, after what is left of the dynamics.
 
@@ -124,7 +114,6 @@ def sample(
     if not done.exists() or int(done.read_text()) < settings.steps:
         if begun not in (None, first):
             sys.exit(f"{phase.name}: was begun with the model {begun}; give it first until the dynamics are complete")
-        atoms = start(phase, potential, folder, melting)
         with tqdm(desc=phase.name, unit="step", disable=None, mininterval=2) as bar:
 
             def show(simulation: Simulation) -> None:
@@ -132,11 +121,11 @@ def sample(
                 bar.update(simulation.steps_done - bar.n)
 
             run_md(
-                atoms, potential, mine[first], folder / f"{phase.file}.{first}.zarr",
+                phase.make(), potential, mine[first], folder / f"{phase.file}.{first}.zarr",
                 replace(settings, temperatures_K=(phase.temperature_K,)), resume=True, trajectory=trajectory, progress=show,
             )  # fmt: skip
-        write_checked(phase, folder)
         done.write_text(f"{settings.steps}\n")
+    write_checked(phase, folder)
     results = {}
     for label, model in mine.items():
         trace = folder / f"{phase.file}.{label}.zarr"
@@ -158,25 +147,21 @@ def knows(model: pm.DOSModel, atoms: Atoms) -> bool:
     return set(map(int, atoms.numbers)) <= set(model.atomic_types)
 
 
-def start(phase: Phase, potential: Potential, folder: Path, melting: int) -> Atoms:
-    """Where the dynamics begin; a liquid is made once."""
-    atoms = phase.make()
-    if not phase.melt_K:
-        return atoms
-    file = folder / f"{phase.file}.start.xyz"
-    if not file.exists():
-        atoms.set_cell(atoms.cell * phase.scale ** (1 / 3), scale_atoms=True)
-        atoms.calc = potential.calculator()
-        rng = np.random.default_rng(17)
-        thermalize_momenta(atoms, phase.melt_K, rng=rng)
-        for temperature in (phase.melt_K, phase.temperature_K):
-            dynamics = Langevin(
-                atoms, 2 * units.fs, temperature_K=temperature, friction=0.02 / units.fs, rng=rng, fixcm=False
-            )
-            for _ in tqdm(dynamics.irun(melting), f"{phase.name}: melting", melting + 1, unit="step", disable=None):
-                pass
-        ase.io.write(file, Atoms(atoms.numbers, positions=atoms.positions, cell=atoms.cell, pbc=True))
-    return ase.io.read(file)
+def of_data(name: str, kind: str, temperature_K: float, n_atoms: int | None = None) -> Atoms:
+    """Of the structures of a kind in the training data, the one from the nearest temperature.
+
+    :param name: of the data set: ``gaas``, ``lps`` or ``hea``
+    :param n_atoms: of the structure, if it matters
+    """
+    with lzma.open(DATA / f"{name}-structures.xyz.xz", "rt") as handle:
+        found = [a for a in ase.io.read(handle, index=":", format="extxyz") if n_atoms in (None, len(a))]
+
+    def distance(atoms: Atoms) -> float:
+        of_kind, _, temperature = str(atoms.info["tag"]).rpartition("-")
+        return abs(float(temperature.removesuffix("K")) - temperature_K) if of_kind == kind else np.inf
+
+    atoms = min(found, key=distance)
+    return Atoms(atoms.numbers, positions=atoms.positions, cell=atoms.cell, pbc=True)
 
 
 def write_checked(phase: Phase, folder: Path) -> None:

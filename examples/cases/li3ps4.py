@@ -12,29 +12,20 @@ check by DFT, and ``li3ps4.png``.
 
 from __future__ import annotations
 
-import lzma
 from functools import partial
-from pathlib import Path
 
-import ase.io
 from ase import Atoms
-from common import Phase, chosen, draw, find_potential, load_models, parser, sample
+from common import Phase, chosen, draw, find_potential, load_models, of_data, parser, sample
 
 from petdos_md.engines.md import MDSettings
 
-DATA = Path(__file__).resolve().parents[1] / "training" / "data" / "lps-structures.xyz.xz"
 REPEATS = {"alpha": (2, 2, 1), "beta": (1, 1, 2), "gamma": (1, 2, 2)}
 """To 64 atoms, of cells with 16, 32 and 16."""
 
 
-def coldest(kind: str, quick: bool) -> Atoms:
-    """Of the structures of a phase, the one from the lowest temperature."""
-    with lzma.open(DATA, "rt") as handle:
-        found = [a for a in ase.io.read(handle, index=":", format="extxyz") if a.info["tag"].startswith(f"{kind}-")]
-    atoms = min(found, key=lambda a: float(a.info["tag"].removeprefix(f"{kind}-").removesuffix("K")))
-    return Atoms(atoms.numbers, positions=atoms.positions, cell=atoms.cell, pbc=True) * (
-        (1, 1, 1) if quick else REPEATS[kind]
-    )
+def cell(kind: str, quick: bool) -> Atoms:
+    """Of the structures of a phase in the training data, the coldest."""
+    return of_data("lps", kind, 0.0) * ((1, 1, 1) if quick else REPEATS[kind])
 
 
 def main() -> None:
@@ -48,9 +39,9 @@ def main() -> None:
         barostat_fs=500, equilibrate=steps // 4, checkpoint_every=50,
     )  # fmt: skip
     results = {}
-    phases = [Phase(f"{kind} 400", partial(coldest, kind, args.quick), 400.0) for kind in REPEATS]
+    phases = [Phase(f"{kind} 400", partial(cell, kind, args.quick), 400.0) for kind in REPEATS]
     for phase in chosen(phases, args.only):
-        results[f"{phase.name} K"] = sample(phase, potential, models, args.output, settings, melting=0)
+        results[f"{phase.name} K"] = sample(phase, potential, models, args.output, settings)
     if not args.only:
         draw(results, args.output / "li3ps4.png", (-16.0, 7.0))
 
