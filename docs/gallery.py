@@ -39,7 +39,11 @@ LONG = {  # pages on the same examples at full length
     "07_heat_capacity_vs_dft": "../examples/heat-capacity-vs-dft.md",
     "08_side_by_side": "../examples/side-by-side.md",
 }
-READMES = {"ipi": "../../examples/ipi/README.md", "training": "../../examples/training/README.md", "cases": "../../examples/cases/README.md"}
+READMES = {
+    "ipi": "../../examples/ipi/README.md",
+    "training": "../../examples/training/README.md",
+    "cases": "../../examples/cases/README.md",
+}
 
 
 def key_of(script: Path, options: list[str]) -> str:

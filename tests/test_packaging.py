@@ -150,7 +150,16 @@ def test_requirements(wheel):
     assert names("train") == {"metatrain"}
     assert names("trajectories") == {"mdanalysis"}
     assert names("cases") == {"chgnet"}
-    assert set(metadata.get_all("Provides-Extra")) == {"train", "qe", "lammps", "ipi", "trajectories", "cases", "docs", "dev"}
+    assert set(metadata.get_all("Provides-Extra")) == {
+        "train",
+        "qe",
+        "lammps",
+        "ipi",
+        "trajectories",
+        "cases",
+        "docs",
+        "dev",
+    }
 
 
 def test_tested_versions_fit_the_requirements():

@@ -101,6 +101,7 @@ def draw(curves: dict[str, Curve], file: Path) -> None:
     right.axhline(0, color="0.7", linewidth=0.8, zorder=0)
     for axes in (left, right):
         axes.legend(frameon=False, fontsize=7)
+        axes.margins(y=0.25)
     figure.savefig(file, dpi=160)
     print(f"\nfigure: {file}")
 

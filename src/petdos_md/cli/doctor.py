@@ -182,7 +182,7 @@ def _try_model() -> str:
     found = []
     for name in names:
         model = DOSModel.load(name)
-        atoms = ase.build.bulk("Al")
+        atoms = ase.build.bulk("Al" if 13 in model.atomic_types else "Ni")
         electrons = float(model.dos(atoms)[model.grid.energies < 30].sum() * model.grid.step)
         if not electrons > 0:
             raise RuntimeError(f"{name} predicts a density of states without states")
