@@ -17,6 +17,8 @@ from petdos_md.ase import HotElectronCalculator
 from petdos_md.base.errors import ElectronicTemperatureError, ModelError
 from petdos_md.engines.ipi.hook import DRIVERS
 from petdos_md.engines.ipi.hot_driver import ElectronsDriver
+from petdos_md.ipi import attach
+from petdos_md.traces.trace import Trace
 
 T_E = 8000.0
 HOT = """<ffdirect name='hot'><pes> custom </pes><pes_path> {path} </pes_path><parameters> {{model: {model}, template: init.xyz, electronic_temperature: 8000}} </parameters></ffdirect>"""
@@ -69,7 +71,9 @@ def test_force_component_beside_a_potential(tmp_path: Path, hot_path: Path, hot_
     }
     path = write_input(tmp_path, steps=3, temperatures=(400.0,), **settings)
     with loaded(path) as simulation:
+        observer = attach(simulation, hot_model, "run.zarr", every=1)
         simulation.run()
+        observer.close()
         system = simulation.syslist[0]
         atoms = aluminium()
         atoms.positions = unit_to_user("length", "angstrom", dstrip(system.beads.q)[0].reshape(-1, 3))
@@ -78,6 +82,9 @@ def test_force_component_beside_a_potential(tmp_path: Path, hot_path: Path, hot_
         forces = unit_to_user("force", "ev/ang", dstrip(system.forces.f)[0].reshape(-1, 3))
         energy = unit_to_user("energy", "electronvolt", float(system.forces.pot))
     np.testing.assert_allclose(forces, atoms.get_forces(), atol=1e-6)
+    trace = Trace.open("run.zarr", "r")
+    assert trace.attributes["metadata"]["electronic_temperature_K"] == T_E
+    assert trace.potential_energy_eV[-1] == pytest.approx(energy, abs=1e-6)
     assert energy == pytest.approx(atoms.get_potential_energy(force_consistent=True), abs=1e-6)
 
 

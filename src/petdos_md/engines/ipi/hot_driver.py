@@ -57,7 +57,7 @@ class ElectronsDriver(ModelDriver):
             raise ModelError(
                 f"{self.model.info.name} has no energy output; leave out with_potential and add a potential"
             )
-        self._temperature_K = schedule.at(0.0)
+        self.electronic_temperature_K = schedule.at(0.0)
         self._hot = HotElectronForces(self.model, float(undo_smearing))
         self._with_potential, self._with_features = bool(with_potential), bool(features)
 
@@ -65,7 +65,7 @@ class ElectronsDriver(ModelDriver):
         return [self._one(atoms) for atoms in structures]
 
     def _one(self, atoms: ase.Atoms) -> tuple[float, np.ndarray, np.ndarray, str]:
-        found = self._hot.evaluate(atoms, self._temperature_K, with_energy=self._with_potential)
+        found = self._hot.evaluate(atoms, self.electronic_temperature_K, with_energy=self._with_potential)
         virial = np.zeros((3, 3)) if found.stress is None else -found.stress * atoms.get_volume()
         return (
             unit_to_internal("energy", "electronvolt", found.ground_energy_eV + found.free_energy_eV),
@@ -77,7 +77,7 @@ class ElectronsDriver(ModelDriver):
     def _extras(self, found: HotForces) -> dict[str, list[float]]:
         e = found.electrons
         numbers = (e.free_energy, e.thermal_energy, e.entropy, e.chemical_potential, e.heat_capacity)
-        told = {"electrons": [self._temperature_K, *(float(f"{float(x):.12g}") for x in numbers)]}
+        told = {"electrons": [self.electronic_temperature_K, *(float(f"{float(x):.12g}") for x in numbers)]}
         return {**extras_of(found.sample), **told} if self._with_features else told
 
 

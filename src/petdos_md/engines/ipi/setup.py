@@ -59,6 +59,7 @@ class Setup:
     :param potential: names of the force fields that move the atoms
     :param bias: names of those that bias, and hamiltonian weights that are not 1; ``none`` without
     :param seed: of the random numbers
+    :param electronic_temperature_K: of hot electrons that a force field within the server adds
     """
 
     formula: str
@@ -70,6 +71,7 @@ class Setup:
     potential: str | None = None
     bias: str | None = None
     seed: int | None = None
+    electronic_temperature_K: float | None = None
 
     @classmethod
     def of(cls, simulation: Any) -> Setup:
@@ -108,6 +110,7 @@ class Setup:
             potential=_potential(systems),
             bias=_bias([systems[i] for i in order]),
             seed=None if seed is None else int(seed),
+            electronic_temperature_K=_electronic_temperature_K(simulation),
         )
 
     def metadata(self) -> dict[str, Any]:
@@ -121,6 +124,7 @@ class Setup:
             "potential": self.potential,
             "bias": self.bias,
             "seed": self.seed,
+            "electronic_temperature_K": self.electronic_temperature_K,
         }
         return {key: value for key, value in known.items() if value is not None}
 
@@ -239,6 +243,14 @@ def _pressure_GPa(system: Any) -> float | None:
 def _potential(systems: list[Any]) -> str:
     used = {str(force.ffield) for system in systems for force in system.fcomp if force.weight != 0}
     return " ".join(sorted(used)) or "none"
+
+
+def _electronic_temperature_K(simulation: Any) -> float | None:
+    """Of the driver of :mod:`petdos_md.engines.ipi.hot_driver`; clients on sockets do not say what they are."""
+    used = {str(force.ffield) for system in simulation.syslist for force in system.fcomp if force.weight != 0}
+    drivers: list[Any] = [getattr(field, "driver", None) for name, field in simulation.fflist.items() if name in used]
+    found = {float(d.electronic_temperature_K) for d in drivers if hasattr(d, "electronic_temperature_K")}
+    return found.pop() if len(found) == 1 else None
 
 
 def _bias(systems: list[Any]) -> str:
