@@ -65,6 +65,7 @@ bench: $(VENV)/.test
 	$(VENV)/bin/python benchmarks/networks_speed.py
 	$(VENV)/bin/python benchmarks/cost_per_frame.py
 	$(VENV)/bin/python benchmarks/network_speed.py
+	$(VENV)/bin/python benchmarks/forces_speed.py
 	$(VENV)/bin/python benchmarks/statistics_coverage.py
 	$(VENV)/bin/python benchmarks/ipi_speed.py
 	$(VENV)/bin/python benchmarks/hot_electrons.py
