@@ -59,7 +59,9 @@ def test_reset_at_every_call() -> None:
 
 
 def test_what_is_no_potential(metal_path: Path, tmp_path: Path, lammps_model_path: Path) -> None:
-    with pytest.raises(SettingError, match=r"morse: no such potential; expected emt, a shipped model \(almgsi-lda, trio-pbesol\)"):
+    with pytest.raises(
+        SettingError, match=r"morse: no such potential; expected emt, a shipped model \(almgsi-lda, trio-pbesol\)"
+    ):
         Potential.find("morse")
     with pytest.raises(ModelError, match="has no energy output"):
         Potential.find(str(lammps_model_path))
