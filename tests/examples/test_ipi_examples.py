@@ -61,7 +61,7 @@ def test_replica_exchange_of_an_alloy(tmp_path: Path) -> None:
         reweighted = list(csv.DictReader(file))
     assert len(reweighted) == 61 and all(float(row["heat_capacity_model_std (eV/K)"]) > 0 for row in reweighted)
     own = [float(row["plain heat_capacity (eV/K)"]) for row in reweighted]
-    assert np.allclose([x for x in own if x == x], heat, rtol=1e-8, atol=0)  # numbers in tables are rounded to 9 digits
+    np.testing.assert_allclose([x for x in own if x == x], heat, rtol=1e-7)  # thermo.csv has 8 digits
     for name in ("heat_capacity.png", "heat_capacity_reweighted.png"):
         assert (folder / "results" / name).stat().st_size > 10000
 

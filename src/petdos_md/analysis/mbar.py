@@ -160,7 +160,7 @@ def _attributes(frames: Frames, states: SampledStates) -> dict[str, Any]:
 
 def _targets(ladder: np.ndarray, wanted: Sequence[float] | None) -> np.ndarray:
     if wanted is None or not len(wanted):
-        between = [np.geomspace(low, high, BETWEEN + 2)[:-1] for low, high in itertools.pairwise(ladder)]
+        between = [_between(low, high) for low, high in itertools.pairwise(ladder)]
         return np.concatenate([*between, ladder[-1:]])
     targets = np.sort(np.asarray(wanted, dtype=np.float64))
     if not (np.isfinite(targets).all() and (targets > 0).all()):
@@ -168,3 +168,11 @@ def _targets(ladder: np.ndarray, wanted: Sequence[float] | None) -> np.ndarray:
             f"got temperatures {', '.join(f'{t:g}' for t in targets)} to reweight to, expected positive ones in K"
         )
     return targets
+
+
+def _between(low: float, high: float) -> np.ndarray:
+    """The lower of two temperatures and some up to the higher one, of whole K where these lie far enough apart."""
+    values = np.geomspace(low, high, BETWEEN + 2)[:-1]
+    if (high - low) / (BETWEEN + 1) > 2.0:
+        values[1:] = np.round(values[1:])
+    return values

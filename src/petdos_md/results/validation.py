@@ -57,10 +57,17 @@ def _errors_of_subsets(axes: Axes, result: Validation) -> None:
     subsets = result.subsets
     x = np.arange(len(subsets))
     summaries = [result.summary(subset) for subset in subsets]
-    axes.plot(x, [s["dos_rmse"] for s in summaries], color=system_color(0), marker=MARKERS[0], label="DOS RMSE")
+    axes.plot(
+        x,
+        [s["dos_rmse"] for s in summaries],
+        color=system_color(0),
+        marker=MARKERS[0],
+        linestyle="none",
+        label="DOS RMSE",
+    )
     symmetry = np.array([s["symmetry_error"] for s in summaries])
     if np.isfinite(symmetry).any():
-        style: dict[str, Any] = {"color": system_color(1), "marker": MARKERS[1], "linestyle": "--"}
+        style: dict[str, Any] = {"color": system_color(1), "marker": MARKERS[1], "linestyle": "none"}
         axes.plot(x, 10 * symmetry, label="symmetry error x 10", **style)
     axes.axhline(result.summary()["dos_rmse"], color="0.4", linewidth=0.8, linestyle=":", label="all structures")
     axes.set_xticks(x, [s or "all" for s in subsets], rotation=35, ha="right", fontsize=8)
