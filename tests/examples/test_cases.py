@@ -68,9 +68,9 @@ def test_alloy(tmp_path: Path) -> None:
     run("alloy.py", tmp_path, "--dos", "live=trio-pbesol", "later=trio-pbesol")
     rows = [line.split(",") for line in (tmp_path / "heat-capacity.csv").read_text().splitlines()[1:]]
     found = {label: np.array([r[1:] for r in rows if r[0] == label], dtype=float) for label in ("live", "later")}
-    assert found["live"].shape == (4, 9)
-    # Columns: temperature, frames, denoised, its two errors, raw, reweighted. Positions of the file have fewer digits.
-    np.testing.assert_allclose(found["live"][:, :7], found["later"][:, :7], rtol=2e-4, equal_nan=True)
+    assert found["live"].shape == (4, 8)
+    # Columns: temperature, frames, denoised, its two errors, raw. Positions of the file have fewer digits.
+    np.testing.assert_allclose(found["live"][:, :6], found["later"][:, :6], rtol=1e-3, equal_nan=True)
     assert (np.diff(found["live"][:, 2]) > 0).all()
 
 
