@@ -258,7 +258,7 @@ def test_shipped_model_loads_by_name() -> None:
     assert {s: shipped.electrons[s] for s in ELECTRONS} == ELECTRONS
     assert shipped.info.path == "almgsi-lda"
     size = sum(f.stat().st_size for f in MODELS.iterdir())
-    assert size <= 20e6
+    assert size <= 40e6  # of all shipped models: what the wheel carries
 
 
 def test_model_with_two_outputs(lammps_model: DOSModel, lammps_model_path: Path, tmp_path: Path) -> None:

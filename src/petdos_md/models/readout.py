@@ -217,7 +217,7 @@ class Readout:
         result = self.project(kernels)
         phi = self._last_layer(result)  # a view
         for i, member in enumerate(self._deviations):
-            phi[i] += (torch.as_tensor(kernels[i]).to(member.dtype) @ member).numpy()
+            phi[i] += np.asarray(kernels[i]).astype(member.dtype) @ member
         return result
 
     def _last_layer(self, features: np.ndarray) -> np.ndarray:
