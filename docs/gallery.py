@@ -121,7 +121,8 @@ def readme(folder: str) -> str:
     """The README of a folder of examples as a page: links to pages of the documentation lead there."""
     text = (ROOT / "examples" / folder / "README.md").read_text()
     text = re.sub(r"\]\(\.\./\.\./docs/", "](../", text)
-    return re.sub(r"\]\((?!https?:|#|\.\./)([\w./-]+)\)", rf"](../../examples/{folder}/\1)", text)
+    text = re.sub(r"\]\((?!https?:|#|\.\./)([\w./-]+)\)", rf"](../../examples/{folder}/\1)", text)
+    return re.sub(rf"\]\(\.\./({'|'.join(READMES)})/README\.md\)", r"](\1.md)", text)
 
 
 def write(file: Path, text: str) -> None:
