@@ -218,3 +218,13 @@ def test_source_distribution(tree):
                  "ipi_drivers/petdos_observer.py"):  # fmt: skip
         assert name in names, name
     assert not [n for n in names if "outputs/" in n or "_build/" in n or n.endswith((".pyc", ".so"))]
+
+
+def test_recorded_versions_are_of_what_is_installed():
+    """A result names the versions of packages that every installation has: those that the project requires without extras."""
+    from petdos_md.analysis.dataset import _PACKAGES
+
+    requirements = pytest.importorskip("packaging.requirements")
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    required = {requirements.Requirement(text).name.lower() for text in project["dependencies"]}
+    assert set(_PACKAGES) <= {project["name"], *required}

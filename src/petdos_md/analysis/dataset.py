@@ -26,7 +26,7 @@ from .notes import notes_of_inputs, notes_of_results
 from .reliability import effective_sample_size
 from .statistics import ErrorEstimate
 
-_PACKAGES = ("petdos-md", "numpy", "scipy", "xarray", "zarr", "torch", "metatomic-torch")
+_PACKAGES = ("petdos-md", "numpy", "scipy", "xarray", "torch", "metatomic-torch")
 
 
 @dataclass(frozen=True, eq=False)
