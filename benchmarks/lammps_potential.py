@@ -8,11 +8,8 @@ Usage: python benchmarks/lammps_potential.py [--model almgsi-lda] [--atoms 64 21
 from __future__ import annotations
 
 import argparse
-import os
 import re
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -23,11 +20,11 @@ import numpy as np
 import torch
 from ase import Atoms
 from ase.md.verlet import VelocityVerlet
+from lammps_runs import cells, lmp, loops
 from metatomic_ase import MetatomicCalculator
 
 from petdos_md.models.files import find_model, load_file
 
-BIN = Path(sys.executable).parent
 DECK = """
 units metal
 lattice diamond 5.431
@@ -42,30 +39,6 @@ fix md all nve
 timestep 0.001
 thermo 1000000
 """
-
-
-def cells(atoms: int) -> tuple[int, int, int]:
-    """Cells of 8 atoms, as close to a cube of so many atoms as whole numbers allow."""
-    shapes = ((x, y, z) for x in range(1, 40) for y in range(x, x + 2) for z in range(y, y + 2))
-    return min(shapes, key=lambda n: abs(8 * n[0] * n[1] * n[2] - atoms))
-
-
-def lmp(deck: str, folder: Path, ranks: int = 1) -> str:
-    (folder / "in.bench").write_text(deck)
-    command = [str(BIN / "lmp"), "-in", "in.bench", "-log", "none"]
-    if ranks > 1:
-        command = [str(BIN / "mpirun"), "-np", str(ranks), *command]
-    threads = str(max(1, torch.get_num_threads() // ranks))
-    environment = {**os.environ, "OMP_NUM_THREADS": threads}
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment)
-    if done.returncode:
-        raise SystemExit(done.stdout[-500:] + done.stderr[-500:])
-    return done.stdout
-
-
-def loops(said: str) -> list[float]:
-    """Seconds per step of each run, as LAMMPS reports them."""
-    return [float(s) / int(n) for s, n in re.findall(r"Loop time of (\S+) on .* for (\d+) steps", said)]
 
 
 def deck(model: str, atoms: int) -> str:

@@ -136,6 +136,31 @@ def sample(
     return results
 
 
+def run_phases(
+    args: argparse.Namespace,
+    phases: list[Phase],
+    settings: MDSettings,
+    figure: str,
+    energies: tuple[float, float],
+) -> None:
+    """Sample the phases that are chosen and, if those are all, draw them.
+
+    :param args: of :func:`parser`
+    :param settings: of every phase, but for its temperature
+    :param figure: its name, in the folder of the output
+    :param energies: that it shows (eV)
+    """
+    args.output.mkdir(parents=True, exist_ok=True)
+    models = load_models(args.dos)
+    potential = find_potential(args.potential, next(iter(models.values())))
+    results = {
+        f"{phase.name} K": sample(phase, potential, models, args.output, settings)
+        for phase in chosen(phases, args.only)
+    }
+    if not args.only:
+        draw(results, args.output / figure, energies)
+
+
 def sampled_by(phase: Phase, folder: Path) -> str | None:
     """Label of the model that samples the dynamics of a phase on the fly, None before they begin."""
     states = [p.name for p in folder.glob(f"{phase.file}.*.zarr.state")]

@@ -14,7 +14,7 @@ from __future__ import annotations
 import ase.build
 from ase import Atoms
 from ase.spacegroup import crystal
-from common import Phase, chosen, draw, find_potential, load_models, of_data, parser, sample
+from common import Phase, of_data, parser, run_phases
 
 from petdos_md.engines.md import MDSettings
 
@@ -54,19 +54,11 @@ def phases(quick: bool) -> list[Phase]:
 
 def main() -> None:
     args = parser(__doc__ or "", "gaas").parse_args()
-    args.output.mkdir(parents=True, exist_ok=True)
-    models = load_models(args.dos)
-    potential = find_potential(args.potential, next(iter(models.values())))
     steps = args.steps or (20 if args.quick else 5000)
     settings = MDSettings(
         temperatures_K=(300.0,), steps=steps, every=2 if args.quick else 10, timestep_fs=4, seed=17, checkpoint_every=50
     )
-    results = {}
-    for phase in chosen(phases(args.quick), args.only):
-        found = sample(phase, potential, models, args.output, settings)
-        results[f"{phase.name} K"] = found
-    if not args.only:
-        draw(results, args.output / "gaas.png", (-16.0, 5.0))
+    run_phases(args, phases(args.quick), settings, "gaas.png", (-16.0, 5.0))
 
 
 if __name__ == "__main__":

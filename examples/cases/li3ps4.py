@@ -15,7 +15,7 @@ from __future__ import annotations
 from functools import partial
 
 from ase import Atoms
-from common import Phase, chosen, draw, find_potential, load_models, of_data, parser, sample
+from common import Phase, of_data, parser, run_phases
 
 from petdos_md.engines.md import MDSettings
 
@@ -30,20 +30,13 @@ def cell(kind: str, quick: bool) -> Atoms:
 
 def main() -> None:
     args = parser(__doc__ or "", "li3ps4").parse_args()
-    args.output.mkdir(parents=True, exist_ok=True)
-    models = load_models(args.dos)
-    potential = find_potential(args.potential, next(iter(models.values())))
     steps = args.steps or (16 if args.quick else 5000)
     settings = MDSettings(
         temperatures_K=(400.0,), steps=steps, every=2 if args.quick else 10, timestep_fs=4, ensemble="npt", seed=17,
         barostat_fs=500, equilibrate=steps // 4, checkpoint_every=50,
     )  # fmt: skip
-    results = {}
     phases = [Phase(f"{kind} 400", partial(cell, kind, args.quick), 400.0) for kind in REPEATS]
-    for phase in chosen(phases, args.only):
-        results[f"{phase.name} K"] = sample(phase, potential, models, args.output, settings)
-    if not args.only:
-        draw(results, args.output / "li3ps4.png", (-16.0, 7.0))
+    run_phases(args, phases, settings, "li3ps4.png", (-16.0, 7.0))
 
 
 if __name__ == "__main__":

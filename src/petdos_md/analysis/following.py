@@ -45,8 +45,7 @@ class TemperatureState:
     @property
     def relative_error(self) -> float:
         """Sampling error of C_el relative to its value; NaN if it is not known."""
-        heat = self.result.heat_capacity
-        return heat.sampling_err / heat.value if heat.value > 0 else math.nan
+        return _relative_error(self.result)
 
 
 class Follower:
@@ -153,8 +152,7 @@ class Follower:
             except PetdosError as error:
                 message = str(error)
                 continue
-            heat = result.heat_capacity
-            relative = heat.sampling_err / heat.value if heat.value > 0 else math.nan
+            relative = _relative_error(result)
             wanted = math.nan
             if math.isfinite(relative):
                 wanted = math.ceil(result.n_samples * (relative / self.target_error) ** 2)
@@ -164,3 +162,8 @@ class Follower:
                 missing = max(missing, result.n_missing)
             states.append(TemperatureState(result, seen, capacities, missing))
         return states, message
+
+
+def _relative_error(result: RunningResult) -> float:
+    heat = result.heat_capacity
+    return heat.sampling_err / heat.value if heat.value > 0 else math.nan

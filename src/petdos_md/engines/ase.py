@@ -123,7 +123,7 @@ class DOSObserver:
         if interval < 1:
             raise SettingError(f"got interval={interval}, expected at least 1")
         self.atoms = atoms
-        self.model = model if isinstance(model, DOSModel) else DOSModel.load(os.fspath(model))
+        self.model = DOSModel.of(model)
         self.dynamics, self.interval, self.replica = dynamics, interval, replica
         self.burn_in, self.target_error, self.min_samples = chosen.burn_in, chosen.target_error, chosen.min_samples
         self.model.check(atoms)

@@ -16,6 +16,7 @@ from typing import Any
 from ase import Atoms
 from ase.calculators.abc import GetPropertiesMixin
 from ase.calculators.calculator import Calculator, all_changes
+from ase.stress import full_3x3_to_voigt_6_stress
 
 from ..base.errors import ModelError, SettingError
 from ..base.sample import Sample
@@ -52,7 +53,7 @@ class DOSCalculator(Calculator):
         temperature_K: float | None = None,
     ) -> None:
         super().__init__()
-        self.model = model if isinstance(model, DOSModel) else DOSModel.load(os.fspath(model))
+        self.model = DOSModel.of(model)
         if potential is None and not self.model.has_energy:
             raise ModelError(f"{self.model.info.name} has no energy output; give potential=, any ASE calculator")
         if potential is not None and not isinstance(potential, GetPropertiesMixin):
@@ -127,7 +128,7 @@ class DOSCalculator(Calculator):
         self._sample, energy, forces, stress = self.model.evaluate_with_forces(atoms)
         self.results.update(energy=energy, free_energy=energy, forces=forces)
         if stress is not None:
-            self.results["stress"] = stress.reshape(9)[[0, 4, 8, 5, 2, 1]]
+            self.results["stress"] = full_3x3_to_voigt_6_stress(stress)
 
     def _get_sample(self, atoms: Atoms) -> Sample:
         if self._sample is None:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import PropertyNotImplementedError, all_changes
+from ase.stress import full_3x3_to_voigt_6_stress
 
 from ..base.sample import Sample
 from ..models.hot_electrons import HotElectronForces, HotForces, HotModelErrors, checked_electronic_temperature_K
@@ -23,7 +24,6 @@ from .calculator import DOS_PROPERTIES, DOSCalculator
 
 HOT_PROPERTIES = ("electronic_free_energy", "electronic_thermal_energy", "entropy")
 """What :class:`HotElectronCalculator` adds to the properties of :class:`~petdos_md.engines.calculator.DOSCalculator`."""
-_VOIGT = [0, 4, 8, 5, 2, 1]
 _PER_ATOM = ("energies", "stresses")
 
 
@@ -53,7 +53,7 @@ class HotElectronCalculator(DOSCalculator):
         electronic_temperature_K: float | Callable[[], float],
         undo_smearing_eV: float = 0.0,
     ) -> None:
-        loaded = model if isinstance(model, DOSModel) else DOSModel.load(os.fspath(model))
+        loaded = DOSModel.of(model)
         if type(potential) is DOSCalculator and potential.potential is None and potential.model is loaded:
             potential = None
         super().__init__(loaded, potential)
@@ -73,11 +73,11 @@ class HotElectronCalculator(DOSCalculator):
 
         :raises ElectronicTemperatureError: if it is no positive number
         """
-        return checked_electronic_temperature_K(self._given() if callable(self._given) else self._given)
+        return checked_electronic_temperature_K(self._given)
 
     @electronic_temperature_K.setter
     def electronic_temperature_K(self, value: float | Callable[[], float]) -> None:
-        checked_electronic_temperature_K(value() if callable(value) else value)
+        checked_electronic_temperature_K(value)
         self._given = value
         self.reset()
 
@@ -131,7 +131,7 @@ class HotElectronCalculator(DOSCalculator):
             energy, forces, stress = hot.ground_energy_eV, hot.forces, hot.stress
             self.results.update(energy=energy, free_energy=energy + hot.free_energy_eV, forces=forces)
             if stress is not None:
-                self.results["stress"] = stress.reshape(9)[_VOIGT]
+                self.results["stress"] = full_3x3_to_voigt_6_stress(stress)
         elif name == "free_energy":
             ground = name if name in getattr(self.potential, "implemented_properties", ()) else "energy"
             self.results[name] = self.potential.get_property(ground, atoms) + hot.free_energy_eV
@@ -140,7 +140,7 @@ class HotElectronCalculator(DOSCalculator):
         elif name == "stress":
             if hot.stress is None:
                 raise PropertyNotImplementedError("a stress needs a structure that is periodic in three directions")
-            self.results[name] = self.potential.get_property(name, atoms) + hot.stress.reshape(9)[_VOIGT]
+            self.results[name] = self.potential.get_property(name, atoms) + full_3x3_to_voigt_6_stress(hot.stress)
         else:
             self.results[name] = self.potential.get_property(name, atoms)
 

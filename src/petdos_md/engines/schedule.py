@@ -34,9 +34,7 @@ class TemperatureSchedule:
         times = [t for t, _ in self.points]
         good = all(math.isfinite(t) for t in times) and all(0 < T < math.inf for _, T in self.points)
         if not self.points or not good or any(b <= a for a, b in pairwise(times)):
-            raise ElectronicTemperatureError(
-                f"got the electronic temperature {self}, expected a positive number of K, or TIME:T,TIME:T,... with ascending times in fs"
-            )
+            raise _unreadable(self)
 
     @classmethod
     def parse(cls, text: str) -> TemperatureSchedule:
@@ -51,9 +49,7 @@ class TemperatureSchedule:
         if len(pairs) == 1 and len(pairs[0]) == 1:
             return cls(((0.0, checked_electronic_temperature_K(pairs[0][0])),))
         if not pairs or any(len(pair) != 2 for pair in pairs):
-            raise ElectronicTemperatureError(
-                f"got the electronic temperature {text}, expected a positive number of K, or TIME:T,TIME:T,... with ascending times in fs"
-            )
+            raise _unreadable(text)
         return cls(tuple((pair[0], pair[1]) for pair in pairs))
 
     @classmethod
@@ -81,3 +77,9 @@ class TemperatureSchedule:
         if len(self.points) == 1:
             return f"{self.points[0][1]:g}"
         return ",".join(f"{t:g}:{T:g}" for t, T in self.points)
+
+
+def _unreadable(given: object) -> ElectronicTemperatureError:
+    return ElectronicTemperatureError(
+        f"got the electronic temperature {given}, expected a positive number of K, or TIME:T,TIME:T,... with ascending times in fs"
+    )

@@ -79,7 +79,7 @@ class ThermalPressureObserver:
         electronic_temperature_K: float | Callable[[], float],
         undo_smearing_eV: float = 0.0,
     ) -> None:
-        loaded = model if isinstance(model, DOSModel) else DOSModel.load(os.fspath(model))
+        loaded = DOSModel.of(model)
         self.atoms, self._temperature = atoms, electronic_temperature_K
         self._hot = HotElectronForces(loaded, undo_smearing_eV)
         self._rows: list[tuple[float, float, float]] = []
@@ -104,8 +104,7 @@ class ThermalPressureObserver:
         return MeanThermalPressure(float(pressure.mean()), float(errors[0]), ratio, float(errors[1]), len(self._rows))
 
     def _now(self) -> float:
-        value = self._temperature
-        return checked_electronic_temperature_K(value() if callable(value) else value)
+        return checked_electronic_temperature_K(self._temperature)
 
 
 def _parts(hot: HotElectronForces, atoms: Atoms, T: float) -> tuple[float, float, float]:

@@ -123,12 +123,13 @@ class Evaluator:
         if self._memory_needed is None:
             return len(system)
         n_pairs = sum(len(system.get_neighbor_list(options).samples) for options in system.known_neighbor_lists())
-        needed, fixed = self._memory_needed(len(system), n_pairs, False), self._memory_needed(0, 0, False)
+        needed = self._memory_needed(len(system), n_pairs, False)
         if self.max_memory_GB is None and needed <= ALWAYS_FITS:
             return len(system)
         allowed = available_memory(self.device) if self.max_memory_GB is None else 1e9 * self.max_memory_GB
         if needed <= allowed:
             return len(system)
+        fixed = self._memory_needed(0, 0, False)
         fits = int(len(system) * (allowed - fixed) / (needed - fixed))
         if fits < 1:
             raise SettingError(
@@ -139,6 +140,7 @@ class Evaluator:
         return fits
 
     def _sum_over_chunks(self, system: System, outputs: tuple[str, ...], max_atoms: int) -> np.ndarray:
+        """Outputs of chunks of at most so many atoms, halos included, summed; ``(width,)``."""
 
         def run(part: System, n_own: int) -> list[torch.Tensor]:
             numbers = torch.arange(n_own, dtype=torch.int32, device=self.device)
@@ -160,11 +162,10 @@ class Evaluator:
         :raises PredictionError: if a number is not finite
         """
         stress = stress and bool(atoms.pbc.all())
-        if len(atoms) <= MAX_ATOMS_AT_ONCE:
-            found = self._at_once(atoms, outputs, stress, functional)
-        elif functional is None and self._has_gradients:
+        large = len(atoms) > MAX_ATOMS_AT_ONCE
+        if large and functional is None and self._has_gradients:
             found = self._in_slices(atoms, outputs, stress)
-        elif functional is not None and self._pulls_back(outputs, functional.with_energy):
+        elif large and functional is not None and self._pulls_back(outputs, functional.with_energy):
             found = self._pulled_back(atoms, functional)
         else:
             found = self._at_once(atoms, outputs, stress, functional)

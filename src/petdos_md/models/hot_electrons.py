@@ -161,8 +161,11 @@ class HotElectronForces:
 def checked_electronic_temperature_K(value: Any) -> float:
     """A temperature of electrons.
 
+    :param value: a number, or a function without arguments that returns one
     :raises ElectronicTemperatureError: if it is no positive number
     """
+    if callable(value):
+        value = value()
     if not isinstance(value, numbers.Real) or isinstance(value, bool) or not 0 < float(value) < math.inf:
         shown = repr(value) if isinstance(value, str) else value
         raise ElectronicTemperatureError(

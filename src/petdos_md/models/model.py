@@ -12,6 +12,7 @@ DOS output runs in *direct* mode: it is asked for the DOS itself. A model file i
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, overload
@@ -86,6 +87,14 @@ class DOSModel:
         :raises SettingError: if ``max_memory_GB`` is not positive, or not known what memory the model takes
         """
         return cls(load_path(path, device, grid, electrons, max_memory_GB))
+
+    @classmethod
+    def of(cls, model: DOSModel | str | os.PathLike[str]) -> DOSModel:
+        """A model as it is, or loaded by its name or path.
+
+        :raises ModelError: as :meth:`load`
+        """
+        return model if isinstance(model, DOSModel) else cls.load(os.fspath(model))
 
     @classmethod
     def from_atomistic(

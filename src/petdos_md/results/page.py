@@ -19,7 +19,7 @@ import xarray as xr
 
 from .citations import Citation, citations
 from .methods import in_words, methods_paragraph
-from .page_style import CSS
+from .page_style import page_start
 from .tables import Table, result_table
 
 
@@ -71,10 +71,7 @@ def html_page(content: PageContent, figures: Mapping[str, str]) -> str:
     numbers = {citation.key: i for i, citation in enumerate(content.references, start=1)}
     esc = html.escape
     parts = [
-        "<!DOCTYPE html>",
-        '<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">',
-        '<meta name="color-scheme" content="light dark">',
-        f"<title>{esc(content.title)}</title><style>{CSS}</style></head><body><main>",
+        page_start(content.title),
         f"<header><h1>{_formula_html(content.title)}</h1><p>{esc(content.subtitle)}</p></header>",
         '<section id="results"><h2>Results</h2>',
         _table_html(content.table),

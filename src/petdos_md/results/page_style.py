@@ -6,6 +6,8 @@ True
 
 from __future__ import annotations
 
+import html
+
 CSS = """
 :root { --ink: #1b1f24; --soft: #57606a; --line: #d8dee4; --back: #ffffff; --panel: #f6f8fa; --link: #0b5394; --warn: #9a6700; --warnback: #fff8e5; }
 @media (prefers-color-scheme: dark) {
@@ -53,3 +55,20 @@ details summary { cursor: pointer; color: var(--link); }
   @page { margin: 18mm 16mm; }
 }
 """
+
+
+def page_start(title: str, *more: str) -> str:
+    """A page up to the beginning of its content.
+
+    :param title: plain text
+    :param more: elements of the head
+    """
+    return "\n".join(
+        [
+            "<!DOCTYPE html>",
+            '<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">',
+            '<meta name="color-scheme" content="light dark">',
+            *more,
+            f"<title>{html.escape(title)}</title><style>{CSS}</style></head><body><main>",
+        ]
+    )

@@ -22,7 +22,7 @@ from matplotlib.ticker import MaxNLocator
 
 from ..analysis.following import Follower, TemperatureState
 from ..base.constants import BOLTZMANN_EV
-from .page_style import CSS
+from .page_style import page_start
 from .style import LINE_STYLES, STYLE, GivenAxes, make_panels, sampling_error_patch, save_svg, system_color
 from .tables import with_errors
 
@@ -66,9 +66,7 @@ def watch_page(follower: Follower, refresh_s: float) -> str:
     figure = f"<figure>{save_svg(plot_convergence(follower.states))}</figure>" if follower.states else ""
     notes = "".join(f"<p class='small'>{esc(note)}</p>" for note in [*_notes(follower), follower.message] if note)
     return (
-        f'<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><meta http-equiv="refresh" content="{refresh_s:g}">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1"><meta name="color-scheme" content="light dark">'
-        f"<title>{esc(_heading(follower))}</title><style>{CSS}</style></head><body><main>"
+        page_start(_heading(follower), f'<meta http-equiv="refresh" content="{refresh_s:g}">') + "\n"
         f"<header><h1>{esc(follower.path.rsplit('/', 1)[-1])}</h1><p>{esc(_heading(follower))}</p></header>"
         f'<div class="wide"><table class="numbers"><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>{figure}{notes}'
         f"<p class='small'>Written {datetime.now():%Y-%m-%d %H:%M:%S}; reloads itself every {refresh_s:g} s.</p></main></body></html>\n"

@@ -127,7 +127,7 @@ class Observer:
                 raise SettingError(f"got {name} = {value}, expected a whole number >= {least}")
         check_start(output, int(simulation.step))
         setup = Setup.of(simulation)
-        model = model if isinstance(model, DOSModel) else DOSModel.load(os.fspath(model))
+        model = DOSModel.of(model)
         for system in simulation.syslist:
             first = structures(system, periodic)[0]
             model.check(first)

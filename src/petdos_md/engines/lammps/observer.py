@@ -80,7 +80,7 @@ class LAMMPSObserver:
         if every < 1:
             raise SettingError(f"got every={every}, expected a number of steps >= 1")
         self.lmp, self.symbols, self.every, self.replica = lmp, list(symbols), every, replica
-        self.model = model if isinstance(model, DOSModel) else DOSModel.load(os.fspath(model))
+        self.model = DOSModel.of(model)
         self._temperature = temperature_K
         self.temperature_K()
         atoms = atoms_of(lmp, self.symbols)  # all ranks take part
