@@ -20,6 +20,7 @@ from petdos_md.base.errors import PredictionError, SettingError, StructureError,
 from petdos_md.cli.main import main
 from petdos_md.engines.ipi import setup as _ipi_state
 from petdos_md.ipi import attach
+from petdos_md.models.model import DOSModel
 from petdos_md.traces import store as _trace_store
 from petdos_md.traces.trace import Trace
 
@@ -216,7 +217,7 @@ def test_burn_in(tmp_path: Path, metal) -> None:
     assert_complete(Trace.open("run.zarr", "r"), LADDER, 4, 40, first=20)
 
 
-class Failing:
+class Failing(DOSModel):
     """A model that cannot evaluate what a test chooses."""
 
     def __init__(self, model, bad) -> None:
@@ -232,9 +233,8 @@ class Failing:
         return self._model.evaluate(structures)
 
 
-def test_failures_are_counted_and_end_the_run(tmp_path: Path, metal, monkeypatch, capsys) -> None:
+def test_failures_are_counted_and_end_the_run(tmp_path: Path, metal, capsys) -> None:
     """The other replicas keep their samples; after five in a row there is a RESTART, and nothing was raised."""
-    monkeypatch.setattr("petdos_md.engines.ipi.observer.DOSModel", Failing)
 
     def bad(atoms, _):
         if simulation.step + 1 > 12:
@@ -257,7 +257,6 @@ def test_failures_are_counted_and_end_the_run(tmp_path: Path, metal, monkeypatch
     trace = Trace.open("run.zarr", "r")
     assert trace.skipped == {"prediction is not finite": 5} and observer.n_skipped == 5
     assert len(trace) == 3 * 3 + 5 * 2
-    monkeypatch.setattr("petdos_md.engines.ipi.observer.DOSModel", type(metal))
     # RESTART holds the step of the last failure: the run can go on, with another model say.
     assert "<step>32</step>" in Path("RESTART").read_text().replace(" ", "")
     run(Path("RESTART"), metal, stop_at=40)
@@ -265,8 +264,7 @@ def test_failures_are_counted_and_end_the_run(tmp_path: Path, metal, monkeypatch
     assert trace.n_skipped == 5 and trace.step.max() == 40
 
 
-def test_one_failure_does_not_end_the_run(tmp_path: Path, metal, monkeypatch) -> None:
-    monkeypatch.setattr("petdos_md.engines.ipi.observer.DOSModel", Failing)
+def test_one_failure_does_not_end_the_run(tmp_path: Path, metal) -> None:
     model = Failing(metal, lambda atoms, calls: MemoryError("none left") if calls % 3 == 0 else None)
     run(write_input(tmp_path), model, max_failed=2)
     trace = Trace.open("run.zarr", "r")
