@@ -103,12 +103,14 @@ def draw(rows: list[dict], path: Path) -> None:
     fig, axes = plt.subplots(1, 3, figsize=(13, 4.2), constrained_layout=True)
     for axis, element in zip(axes[:2], ("Si", "Al"), strict=True):
         mine = [row for row in rows if row["element"] == element]
-        for T, color in ((20000.0, "#c0392b"), (10000.0, "#e67e22"), (5000.0, "#2980b9")):
+        for T, color, marker in ((20000.0, "#c0392b", "o"), (10000.0, "#e67e22", "+"), (5000.0, "#2980b9", "x")):
             chosen = [row["forces"] for row in mine if row["T"] == T]
             if chosen:
                 axis.plot(
                     *(np.concatenate(x) for x in zip(*chosen, strict=True)),
-                    ".",
+                    marker,
+                    markersize=4,
+                    markerfacecolor="none",
                     color=color,
                     label=f"{T:g} K",
                     alpha=0.8,

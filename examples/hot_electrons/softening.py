@@ -19,6 +19,7 @@ from ase.md.verlet import VelocityVerlet
 
 import petdos_md as pm
 from petdos_md.ase import DOSCalculator, HotElectronCalculator
+from petdos_md.results.style import LINE_STYLES
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
@@ -58,18 +59,17 @@ def main() -> None:
     model, columns = pm.DOSModel.load(args.model), []
     figure, axis = plt.subplots(figsize=(5.6, 4), constrained_layout=True)
     time = np.arange(args.steps + 1) * args.timestep
-    for T_e, color in zip(
-        args.electronic_temperature, ("#2980b9", "#27ae60", "#e67e22", "#c0392b", "#8e44ad"), strict=False
-    ):
+    colors = ("#2980b9", "#27ae60", "#e67e22", "#c0392b", "#8e44ad")
+    for T_e, color, line in zip(args.electronic_temperature, colors, LINE_STYLES, strict=False):
         squares, drift = displacements(model, T_e, args)
         columns.append(squares)
-        axis.plot(time, squares, color=color, label=f"{T_e:g} K")
+        axis.plot(time, squares, color=color, linestyle=line, label=f"{T_e:g} K")
         print(
             f"T_e = {T_e:g} K: mean square displacement {squares[-len(squares) // 4 :].mean():.3f} Å², drift {drift:+.2f} meV/atom",
             flush=True,
         )
     nearest = args.lattice * np.sqrt(3) / 4
-    axis.axhline((0.15 * nearest) ** 2 * 1.0, color="0.6", ls=":", lw=1)
+    axis.axhline((0.15 * nearest) ** 2, color="0.6", ls=":", lw=1)
     axis.text(
         time[-1], (0.15 * nearest) ** 2, "Lindemann, 0.15 of a bond", ha="right", va="bottom", fontsize=8, color="0.4"
     )
