@@ -1,10 +1,12 @@
 """A sample on a GPU: milliseconds and peak memory against the stock network on the same card, largest systems, forces.
 
     python benchmarks/gpu.py                        (needs a CUDA device; metatrain makes the models)
+    python benchmarks/gpu.py --tf32                 (products of matrices in TF32)
     python benchmarks/gpu.py --models FOLDER        (models that `--write FOLDER` made, on a machine without metatrain)
 
 A network of the size of PET-MAD-DOS with random weights. Every row is measured in this run: neighbor lists are not counted for the two
-networks, and are for the sample (`DOSModel.evaluate`) and all forces. Aims are ratios of the same run.
+networks, and are for the sample (`DOSModel.evaluate`) and all forces. Ratios are of the same run. Then, what sampling adds to molecular
+dynamics whose potential (EMT) runs on the CPU, with samples taken between steps and beside them.
 """
 
 from __future__ import annotations
@@ -20,9 +22,12 @@ from typing import Any
 import ase.build
 import numpy as np
 import torch
-from ase import Atoms
+from ase import Atoms, units
+from ase.calculators.emt import EMT
+from ase.md.verlet import VelocityVerlet
 from metatomic.torch import ModelEvaluationOptions, ModelOutput
 
+from petdos_md.ase import DOSObserver
 from petdos_md.models.files import as_written, load_file
 from petdos_md.models.model import DOSModel
 
@@ -37,6 +42,7 @@ def main() -> None:
     parser.add_argument("--models", type=Path, help="folder with ours.pt, ours.readout.safetensors and stock.pt")
     parser.add_argument("--write", type=Path, help="only write such a folder")
     parser.add_argument("--device", default="cuda")
+    parser.add_argument("--tf32", action="store_true", help="allow TF32 in products of matrices")
     parser.add_argument(
         "--repeats", type=int, nargs="+", default=[2, 3, 4, 8, 16, 23], help="cells of 8 atoms along each axis"
     )
@@ -44,9 +50,12 @@ def main() -> None:
     if args.write is not None:
         write_models(args.write)
         return
+    if args.tf32:
+        torch.set_float32_matmul_precision("high")
     with tempfile.TemporaryDirectory() as folder:
         models = args.models or write_models(Path(folder))
         run(models, args.device, args.repeats)
+        overheads(DOSModel.load(models / "ours.pt", args.device), Path(folder))
 
 
 def write_models(folder: Path) -> Path:
@@ -90,6 +99,39 @@ def run(folder: Path, device: str, repeats: list[int]) -> None:
     )
     for n in repeats:
         print(row(ours, stock, silicon(n)), flush=True)
+
+
+def overheads(model: DOSModel, folder: Path) -> None:
+    """Molecular dynamics of aluminium on the CPU: milliseconds that a sample adds to a step, alternating rounds."""
+    print("\n   atoms  step ms  sample between steps, ms  beside them, ms")
+    for n in (3, 5, 8):
+        atoms = ase.build.bulk("Al", cubic=True) * (n, n, n)
+        atoms.rattle(0.05, seed=n)
+        times: dict[str, list[float]] = {"none": [], "between": [], "beside": []}
+        for number in range(5):
+            for kind, found in times.items():
+                found.append(step_ms(atoms, model, kind, folder / f"{n}-{number}-{kind}.zarr"))
+        none, between, beside = (statistics.median(found[1:]) for found in times.values())
+        print(f"{len(atoms):8d}  {none:7.1f}  {between - none:24.1f}  {beside - none:15.1f}", flush=True)
+
+
+def step_ms(atoms: Atoms, model: DOSModel, kind: str, trace: Path, n_steps: int = 20) -> float:
+    """Of dynamics of which every second step is sampled, if at all: milliseconds a sample, or two steps."""
+    atoms = atoms.copy()
+    atoms.calc = EMT()
+    dynamics = VelocityVerlet(atoms, 1 * units.fs)
+    atoms.get_forces()
+    if kind == "none":
+        start = time.perf_counter()
+        dynamics.run(n_steps)
+    else:
+        with DOSObserver(atoms, model, trace, 300, dynamics=dynamics, overlap=kind == "beside") as observer:
+            observer()  # the first one, to warm up
+            dynamics.attach(observer, interval=2)
+            start = time.perf_counter()
+            dynamics.run(n_steps)
+            observer.flush()
+    return 2e3 * (time.perf_counter() - start) / n_steps
 
 
 def row(ours: DOSModel, stock: Any, atoms: Atoms) -> str:

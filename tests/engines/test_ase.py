@@ -270,15 +270,15 @@ class TestObserver:
 
     def test_stops_at_the_target_error(self, atoms, metal, tmp_path: Path) -> None:
         dyn = dynamics(atoms)
-        observer = DOSObserver(atoms, metal, tmp_path / "t.zarr", 600, dynamics=dyn, target_error=0.02)
+        observer = DOSObserver(atoms, metal, tmp_path / "t.zarr", 600, dynamics=dyn, target_error=0.05)
         dyn.attach(observer, interval=2)
         assert observer.run(6000)
         result = observer.result()
-        assert result.reliable and result.heat_capacity.sampling_err <= 0.02 * result.heat_capacity.value
+        assert result.reliable and result.heat_capacity.sampling_err <= 0.05 * result.heat_capacity.value
         assert 62 <= dyn.nsteps < 6000
         # one that was met is met after a restart, and one that cannot be met is not
         observer.trace.close()
-        assert DOSObserver(atoms, metal, tmp_path / "t.zarr", 600, target_error=0.02).converged
+        assert DOSObserver(atoms, metal, tmp_path / "t.zarr", 600, target_error=0.05).converged
         assert not DOSObserver(atoms, metal, tmp_path / "t.zarr", 600, target_error=1e-9).converged
 
     def test_an_optimizer_is_no_dynamics(self, atoms, metal, tmp_path: Path) -> None:
@@ -364,3 +364,55 @@ def test_all_errors_are_of_one_line(atoms, metal, tmp_path: Path) -> None:
         with pytest.raises(PetdosError) as error:
             call()
         assert "\n" not in str(error.value)
+
+
+class TestOverlap:
+    """Samples that are evaluated while the dynamics go on are those that are taken in between, bit by bit."""
+
+    def run(self, atoms: Atoms, metal: DOSModel, path: Path, overlap: bool, **options: object) -> DOSObserver:
+        dyn = dynamics(atoms, seed=5)
+        observer = DOSObserver(atoms, metal, path, 600, dynamics=dyn, overlap=overlap, **options)
+        dyn.attach(observer, interval=2)
+        dyn.run(10)
+        return observer
+
+    def test_same_trace(self, atoms: Atoms, metal: DOSModel, tmp_path: Path) -> None:
+        taken: list[int | None] = []
+        for overlap in (False, True):
+            start = atoms.copy()
+            start.calc = EMT()
+            with self.run(
+                start, metal, tmp_path / f"{overlap}.zarr", overlap, on_sample=lambda s: taken.append(s.step)
+            ) as observer:
+                # The last sample is being evaluated still; what asks for results waits for it.
+                assert observer.n_samples == (5 if overlap else 6)
+                assert observer.result(members=False).n_samples == observer.n_samples == 6
+        assert taken == 2 * [0, 2, 4, 6, 8, 10]
+        one, other = (Trace.open(tmp_path / f"{overlap}.zarr", "r") for overlap in (False, True))
+        np.testing.assert_array_equal(one.features, other.features)
+        for label in ("step", "replica", "time_fs", "temperature_K", "kinetic_temperature_K", "potential_energy_eV"):
+            np.testing.assert_array_equal(getattr(one, label), getattr(other, label))
+
+    def test_flush_and_close_wait(self, atoms: Atoms, metal: DOSModel, tmp_path: Path) -> None:
+        observer = self.run(atoms, metal, tmp_path / "t.zarr", True)
+        observer.flush()
+        assert len(Trace.open(tmp_path / "t.zarr", "r")) == 6
+        observer.dynamics.run(2)
+        observer.close()
+        assert Trace.open(tmp_path / "t.zarr", "r").step.tolist() == [0, 2, 4, 6, 8, 10, 12]
+
+    def test_a_prediction_of_nan_is_skipped(self, atoms: Atoms, tmp_path: Path, metal_path: Path) -> None:
+        spoiled = DOSModel.load(metal_path)
+        spoil_species(spoiled, "Al")
+        observer = self.run(atoms, spoiled, tmp_path / "t.zarr", True)
+        observer.close()
+        assert observer.n_skipped == 6 and len(Trace.open(tmp_path / "t.zarr", "r")) == 0
+
+    def test_other_errors_are_not_lost(self, atoms: Atoms, metal: DOSModel, tmp_path: Path, monkeypatch) -> None:
+        observer = self.run(atoms, metal, tmp_path / "t.zarr", True)
+        observer.flush()
+        atoms.numbers[0] = 29
+        observer.dynamics.nsteps += 1
+        observer()
+        with pytest.raises(StructureError, match="Cu is unknown"):
+            observer.result()

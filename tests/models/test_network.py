@@ -438,6 +438,7 @@ def test_slices_hold_every_atom_once_and_are_full() -> None:
     assert len(slices) <= np.ceil(row / (200 - 40)) + 3
 
 
+@pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 @pytest.mark.parametrize("name", ["residual", "feed-forward", "adaptive"])
 def test_gpu(name: str, tmp_path: Path) -> None:

@@ -32,6 +32,7 @@ from .ase_dynamics import check_dynamics, describe
 from .calculator import DOSCalculator
 from .labels import checked_temperature_K, kinetic_temperature_K, known_energy
 from .opening import check_electrons, drop_later_samples, open_trace
+from .overlapped import OverlappedEvaluation
 
 __all__ = ["DOSCalculator", "DOSObserver", "ObserverOptions"]
 
@@ -40,6 +41,9 @@ SAME_FRAME = 2e-6
 dynamics changes features a thousand times more."""
 SAME_RESTORED_FRAME = 2e-4
 """The same for a frame that comes from a restart file, which may have fewer digits, or was evaluated on another device."""
+
+NOT_FINITE = "prediction is not finite"
+"""Why a frame was skipped."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,8 @@ class ObserverOptions:
     :param target_error: relative sampling error of the heat capacity at which ``converged`` becomes true
     :param min_samples: samples without which ``converged`` never becomes true
     :param on_sample: called with each new sample
+    :param overlap: whether a sample is evaluated while the dynamics go on, and stored when the next one is due, ``result`` is asked for,
+        or the observer is flushed or closed; by default with a model on a GPU
     :param metadata: what else tells this simulation from others, or is known better than the observer can find out
         (``{"bias": "none"}``); ``docs/trace-format.md`` lists the keys
     :raises SettingError: for a burn-in below 0 or a target error that is not positive
@@ -63,6 +69,7 @@ class ObserverOptions:
     target_error: float | None = None
     min_samples: int = 32
     on_sample: Callable[[Sample], None] | None = None
+    overlap: bool | None = None
     metadata: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
@@ -93,7 +100,7 @@ class DOSObserver:
     :param interval: of ``dyn.attach``; used for the step number if ``dynamics`` is not given
     :param replica: which simulation of the trace this is
     :param options: fields of :class:`ObserverOptions`: ``burn_in``, ``first_step``, ``flush_every``, ``target_error``,
-        ``min_samples``, ``on_sample``, ``metadata``
+        ``min_samples``, ``on_sample``, ``overlap``, ``metadata``
 
     Attributes: ``converged``; ``n_samples`` and ``n_skipped`` of this object; ``elapsed_s``, the time spent in it;
     ``trace``; ``running`` (:class:`~petdos_md.analysis.running.RunningAverage`), which includes what the trace held before;
@@ -140,12 +147,16 @@ class DOSObserver:
         self._read_what_is_there()
         self.n_samples = self.n_skipped = 0
         self.elapsed_s = 0.0
+        overlap = self.model.device.type == "cuda" if chosen.overlap is None else chosen.overlap
+        self._beside = OverlappedEvaluation(self.model) if overlap else None
+        self._labels_beside: dict[str, Any] = {}
         self.converged = self._is_converged()
 
     def __call__(self) -> None:
         """Take a sample of the atoms as they are now, unless the trace has one of this step."""
         start = time.perf_counter()
         try:
+            self._collect()
             self._observe()
         finally:
             self.elapsed_s += time.perf_counter() - start
@@ -164,6 +175,7 @@ class DOSObserver:
         :param members: whether to evaluate the ensemble for model errors
         :raises NoSamplesError: before there are samples
         """
+        self._collect()
         return self.running.result(self.temperature_K() if temperature_K is None else temperature_K, members=members)
 
     def irun(self, steps: int) -> Iterator[bool]:
@@ -184,11 +196,20 @@ class DOSObserver:
             pass
         return self.converged
 
+    def flush(self) -> None:
+        """Store a sample that is being evaluated, and write what the trace has not written yet.
+
+        :raises TraceError: if it cannot be written; the call may be repeated
+        """
+        self._collect()
+        self.trace.flush()
+
     def close(self) -> None:
         """Write what is left, and let go of the trace if the observer has opened it; happens at exit, too.
 
         :raises TraceError: if it cannot be written; the call may be repeated
         """
+        self._collect()
         if self._owns_trace:
             self.trace.close()
         else:
@@ -256,24 +277,47 @@ class DOSObserver:
         self._calls += 1
         if self._offset is not None and (self._step() < self._start or self._known(self._step())):
             return
+        beside = self._beside
+        if beside is not None and self._offset is not None and self._can_be_evaluated() and self._shared() is None:
+            beside.start(self.atoms)
+            self._labels_beside = self._labels(temperature)
+            return
         sample = self._evaluate()
         if self._offset is None:
             self._offset = self._find_offset(sample)
+            if self._step() < self._start or self._known(self._step()):
+                return
+        self._store(sample, self._labels(temperature))
+
+    def _labels(self, temperature_K: float) -> dict[str, Any]:
+        """What a sample of the atoms as they are now is known by."""
         step = self._step()
-        if step < self._start or self._known(step):
+        return {
+            "replica": self.replica,
+            "step": step,
+            "time_fs": step * self._timestep_fs,
+            "temperature_K": temperature_K,
+            "kinetic_temperature_K": kinetic_temperature_K(self.atoms),
+            "potential_energy_eV": known_energy(self.atoms),
+        }
+
+    def _collect(self) -> None:
+        """Store the sample that was evaluated beside the dynamics, if there is one."""
+        if self._beside is None or not self._beside.running:
             return
+        labels = self._labels_beside
+        try:
+            sample: Sample | str = self._beside.collect()
+        except PredictionError:
+            sample = NOT_FINITE
+        self._store(sample, labels)
+
+    def _store(self, sample: Sample | str, labels: dict[str, Any]) -> None:
+        """:param sample: or the reason why there is none"""
         if isinstance(sample, str):
-            self.n_skipped += self.trace.skip(sample, step=step, replica=self.replica)
+            self.n_skipped += self.trace.skip(sample, step=labels["step"], replica=self.replica)
             return
-        sample = replace(
-            sample,
-            replica=self.replica,
-            step=step,
-            time_fs=step * self._timestep_fs,
-            temperature_K=temperature,
-            kinetic_temperature_K=kinetic_temperature_K(self.atoms),
-            potential_energy_eV=known_energy(self.atoms),
-        )
+        sample = replace(sample, **labels)
         if not self.trace.append(sample):
             return
         self.running.update(sample)
@@ -310,18 +354,24 @@ class DOSObserver:
 
     def _evaluate(self) -> Sample | str:
         """A sample, or the reason why there is none."""
-        if not (np.isfinite(self.atoms.positions).all() and np.isfinite(self.atoms.cell.array).all()):
+        if not self._can_be_evaluated():
             return "positions or cell are not finite"
-        calculator = self.atoms.calc
         try:
-            if (
-                isinstance(calculator, DOSCalculator)
-                and calculator.model.info.fingerprint == self.model.info.fingerprint
-            ):
-                return calculator.get_sample(self.atoms)
-            return self.model.evaluate(self.atoms)
+            shared = self._shared()
+            return self.model.evaluate(self.atoms) if shared is None else shared.get_sample(self.atoms)
         except PredictionError:
-            return "prediction is not finite"
+            return NOT_FINITE
+
+    def _can_be_evaluated(self) -> bool:
+        return bool(np.isfinite(self.atoms.positions).all() and np.isfinite(self.atoms.cell.array).all())
+
+    def _shared(self) -> DOSCalculator | None:
+        """The calculator of the atoms, if the sample comes with its forces."""
+        calculator = self.atoms.calc
+        same = (
+            isinstance(calculator, DOSCalculator) and calculator.model.info.fingerprint == self.model.info.fingerprint
+        )
+        return calculator if same else None
 
     def _is_converged(self) -> bool:
         if self.target_error is None:

@@ -255,7 +255,7 @@ class Simulation:
             return
         self._last_checkpoint = here
         # The trace first: a checkpoint must never be ahead of it.
-        self.trace.flush()
+        self.observer.flush()
         self._state.save(self.replica, Checkpoint.of(self.dynamics, self.phase))
         self.atoms.calc = self._calculator()
 
