@@ -303,7 +303,7 @@ class TestKills:
         return [*arguments, "--resume"]
 
     def test_md(self, metal_path: Path, tmp_path: Path) -> None:
-        self.campaign(tmp_path, self.md(tmp_path, metal_path), 62, n_kills=5, seed=0)
+        self.campaign(tmp_path, self.md(tmp_path, metal_path), 62, n_kills=4, seed=0)
 
     @pytest.mark.slow
     def test_md_fifty_times(self, metal_path: Path, tmp_path: Path) -> None:
@@ -311,7 +311,7 @@ class TestKills:
 
     def test_rerun(self, metal_path: Path, tmp_path: Path) -> None:
         frames = []
-        for seed in range(150):
+        for seed in range(90):
             frames.append(ase.build.bulk("Al", cubic=True))
             frames[-1].rattle(0.1, seed=seed)
         ase.io.write(tmp_path / "t.traj", frames)
@@ -325,7 +325,7 @@ class TestKills:
             "1",
             "--resume",
         ]
-        self.campaign(tmp_path, arguments, 150, n_kills=4, seed=50)
+        self.campaign(tmp_path, arguments, 90, n_kills=3, seed=50)
 
 
 def run_killed(trace: Path, arguments: list[str], seed: int, max_kills: int) -> dict[str, int]:

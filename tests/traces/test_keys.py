@@ -114,9 +114,9 @@ def test_memory_does_not_grow_with_steps(path: Path) -> None:
 
     sample = make_sample(0)
     with Trace.open(path, fsync=False) as trace:
-        grown(0, 10_000)
+        grown(0, 5000)
         assert trace._writer.keys.n_runs <= 14 + 2 * 2
-        # 9600 samples; a set of their pairs takes 500 kB and more.
-        assert grown(10_000, 40_000) < 40_000
+        # 4800 samples; a set of their pairs takes 250 kB and more.
+        assert grown(5000, 20_000) < 40_000
     with Trace.open(path) as trace:
-        assert not trace.append(sample, step=39_950, replica=3) and trace.append(sample, step=5000, replica=1)
+        assert not trace.append(sample, step=19_950, replica=3) and trace.append(sample, step=5000, replica=1)

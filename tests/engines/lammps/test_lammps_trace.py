@@ -190,7 +190,7 @@ def test_kill_at_any_moment(tmp_path: Path) -> None:
     )
     (tmp_path / "in.deck").write_text(ALLOY + rest)
     kept = 0
-    for round_ in range(4):
+    for round_ in range(3):
         process = subprocess.Popen([str(BIN / "lmp"), "-in", "in.deck", "-log", "none"], cwd=tmp_path,
                                    stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True)  # fmt: skip
         deadline = time.monotonic() + 60
