@@ -114,6 +114,7 @@ double FixElectrons::compute_vector(int i)
 void *FixElectrons::extract(const char *name, int &dim)
 {
   dim = 0;
+  if (std::strcmp(name, "used_electronic_temperature_K") == 0) return &used_K_;
   return variable_.empty() && std::strcmp(name, "electronic_temperature_K") == 0 ? &number_K_ : nullptr;
 }
 

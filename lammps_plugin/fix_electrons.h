@@ -25,7 +25,7 @@ class FixElectrons : public Fix {
   void min_post_force(int) override;
   double compute_scalar() override;
   double compute_vector(int) override;
-  void *extract(const char *, int &) override;    // electronic_temperature_K, if it is a number
+  void *extract(const char *, int &) override;    // used_electronic_temperature_K; electronic_temperature_K, if it is a number
 
  private:
   double temperature_K();

@@ -72,6 +72,10 @@ void FixPetdos::init()
   compute_ = dynamic_cast<ComputePetdos *>(modify->get_compute_by_id(compute_id_));
   if (!compute_) fail("compute " + compute_id_ + " was deleted; define it again");
   everywhere([&] { temperature_.init(); });
+  const std::string electrons = later_electrons(lmp, id);
+  if (!electrons.empty())
+    fail("fix " + electrons + " (petdos/electrons) is defined after fix " + id +
+         ", whose first sample would have the energy without it; define it before");
   warn_of_box();
 }
 
@@ -248,6 +252,7 @@ void FixPetdos::record()
   everywhere([&] { row.temperature_K = temperature_.value_K(); });
   row.kinetic_temperature_K = kinetic_temperature();
   row.potential_energy_eV = energy() * units.energy_eV;
+  row.electronic_temperature_K = electronic_temperature_K(lmp);
   row.volume_A3 = domain->xperiodic && domain->yperiodic && domain->zperiodic
       ? domain->xprd * domain->yprd * domain->zprd * std::pow(units.length_A, 3)
       : NOT_KNOWN;

@@ -58,6 +58,17 @@ bool has_fix(LAMMPS *lmp, const Names &styles)
   return false;
 }
 
+// ID of a fix of these styles that is defined after another one; empty if there is none.
+std::string later_fix(LAMMPS *lmp, const char *fix_id, const Names &styles)
+{
+  bool later = false;
+  for (const Fix *fix : lmp->modify->get_fix_list()) {
+    if (later && styles.count(base_style(fix->style))) return fix->id;
+    later = later || std::string(fix->id) == fix_id;
+  }
+  return "";
+}
+
 template <typename Number> const Number *extracted(Fix *fix, const char *name, int expected_dim)
 {
   int dim = -1;
@@ -142,8 +153,7 @@ json electronic_temperature(LAMMPS *lmp)
 {
   for (Fix *fix : lmp->modify->get_fix_list()) {
     if (base_style(fix->style) != "petdos/electrons") continue;
-    int dim = 0;
-    const auto *number = static_cast<const double *>(fix->extract("electronic_temperature_K", dim));
+    const auto *number = extracted<double>(fix, "electronic_temperature_K", 0);
     return number ? json(*number) : json("variable");
   }
   return nullptr;
@@ -193,6 +203,21 @@ petdos::Description LAMMPS_NS::describe(LAMMPS *lmp, const ComputePetdos &comput
   return found;
 }
 
+double LAMMPS_NS::electronic_temperature_K(LAMMPS *lmp)
+{
+  for (Fix *fix : lmp->modify->get_fix_list()) {
+    if (base_style(fix->style) != "petdos/electrons") continue;
+    const auto *number = extracted<double>(fix, "used_electronic_temperature_K", 0);
+    return number ? *number : NOT_KNOWN;
+  }
+  return NOT_KNOWN;
+}
+
+std::string LAMMPS_NS::later_electrons(LAMMPS *lmp, const char *fix_id)
+{
+  return later_fix(lmp, fix_id, {"petdos/electrons"});
+}
+
 bool LAMMPS_NS::is_rerun(LAMMPS *lmp)
 {
   return lmp->input->command && std::string(lmp->input->command) == "rerun";
@@ -200,10 +225,5 @@ bool LAMMPS_NS::is_rerun(LAMMPS *lmp)
 
 std::string LAMMPS_NS::later_change_of_box(LAMMPS *lmp, const char *fix_id)
 {
-  bool later = false;
-  for (const Fix *fix : lmp->modify->get_fix_list()) {
-    if (later && CHANGE_BOX_AT_END.count(base_style(fix->style))) return fix->id;
-    later = later || std::string(fix->id) == fix_id;
-  }
-  return "";
+  return later_fix(lmp, fix_id, CHANGE_BOX_AT_END);
 }

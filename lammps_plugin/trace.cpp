@@ -82,6 +82,7 @@ int64_t TraceWriter::last_step(int32_t replica) const
 void TraceWriter::describe(const Description &description)
 {
   check_simulation(path_, store_->attributes, description);
+  if (!keys_.empty()) check_electrons(path_, store_->attributes, description);
   const auto first = keys_.lower_bound({description.replica, INT64_MIN});
   complete(store_->attributes, description, first == keys_.end() || first->first != description.replica);
 }

@@ -99,7 +99,7 @@ json read_json(const fs::path &trace, const fs::path &file)
 
 void TraceArray::create(const fs::path &trace, const ArrayKind &kind)
 {
-  fs::create_directory(trace / kind.name);
+  fs::create_directories(trace / kind.name);
   replace_file(trace / kind.name / "zarr.json", new_metadata(kind).dump());
 }
 

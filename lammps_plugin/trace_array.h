@@ -20,6 +20,7 @@ struct ArrayKind {
   size_t width = 0;
   const Column *column = nullptr;    // that its numbers come from; none for features
 
+  bool is_optional() const { return name == OPTIONAL_COLUMN; }
   size_t item_bytes() const { return dtype.back() == '4' ? 8 : 4; }
   size_t row_bytes() const { return item_bytes() * (width ? width : 1); }
 };
@@ -38,6 +39,7 @@ class TraceArray {
   // One that is there; throws std::runtime_error if it is not of this kind.
   TraceArray(const std::filesystem::path &trace, const ArrayKind &kind);
 
+  const std::string &name() const { return kind_.name; }
   size_t n() const { return metadata_.at("shape").at(0).get<size_t>(); }
   // In one rename; throws std::system_error.
   void set_length(size_t n);

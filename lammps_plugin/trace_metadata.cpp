@@ -127,6 +127,17 @@ void check_simulation(const std::string &path, const json &attributes, const Des
   }
 }
 
+void check_electrons(const std::string &path, const json &attributes, const Description &description)
+{
+  const char *key = "electronic_temperature_K";
+  const auto is_hot = [&](const json &metadata) { return metadata.is_object() && !metadata.value(key, json()).is_null(); };
+  const bool there = is_hot(attributes.value("metadata", json::object())), here = is_hot(description.metadata);
+  const auto word = [](bool hot) { return std::string(hot ? "hot" : "cold"); };
+  if (there != here && description.metadata.value("source", json()).is_null())
+    fail(path + ": trace of another simulation: it has " + word(there) + " electrons, got " + word(here) +
+         " ones; write to another path");
+}
+
 void complete(json &attributes, const Description &description, bool is_new)
 {
   const std::string engines = attributes.value("engine", "");

@@ -26,6 +26,8 @@ LAMMPS_NS::json new_attributes(const ModelInfo &model, const Description &descri
 // Throw std::runtime_error with one line if the attributes of the trace at `path` are of another format, model or simulation.
 void check_format(const std::string &path, const LAMMPS_NS::json &attributes);
 void check_model(const std::string &path, const LAMMPS_NS::json &attributes, const ModelInfo &model);
+// Of a trace that holds samples: whether electrons are hot, or cold, in both.
+void check_electrons(const std::string &path, const LAMMPS_NS::json &attributes, const Description &description);
 void check_simulation(const std::string &path, const LAMMPS_NS::json &attributes, const Description &description);
 
 // Adds what was not known. A temperature that has changed since is a schedule: null. `is_new`: the replica has no samples yet.

@@ -5,6 +5,7 @@
 #define PETDOS_TRACE_ROW_H
 
 #include <cstdint>
+#include <limits>
 #include <variant>
 #include <vector>
 
@@ -17,6 +18,7 @@ struct Row {
   double time_fs, temperature_K, kinetic_temperature_K, potential_energy_eV, volume_A3;
   int64_t n_atoms = 0;
   double n_electrons, weight = 1.0;
+  double electronic_temperature_K = std::numeric_limits<double>::quiet_NaN();
 };
 
 struct Column {
@@ -36,7 +38,11 @@ constexpr Column COLUMNS[] = {
     {"n_atoms", "int64", "", "number of atoms", &Row::n_atoms},
     {"n_electrons", "float64", "", "number of valence electrons", &Row::n_electrons},
     {"weight", "float64", "", "statistical weight of the frame", &Row::weight},
+    {"electronic_temperature_K", "float64", "K", "temperature of hot electrons, NaN for cold ones", &Row::electronic_temperature_K},
 };
+
+// The column that a trace has from the first sample on that has a number there; without it, that of the metadata of the same name holds.
+constexpr const char *OPTIONAL_COLUMN = "electronic_temperature_K";
 
 }    // namespace petdos
 

@@ -10,7 +10,9 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cmath>
 #include <cstring>
+#include <iterator>
 #include <system_error>
 
 namespace fs = std::filesystem;
@@ -76,7 +78,8 @@ void TraceStore::create(const Description &description) const
     fs::create_directories(parent);
     fs::remove_all(draft);
     fs::create_directory(draft);
-    for (const ArrayKind &kind : kinds_) TraceArray::create(draft, kind);
+    for (const ArrayKind &kind : kinds_)
+      if (!kind.is_optional()) TraceArray::create(draft, kind);
     if (!File(draft / LOCK, O_WRONLY | O_CREAT).good()) fail_errno();
     replace_file(draft / "zarr.json", group_metadata(new_attributes(model_, description)).dump());
     if (rename(draft.c_str(), path_.c_str()) != 0) fail_errno();
@@ -126,7 +129,8 @@ void TraceStore::load(const Description &description)
     fail(path_.string() + ": being truncated when its writer was killed; run `petdos truncate " + path_.string() +
          "` once, which finishes it");
   arrays_.clear();
-  for (const ArrayKind &kind : kinds_) arrays_.emplace_back(path_, kind);
+  for (const ArrayKind &kind : kinds_)
+    if (!kind.is_optional() || fs::exists(path_ / kind.name)) arrays_.emplace_back(path_, kind);
   const size_t n = length();
   for (const TraceArray &array : arrays_) array.check_chunks(n);
   try {
@@ -162,15 +166,38 @@ std::vector<double> TraceStore::times_fs() const
 const TraceArray &TraceStore::array(const std::string &name) const
 {
   size_t i = 0;
-  while (kinds_[i].name != name) ++i;
+  while (arrays_[i].name() != name) ++i;
   return arrays_[i];
 }
 
 void TraceStore::append(const std::vector<Row> &rows)
 {
+  const auto is_hot = [](const Row &row) { return !std::isnan(row.electronic_temperature_K); };
+  for (const ArrayKind &kind : kinds_)
+    if (kind.is_optional() && arrays_.size() < kinds_.size() && std::any_of(rows.begin(), rows.end(), is_hot)) add(kind);
   const size_t start = length();
   for (const TraceArray &array : arrays_) array.write(start, rows);
   commit(start + rows.size());
+}
+
+// The optional column, with the rows that there are, in one rename.
+void TraceStore::add(const ArrayKind &kind)
+{
+  ArrayKind draft = kind;
+  draft.name = "." + kind.name + ".partial";
+  std::error_code ignored;
+  fs::remove_all(path_ / draft.name, ignored);
+  TraceArray::create(path_, draft);
+  TraceArray array(path_, draft);
+  Row row;
+  const json number = saved_.value("metadata", json::object()).value(kind.name, json());
+  if (number.is_number()) row.electronic_temperature_K = number.get<double>();
+  const size_t n = length(), block = 1024;
+  for (size_t start = 0; start < n; start += block) array.write(start, std::vector<Row>(std::min(block, n - start), row));
+  array.set_length(n);
+  if (rename((path_ / draft.name).c_str(), (path_ / kind.name).c_str()) != 0) fail_errno();
+  sync_folder(path_);
+  arrays_.insert(std::prev(arrays_.end()), TraceArray(path_, kind));
 }
 
 void TraceStore::shrink(size_t n)

@@ -45,11 +45,12 @@ class TraceStore {
   std::string lock();
   void load(const Description &description);
   void commit(size_t n);
+  void add(const ArrayKind &kind);
 
   std::filesystem::path path_;
   ModelInfo model_;
   std::vector<ArrayKind> kinds_;
-  std::vector<TraceArray> arrays_;    // the columns, then features
+  std::vector<TraceArray> arrays_;    // the columns that are there, then features
   LAMMPS_NS::json saved_;             // attributes as they are on disk
   int lock_fd_ = -1;
 };

@@ -75,6 +75,17 @@ class TestCalculator:
         assert len(evaluations) == 5
         np.testing.assert_allclose(observer.trace[-1].features, metal.evaluate(atoms).features, rtol=1e-5, atol=1e-6)
 
+    def test_observers_find_the_energy_of_a_potential(self, atoms: Atoms, metal: DOSModel, tmp_path: Path) -> None:
+        """Dynamics ask for forces alone; a potential computes its energy along, and says so."""
+        atoms.calc = DOSCalculator(metal, EMT())
+        dyn = dynamics(atoms)
+        with DOSObserver(atoms, metal, tmp_path / "t.zarr", 600, dynamics=dyn) as observer:
+            dyn.attach(observer)
+            dyn.run(1)
+        alone = atoms.copy()
+        alone.calc = EMT()
+        assert observer.trace.potential_energy_eV[-1] == alone.get_potential_energy()
+
     def test_energy_head_is_a_potential(self, atoms: Atoms, metal: DOSModel) -> None:
         """Forces and stress against finite differences of the energy (float32, hence the tolerance)."""
         atoms.calc = DOSCalculator(metal)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import ase.io
 import numpy as np
+import pandas as pd
 import pytest
 from ase import Atoms, units
 from ase.calculators.emt import EMT
@@ -57,8 +58,16 @@ def test_schedule_moves_the_atoms(folder: Path, hot_path: Path, hot_model: DOSMo
         calculator = HotElectronCalculator(None, hot_model, T_e)
         np.testing.assert_allclose(frame.get_forces(), calculator.get_property("forces", frame), atol=1e-7)
         assert trace.potential_energy_eV[step] == pytest.approx(calculator.get_property("free_energy", frame), abs=1e-7)
+        assert trace.electronic_temperature_K[step] == pytest.approx(T_e, rel=1e-12)
+    again = ["rerun", str(hot_path), str(folder / "hot.traj"), "-o", str(folder / "again.zarr")]
+    assert main(again) == 0
+    rerun = Trace.open(folder / "again.zarr", "r")
+    np.testing.assert_array_equal(rerun.electronic_temperature_K, trace.electronic_temperature_K)
     cold = Trace.open(folder / "cold.zarr", "r")
-    assert "electronic_temperature_K" not in cold.attributes["metadata"]
+    assert (
+        "electronic_temperature_K" not in cold.attributes["metadata"] and np.isnan(cold.electronic_temperature_K).all()
+    )
+    assert not (folder / "cold.zarr" / "electronic_temperature_K").exists()
     assert np.abs(np.asarray(trace.features)[-1] - np.asarray(cold.features)[-1]).max() > 1e-6
 
 
@@ -67,6 +76,15 @@ def test_analysis_says_that_electrons_were_hot(folder: Path, hot_path: Path, hot
     data = analyze(folder / "hot.zarr", hot_model)
     (note,) = [note for note in data.attrs["notes"] if "among electrons" in note]
     assert "among electrons at 8000 K" in note and "--electronic-temperature" in note
+    out = ["-o", str(folder / "results"), "--no-plots", "--electronic-temperature", "frames"]
+    assert main(["analyze", str(folder / "hot.zarr"), *out]) == 0
+    at = pd.read_csv(folder / "results" / "thermo.csv")
+    theirs = analyze(folder / "hot.zarr", hot_model, electronic_temperatures_K=[8000.0])
+    assert at["heat_capacity (eV/K)"][0] == pytest.approx(float(theirs["heat_capacity"][0]), rel=1e-6)
+    assert main(["ramp", str(folder / "hot.zarr"), "-o", str(folder / "ramp"), "--no-plots"]) == 0
+    ramp = pd.read_csv(folder / "ramp" / "ramp.csv")
+    assert ramp["electronic_temperature (K)"].tolist() == [8000.0]
+    assert ramp["heat_capacity (eV/K)"][0] == pytest.approx(float(theirs["heat_capacity"][0]), rel=1e-6)
 
 
 def test_resumed_run_equals_an_unbroken_one(folder: Path, hot_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import ase.build
 import numpy as np
 import pytest
@@ -10,12 +12,14 @@ from ase.calculators.emt import EMT
 from ase.md.velocitydistribution import Stationary, thermalize_momenta
 from scipy.integrate import solve_ivp
 
-from petdos_md.ase import DOSCalculator, HotElectronCalculator, LaserPulse, TwoTemperatureDynamics
+from petdos_md.ase import DOSCalculator, DOSObserver, HotElectronCalculator, LaserPulse, TwoTemperatureDynamics
 from petdos_md.base.errors import ElectronicTemperatureError, SettingError
 from petdos_md.engines.labels import kinetic_temperature_K
 from petdos_md.engines.two_temperature import W_M3_K
 from petdos_md.models.model import DOSModel
 from petdos_md.physics import thermo
+from petdos_md.physics.hot_electrons import hot_electrons
+from petdos_md.traces.trace import Trace
 
 
 def hot(aluminium: Atoms, model: DOSModel, T_e: float, T_i: float = 300.0) -> Atoms:
@@ -48,6 +52,24 @@ def test_electrons_left_alone_keep_their_entropy(aluminium: Atoms, hot_model: DO
     assert coarse[1] > 1.0  # T_e has followed
     assert fine[0] < 0.4 * coarse[0]
     assert max(coarse[2], fine[2]) < 1e-7
+
+
+def test_samples_know_the_temperature_of_the_electrons(aluminium: Atoms, hot_model: DOSModel, tmp_path: Path) -> None:
+    """That of the energy balance after each step, from 3000 K up."""
+    atoms = hot(aluminium, hot_model, 3000.0)
+    dynamics = TwoTemperatureDynamics(atoms, 1 * units.fs, coupling_W_m3_K=5e18, pulse=LaserPulse(0.3, 4.0, 4.0))
+    told: list[float] = []
+    with DOSObserver(atoms, hot_model, tmp_path / "pulse.zarr", 300.0, dynamics=dynamics) as observer:
+        dynamics.attach(observer)
+        dynamics.attach(lambda: told.append(dynamics.electronic_temperature_K))
+        dynamics.run(8)
+    trace = Trace.open(tmp_path / "pulse.zarr", "r")
+    np.testing.assert_array_equal(trace.electronic_temperature_K, told)
+    assert told[0] == 3000.0 and told[-1] > 5000.0
+    # The energy of the trace is the free energy at a temperature that differs by the error of the integrator.
+    grid, last = hot_model.grid.energies, trace[len(trace) - 1]
+    free = atoms.get_potential_energy() + float(hot_electrons(grid, hot_model.dos(last), 24.0, told[-1]).free_energy)
+    assert last.potential_energy_eV == pytest.approx(free, abs=2e-3)
 
 
 def test_work_of_the_electrons_is_counted(aluminium: Atoms, hot_model: DOSModel) -> None:

@@ -50,6 +50,7 @@ def make_sample(step: int | None, replica: int = 0, model: ModelInfo = MODEL, **
             "kinetic_temperature_K": rng.random(),
             "potential_energy_eV": rng.standard_normal(),
             "weight": rng.random(),
+            "electronic_temperature_K": math.nan if rng.random() < 0.2 else 1e4 * rng.random() + 1,
             **labels,
         },
     )
@@ -66,11 +67,11 @@ def assert_same(got: Sample, expected: Sample) -> None:
     assert got.model == expected.model
 
 
-def assert_is(trace: Trace, keys: list[tuple[int, int]], model: ModelInfo = MODEL) -> None:
+def assert_is(trace: Trace, keys: list[tuple[int, int]], model: ModelInfo = MODEL, **labels: float) -> None:
     """The trace holds the samples of these (replica, step), in this order."""
     assert len(trace) == len(keys)
     for got, (replica, step) in zip(trace, keys, strict=True):
-        assert_same(got, make_sample(step, replica, model))
+        assert_same(got, make_sample(step, replica, model, **labels))
 
 
 def in_child(work, *args) -> None:

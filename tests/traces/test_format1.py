@@ -24,6 +24,7 @@ TYPES = {
     **{"step": "int64", "replica": "int32", "n_atoms": "int64"},
 }
 """The columns of format 1 and their data types; ``psi`` has that of the model."""
+COLD = {"electronic_temperature_K": float("nan")}  # there were no hot electrons then
 KEYS = [(0, 10), (1, 10), (0, 20), (1, 20), (0, 30)]
 
 
@@ -90,17 +91,19 @@ def bytes_of(path: Path) -> dict[str, bytes]:
 
 @pytest.fixture
 def old(path: Path) -> Path:
-    write_format1(path, [make_sample(step, replica) for replica, step in KEYS])
+    write_format1(path, [make_sample(step, replica, **COLD) for replica, step in KEYS])
     return path
 
 
 def test_read(old: Path) -> None:
     """Every sample to the last bit; model and attributes by their present names."""
     trace = Trace.open(old, "r", MODEL)
-    assert_is(trace, KEYS)
+    assert_is(trace, KEYS, **COLD)
     assert trace.model == MODEL and trace.skipped == {"prediction is not finite": 2} and trace.timestep_fs == 2.0
     assert not [key for key in (*trace.attributes, *trace.attributes["model"]) if re.search("refused|psi", key)]
-    np.testing.assert_array_equal(trace.features[2:4], [make_sample(20, replica).features for replica in (0, 1)])
+    np.testing.assert_array_equal(
+        trace.features[2:4], [make_sample(20, replica, **COLD).features for replica in (0, 1)]
+    )
 
 
 def test_length(old: Path) -> None:
@@ -108,7 +111,7 @@ def test_length(old: Path) -> None:
     file = old / "psi" / "zarr.json"
     metadata = json.loads(file.read_text())
     file.write_text(json.dumps({**metadata, "shape": [3, *metadata["shape"][1:]]}))
-    assert_is(Trace.open(old, "r"), KEYS[:3])
+    assert_is(Trace.open(old, "r"), KEYS[:3], **COLD)
 
 
 @pytest.mark.parametrize("act", ["append", "truncate", "skip"])
@@ -117,7 +120,7 @@ def test_not_written(old: Path, act: str) -> None:
     before = bytes_of(old)
     trace = Trace.open(old, model=MODEL)
     calls = {
-        "append": lambda: trace.append(make_sample(40)),
+        "append": lambda: trace.append(make_sample(40, **COLD)),
         "truncate": lambda: trace.truncate(10),
         "skip": lambda: trace.skip("positions are not finite", step=40),
     }
@@ -132,26 +135,26 @@ def test_merge(old: Path, tmp_path: Path) -> None:
     """A copy in the present format, which stock zarr reads, and with which the run goes on where it was."""
     new = tmp_path / "new.zarr"
     assert main(["merge", str(new), str(old)]) == 0
-    assert_is(Trace.open(new, "r", MODEL), KEYS)
+    assert_is(Trace.open(new, "r", MODEL), KEYS, **COLD)
     features = zarr.open_group(new, mode="r")["features"][:]
-    np.testing.assert_array_equal(features, [make_sample(step, replica).features for replica, step in KEYS])
+    np.testing.assert_array_equal(features, [make_sample(step, replica, **COLD).features for replica, step in KEYS])
     attributes = json.loads((new / "zarr.json").read_text())["attributes"]
     assert attributes["schema_version"] == 2 and attributes["model"] == MODEL.to_dict()
     assert attributes["metadata"]["potential"] == "emt" and attributes["sources"][0]["n_skipped"] == 2
     with Trace.open(new, model=MODEL) as trace:
         assert not trace.skip("prediction is not finite", step=25) and trace.skip("prediction is not finite", step=35)
-        assert not trace.append(make_sample(30)) and trace.append(make_sample(40))
-    assert_is(Trace.open(new, "r"), [*KEYS, (0, 40)])
+        assert not trace.append(make_sample(30, **COLD)) and trace.append(make_sample(40, **COLD))
+    assert_is(Trace.open(new, "r"), [*KEYS, (0, 40)], **COLD)
 
 
 def test_merged_with_others(path: Path, tmp_path: Path) -> None:
     """A trace that was itself merged in format 1, of a trajectory that was evaluated by a command of another name."""
     source = {"path": "a.zarr", "engine": "eval", "n_refused": 3, "sources": [{"path": "b.zarr", "n_refused": 1}]}
-    write_format1(path, [make_sample(10)], engine="eval, ase", sources=[source])
+    write_format1(path, [make_sample(10, **COLD)], engine="eval, ase", sources=[source])
     with Trace.open(tmp_path / "more.zarr", model=MODEL) as more:
-        more.append(make_sample(10, 7))
+        more.append(make_sample(10, 7, **COLD))
     merged = Trace.merge(tmp_path / "new.zarr", [path, tmp_path / "more.zarr"])
-    assert_is(merged, [(0, 10), (7, 10)])
+    assert_is(merged, [(0, 10), (7, 10)], **COLD)
     inner = merged.attributes["sources"][0]["sources"][0]
     assert merged.engine == "rerun, ase" and inner["engine"] == "rerun"
     assert inner["n_skipped"] == 3 and inner["sources"][0] == {"path": "b.zarr", "n_skipped": 1}

@@ -87,7 +87,7 @@ def test_iteration_reads_every_byte_once(path: Path, monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(np, "fromfile", fromfile)
     assert [s.step for s in reader] == list(range(n))
-    row = sample.features.nbytes + 9 * 8 + 4
+    row = sample.features.nbytes + 10 * 8 + 4
     assert read[0] == n * row
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
 import shutil
 import signal
@@ -300,3 +301,54 @@ def test_a_trace_removed_under_the_writer_does_not_come_back_in_parts(path: Path
     with pytest.raises(TraceError, match="cannot write: No such file or directory; check that path and its rights; 1 "):
         trace.close()
     assert not path.exists()
+
+
+COLD = {"electronic_temperature_K": math.nan}
+
+
+def test_an_optional_array_comes_with_its_first_number(path: Path, small_chunks: None) -> None:
+    """Cold traces do not have it; rows before the first hot one get what they stood for, in the array as without it."""
+    with Trace.open(path, model=MODEL) as trace:
+        for step in range(7):
+            trace.append(make_sample(step, **COLD))
+        trace.flush()
+        assert not (path / "electronic_temperature_K").exists()
+        early = Trace.open(path, "r")
+        assert np.isnan(early.electronic_temperature_K).all()
+        (path / ".electronic_temperature_K.partial").mkdir()  # of a writer that was killed while it made the array
+        for step in range(7, 12):
+            trace.append(make_sample(step, electronic_temperature_K=1000.0 * step))
+        np.testing.assert_array_equal(
+            trace.electronic_temperature_K, [math.nan] * 7 + [1000.0 * s for s in range(7, 12)]
+        )
+    group = zarr.open_group(path, mode="r")
+    expected = [math.nan] * 7 + [1000.0 * step for step in range(7, 12)]
+    np.testing.assert_array_equal(group["electronic_temperature_K"][:], expected)
+    assert group["electronic_temperature_K"].attrs["units"] == "K" and not list(path.glob(".*"))
+    assert len(early) == 7 and np.isnan(early.electronic_temperature_K).all() and early.refresh() == 12
+    np.testing.assert_array_equal(early.electronic_temperature_K, expected)
+    with Trace.open(path) as trace:
+        trace.truncate(8)
+        trace.append(make_sample(9, electronic_temperature_K=500.0))
+    np.testing.assert_array_equal(Trace.open(path, "r").electronic_temperature_K, [*expected[:9], 500.0])
+
+
+def test_a_number_of_the_metadata_stands_for_an_array_that_is_not_there(path: Path, tmp_path: Path) -> None:
+    """As in traces that were written before there was one; also after the array has come, and in a merged trace."""
+    with Trace.open(path, model=MODEL, metadata={"electronic_temperature_K": 8000.0}) as trace:
+        trace.append(make_sample(0, **COLD))
+    assert Trace.open(path, "r").electronic_temperature_K.tolist() == [8000.0]
+    with Trace.open(tmp_path / "cold.zarr", model=MODEL) as trace:
+        trace.append(make_sample(0, 1, **COLD))
+    merged = Trace.merge(tmp_path / "both.zarr", [tmp_path / "cold.zarr", path])
+    np.testing.assert_array_equal(merged.electronic_temperature_K, [math.nan, 8000.0])
+    assert "electronic_temperature_K" not in merged.attributes["metadata"]
+    with Trace.open(path) as trace:
+        trace.append(make_sample(1, electronic_temperature_K=8000.0))
+    np.testing.assert_array_equal(zarr.open_group(path, mode="r")["electronic_temperature_K"][:], [8000.0, 8000.0])
+    for bad in (0.0, -1.0, math.inf):
+        with (
+            Trace.open(path) as trace,
+            pytest.raises(TraceError, match="expected that of hot electrons, positive, or NaN"),
+        ):
+            trace.append(make_sample(2, electronic_temperature_K=bad))

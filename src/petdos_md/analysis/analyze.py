@@ -55,7 +55,7 @@ def analyze(
     :param traces: a :class:`~petdos_md.traces.trace.Trace`, the path of one, or several of one model
     :param model: a DOSModel, its Readout, or where it lies; by default the model that the trace names
     :param progress: called with the work done and the total
-    :param keywords: which frames count, ``temperatures_K, burn_in, replicas, weights, steps``, as in
+    :param keywords: which frames count, ``temperatures_K, burn_in, replicas, weights, steps, electronic_range_K``, as in
         :class:`~petdos_md.analysis.options.FrameSelection`; what becomes of them, ``reference, align, error_method, n_electrons,
         electronic_temperatures_K, transform, denoise, members, keep_members, carriers``, as in
         :class:`~petdos_md.analysis.options.AnalysisOptions`

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 _LABELS = (
     "step", "time_fs", "temperature_K", "kinetic_temperature_K", "potential_energy_eV", "volume_A3", "n_atoms", "weight",
+    "electronic_temperature_K",
 )  # fmt: skip
 _ROWS_COMPARED = 5
 
@@ -56,7 +57,12 @@ def biases(frames: Frames) -> list[str]:
 
 def hot_electrons(frames: Frames) -> list[str]:
     """Temperatures of hot electrons that the atoms moved among, in words; empty for cold ones."""
-    found: dict[str, None] = {}
+    known = frames.electronic_temperature_K[frames.group >= 0]
+    known = known[np.isfinite(known)]
+    if len(known):
+        low, high = (f"{value:.6g}" for value in (known.min(), known.max()))
+        return [f"{low} K" if low == high else f"{low} to {high} K"]
+    found: dict[str, None] = {}  # a trace from before there was a temperature for each sample
     for trace, replicas in _kept_replicas(frames):
         for values in of_replicas(trace.attributes, "electronic_temperature_K", replicas).values():
             found |= dict.fromkeys(values)

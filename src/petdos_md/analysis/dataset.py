@@ -201,10 +201,18 @@ def _add_means(variables: _Variables, frames: Frames, group: np.ndarray) -> None
     for name, unit, description, column in (
         ("ensemble_temperature", "K", "temperature of the ensemble", frames.temperature_K),
         ("kinetic_temperature", "K", "mean temperature from the velocities", frames.kinetic_temperature_K),
+        (
+            "electronic_temperature",
+            "K",
+            "mean of the hot electrons that the atoms moved among",
+            frames.electronic_temperature_K,
+        ),
         ("potential_energy", "eV", "mean energy of the interatomic potential", frames.potential_energy_eV),
         ("volume", "angstrom^3", "mean cell volume", frames.volume_A3),
     ):
-        variables.add(name, np.array([frames.mean_of(column, g) for g in group]), unit, description)
+        means = np.array([frames.mean_of(column, g) for g in group])
+        if name != "electronic_temperature" or np.isfinite(means).any():
+            variables.add(name, means, unit, description)
 
 
 def _model_error(readout: Readout, ensemble: EnsembleValues | None) -> str:

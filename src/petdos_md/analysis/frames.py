@@ -77,6 +77,7 @@ class Frames:
         self.temperature_K = self._column("temperature_K")
         self.n_atoms, self.n_electrons = self._column("n_atoms"), self._column("n_electrons")
         self.kinetic_temperature_K = self._column("kinetic_temperature_K")
+        self.electronic_temperature_K = self._column("electronic_temperature_K")
         self.potential_energy_eV, self.volume_A3 = self._column("potential_energy_eV"), self._column("volume_A3")
         self._check_not_twice()
         self.group = self._grouped(selection)
@@ -233,16 +234,19 @@ class Frames:
                     )
             ladder = [t for t in ladder if np.isclose(list(temperatures_K), t, rtol=1e-4).any()]
         keep &= self.step >= (0 if burn_in == "auto" else burn_in)
-        first, last = selection.steps or (None, None)
-        if first is not None or last is not None:
-            keep &= (self.step >= (-np.inf if first is None else first)) & (
-                self.step <= (np.inf if last is None else last)
-            )
-            ladder = [
-                t for t in ladder if any(same_temperature(t, value) for value in np.unique(self.temperature_K[keep]))
-            ]
+        for column, limits, what in (
+            (self.step, selection.steps, "between steps {} and {}"),
+            (self.electronic_temperature_K, selection.electronic_range_K, "with electrons between {} and {} K"),
+        ):
+            first, last = limits or (None, None)
+            if first is None and last is None:
+                continue
+            # Electrons that are cold (NaN) are within no range.
+            keep &= (column >= (-np.inf if first is None else first)) & (column <= (np.inf if last is None else last))
+            left = np.unique(self.temperature_K[keep])
+            ladder = [t for t in ladder if any(same_temperature(t, value) for value in left)]
             if not ladder:
-                raise NoSamplesError(f"{_names(self.traces)}: no samples between steps {first} and {last}; give others")
+                raise NoSamplesError(f"{_names(self.traces)}: no samples {what.format(first, last)}; give others")
         group = np.full(len(self.step), -1)
         for index, temperature in enumerate(ladder):
             same = [same_temperature(temperature, value) for value in values]

@@ -66,10 +66,11 @@ class Inputs:
             return {"burn_in": int(selection.burn_in)}
         return {"burn_in": "auto", "burn_in_found": [str(cut) for cut in self.cuts] or ["no drift"]}
 
-    def conditions(self, electronic_temperatures_K: Sequence[float] | None = None) -> Conditions:
-        """Electrons at the temperatures of the ensembles, or at others.
+    def conditions(self, electronic_temperatures_K: Sequence[float] | str | None = None) -> Conditions:
+        """Electrons at the temperatures of the ensembles, at others, or (``frames``) at those of the hot electrons of the frames.
 
-        :raises SettingError: if a temperature is not positive, or others are given and the frames are of several ensembles
+        :raises SettingError: if a temperature is not positive, others are given and the frames are of several ensembles, or frames do not
+            tell the temperature of their electrons
         """
         temperatures, group = _electronic_temperatures(self.frames, electronic_temperatures_K)
         return Conditions(temperatures, group, self.n_electrons[group], self.n_atoms[group])
@@ -213,13 +214,26 @@ def _electrons_per_group(frames: Frames, n_electrons: float | None) -> np.ndarra
     return np.array(result)
 
 
-def _electronic_temperatures(frames: Frames, temperatures_K: Sequence[float] | None) -> tuple[np.ndarray, np.ndarray]:
+def _electronic_temperatures(
+    frames: Frames, temperatures_K: Sequence[float] | str | None
+) -> tuple[np.ndarray, np.ndarray]:
     """Temperatures of the electrons (K), and the group of frames that belongs to each.
 
-    :raises SettingError: if a temperature is not positive, or the frames are of several ensembles
+    :raises SettingError: as :meth:`Inputs.conditions`
     """
+    groups = np.arange(len(frames.temperatures_K))
     if temperatures_K is None:
-        return frames.temperatures_K, np.arange(len(frames.temperatures_K))
+        return frames.temperatures_K, groups
+    if isinstance(temperatures_K, str) and temperatures_K == "frames":
+        cold = (frames.group >= 0) & np.isnan(frames.electronic_temperature_K)
+        if cold.any():
+            where = frames.temperatures_K[frames.group[cold][0]]
+            raise SettingError(
+                f"frames at {where:g} K do not tell the temperature of their electrons; give numbers of K in place of 'frames'"
+            )
+        # To digits that no rounding of a mean touches: 8000 K stays 8000 K.
+        means = [float(f"{frames.mean_of(frames.electronic_temperature_K, int(g)):.12g}") for g in groups]
+        return np.array(means), groups
     if len(frames.temperatures_K) > 1:
         listed = ", ".join(f"{t:g}" for t in frames.temperatures_K)
         raise SettingError(

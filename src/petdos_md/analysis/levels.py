@@ -77,7 +77,7 @@ def frame_levels(
     """Levels of every frame and their thermal means.
 
     :param traces, model, progress: as for :func:`petdos_md.analyze`
-    :param keywords: which frames count, ``temperatures_K, burn_in, replicas, weights, steps``, as in
+    :param keywords: which frames count, ``temperatures_K, burn_in, replicas, weights, steps, electronic_range_K``, as in
         :class:`~petdos_md.analysis.options.FrameSelection`; what is read off them, ``networks, denoise, methods, n_electrons,
         members, threshold, error_method``, as in :class:`~petdos_md.analysis.options.LevelOptions`
     :returns: dimension ``frame`` (coordinates temperature, step, replica, time_fs, weight) with ``QUANTITY_METHOD`` and
@@ -201,6 +201,8 @@ def _dataset(frames: Frames, names: list[str], values: np.ndarray, error_method:
         "time_fs": ("frame", frames.time_fs[kept], {"units": "fs"}),
         "weight": ("frame", frames.weight[kept]),
     }
+    if np.isfinite(frames.electronic_temperature_K[kept]).any():
+        coords["electronic_temperature"] = "frame", frames.electronic_temperature_K[kept], {"units": "K"}
     variables: dict[str, Any] = {}
     for k, name in enumerate(names):
         attrs = {"units": LEVEL_QUANTITIES[name.rsplit("_", 1)[0]]}

@@ -61,8 +61,13 @@ def notes_of_inputs(inputs: Inputs) -> list[str]:
     if hot:
         notes.append(
             f"the atoms moved among electrons at {', '.join(hot)}: what stands here of electrons is at the temperatures of the table; give "
-            "electronic_temperatures_K=[...] (--electronic-temperature) for theirs"
+            "electronic_temperatures_K='frames' (--electronic-temperature frames) for theirs"
         )
+        if " to " in hot[0]:
+            notes.append(
+                "the temperature of the electrons changes along the run: frames of all of them are averaged together here; choose with "
+                "electronic_range_K=(FROM, TO) (--electronic-range), or follow it with `petdos ramp`"
+            )
     if is_ramp(frames.temperature_K[kept], frames.segment[kept]):
         notes.append(
             "the temperature changes along the run: frames of heating and cooling are averaged together here; `petdos ramp` keeps them apart"

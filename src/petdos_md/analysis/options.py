@@ -42,6 +42,7 @@ class FrameSelection:
         (:mod:`petdos_md.analysis.burn_in`)
     :param replicas: those of these replicas only; all if None
     :param steps: from the first to the last of these steps, both included; None on either side for no limit
+    :param electronic_range_K: among hot electrons of these temperatures, both limits included; None on either side for no limit
     :param weights: statistical weights in place of those of the samples: a
         :class:`~petdos_md.analysis.weights.FrameWeights` or a table of them, or a list with one for each trace
     :raises SettingError: if the burn-in is negative, a list is empty, or the table of weights cannot be read
@@ -52,6 +53,7 @@ class FrameSelection:
     replicas: Sequence[int] | None = None
     weights: WeightsLike | Sequence[WeightsLike] | None = None
     steps: tuple[int | None, int | None] | None = None
+    electronic_range_K: tuple[float | None, float | None] | None = None
 
     def __post_init__(self) -> None:
         if self.burn_in != "auto" and (isinstance(self.burn_in, str) or not self.burn_in >= 0):
@@ -60,10 +62,12 @@ class FrameSelection:
             given = getattr(self, name)
             if given is not None and not (isinstance(given, Collection) and len(given)):
                 raise SettingError(f"{name}={given!r} given, expected a list of some, or None for all")
-        if self.steps is not None and len(self.steps) != 2:
-            raise SettingError(
-                f"steps={self.steps!r} given, expected the first and the last step, or None for no limit"
-            )
+        for name, what in (("steps", "step"), ("electronic_range_K", "temperature")):
+            given = getattr(self, name)
+            if given is not None and len(given) != 2:
+                raise SettingError(
+                    f"{name}={given!r} given, expected the first and the last {what}, or None for no limit"
+                )
         if self.weights is not None:
             object.__setattr__(self, "weights", read_weights(self.weights))
 
@@ -79,7 +83,7 @@ class AnalysisOptions:
     :param error_method: ``autocorrelation`` or ``blocking``
     :param n_electrons: per structure, if the model does not know it or to replace what it knows
     :param electronic_temperatures_K: evaluate the Fermi function at these temperatures rather than at that of the ensemble, of
-        which there must then be one
+        which there must then be one; ``"frames"``: at the mean temperature of the hot electrons of the frames of each ensemble
     :param transform: applied to the DOS of every frame and member before averaging (see
         :class:`~petdos_md.analysis.transforms.FrameTransform`), on the same energies
     :param denoise: whether to denoise every frame and member before averaging (Eqs. 11-16, :mod:`petdos_md.physics.denoise`);
@@ -95,7 +99,7 @@ class AnalysisOptions:
     align: str = "average"
     error_method: str = "autocorrelation"
     n_electrons: float | None = None
-    electronic_temperatures_K: Sequence[float] | None = None
+    electronic_temperatures_K: Sequence[float] | str | None = None
     transform: FrameTransform | None = None
     denoise: bool | str | Path | Network = False
     members: bool = True
@@ -189,6 +193,7 @@ class SelectionKeywords(TypedDict, total=False):
     replicas: Sequence[int] | None
     weights: WeightsLike | Sequence[WeightsLike] | None
     steps: tuple[int | None, int | None] | None
+    electronic_range_K: tuple[float | None, float | None] | None
 
 
 class AnalysisKeywords(SelectionKeywords, total=False):
@@ -198,7 +203,7 @@ class AnalysisKeywords(SelectionKeywords, total=False):
     align: str
     error_method: str
     n_electrons: float | None
-    electronic_temperatures_K: Sequence[float] | None
+    electronic_temperatures_K: Sequence[float] | str | None
     transform: FrameTransform | None
     denoise: bool | str | Path | Network
     members: bool

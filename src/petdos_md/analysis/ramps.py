@@ -44,7 +44,8 @@ def ramp(
     :param replicas: those of these replicas only; all if None
     :param members: whether to evaluate the ensemble; without it model errors are NaN
     :returns: dimension ``window``; ``temperature`` (K, mean target of the thermostat), ``rate`` (K/ps, negative while it cools), ``time``
-        (ps), quantities with ``_model_std``
+        (ps), ``electronic_temperature`` (K, mean of hot electrons, NaN for cold ones), and quantities, at the temperature of the electrons,
+        with ``_model_std``
     :raises SettingError: if a window has no frames
     :raises NoSamplesError, TraceError, ModelError: as :func:`petdos_md.analyze`
     """
@@ -58,9 +59,11 @@ def ramp(
     if not windows:
         raise NoSamplesError(f"{opened[0].path}: no samples of these steps and replicas; give others")
     features = np.stack([w.features for w in windows])
-    temperatures, electrons, sizes = (
-        np.array([getattr(w, name) for w in windows]) for name in ("temperature_K", "n_electrons", "n_atoms")
+    temperatures, hot, electrons, sizes = (
+        np.array([getattr(w, name) for w in windows])
+        for name in ("temperature_K", "electronic_temperature_K", "n_electrons", "n_atoms")
     )
+    temperatures = np.where(np.isnan(hot), temperatures, hot)
     energies, dos = readout.grid.energies, readout.dos(features)
     own = derive(energies, dos, electrons, temperatures, RAMP_QUANTITIES, n_atoms=sizes)
     std = {name: np.full(len(windows), np.nan) for name in RAMP_QUANTITIES}
@@ -94,6 +97,7 @@ class _Window:
     last_step: int
     time_ps: float
     temperature_K: float
+    electronic_temperature_K: float
     rate_K_ps: float
     n_frames: int
     n_atoms: int
@@ -136,6 +140,7 @@ def _average(trace: Trace, index: int, replica: int, rows: np.ndarray) -> _Windo
         last_step=int(step[-1]),
         time_ps=float(weights @ time),
         temperature_K=float(weights @ temperature),
+        electronic_temperature_K=float(f"{weights @ trace.electronic_temperature_K[rows]:.12g}"),
         rate_K_ps=float(np.polyfit(time - time.mean(), temperature, 1)[0]) if known else float("nan"),
         n_frames=len(rows),
         n_atoms=int(trace.n_atoms[rows[0]]),
@@ -162,6 +167,11 @@ def _dataset(variables: dict, windows: list[_Window], traces: list[Trace], windo
             "window",
             [w.temperature_K for w in windows],
             {"units": "K", "long_name": "mean target temperature"},
+        ),
+        "electronic_temperature": (
+            "window",
+            [w.electronic_temperature_K for w in windows],
+            {"units": "K", "long_name": "mean temperature of hot electrons"},
         ),
         "time": ("window", [w.time_ps for w in windows], {"units": "ps", "long_name": "mean simulated time"}),
         "trace": ("window", [str(traces[w.source].path) for w in windows]),

@@ -186,6 +186,12 @@ def _check_reweightable(frames: Frames) -> None:
             f"{name_traces(frames)}: sampled with a bias ({', '.join(bias)}), whose distribution is not a Boltzmann factor of the energy; "
             "reweight simulations without one, or analyze these with weights"
         )
+    hot = frames.electronic_temperature_K[kept]
+    if len(np.unique(hot)) > 1:  # NaN, which stands for cold electrons, is one of them
+        raise SettingError(
+            f"{name_traces(frames)}: frames are of electrons at {np.nanmin(hot):g} to {np.nanmax(hot):g} K, whose free energies are not one "
+            "potential; reweight frames of one electronic temperature"
+        )
     if not np.isfinite(frames.potential_energy_eV[kept]).all():
         raise SettingError(
             f"{name_traces(frames)}: potential energies are missing; reweighting needs that of every frame"

@@ -69,6 +69,7 @@ class Sample:
     :param kinetic_temperature_K: from the velocities
     :param potential_energy_eV: of the interatomic potential
     :param weight: statistical weight of the frame
+    :param electronic_temperature_K: of hot electrons that the atoms moved among, NaN for cold ones
     """
 
     features: np.ndarray = field(repr=False)
@@ -83,3 +84,4 @@ class Sample:
     kinetic_temperature_K: float = float("nan")
     potential_energy_eV: float = float("nan")
     weight: float = 1.0
+    electronic_temperature_K: float = float("nan")

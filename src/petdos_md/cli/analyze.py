@@ -79,7 +79,10 @@ def add_parser(commands: Commands) -> None:
         help="of the figures beside the page, several joined by commas (default: %(default)s)",
     )
     parser.add_argument(
-        "--electronic-temperature", nargs="+", metavar="T", help="of the electrons, K: numbers, or FIRST:LAST:STEP"
+        "--electronic-temperature",
+        nargs="+",
+        metavar="T",
+        help="of the electrons, K: numbers, or FIRST:LAST:STEP; frames: that of the hot electrons among which the atoms moved",
     )
     _add_two_temperature(parser)
     parser.add_argument("--carriers", action="store_true", help="count electrons and holes of a system with a gap")
@@ -102,9 +105,7 @@ def run(args: argparse.Namespace) -> int:
     """Average, print the table, write files."""
     _check(args)
     targets = [] if args.reweight == "all" else parse_temperatures(args.reweight)
-    electronic_temperatures_K = parse_temperatures(joined(args.electronic_temperature))
-    if args.ttm is not None:
-        electronic_temperatures_K = electronic_temperatures_K or parse_temperatures("250:20000:250")
+    electronic_temperatures_K = _electronic_temperatures(args)
     formats = args.format.split(",")
     from ..results.report import check_formats, format_table, write_report
 
@@ -124,6 +125,7 @@ def run(args: argparse.Namespace) -> int:
             denoise=choose_denoising(args.denoise),
             replicas=args.replica,
             steps=args.steps,
+            electronic_range_K=args.electronic_range,
             weights=choose_weights(args.weights),
             electronic_temperatures_K=electronic_temperatures_K,
             carriers=args.carriers,
@@ -145,6 +147,19 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def _electronic_temperatures(args: argparse.Namespace) -> list[float] | str | None:
+    """As the analysis takes them.
+
+    :raises SettingError: for text that is no temperature
+    """
+    given = joined(args.electronic_temperature)
+    if given == "frames":
+        if args.ttm is not None:
+            raise SettingError("--ttm needs a ladder of --electronic-temperature, got frames; give FIRST:LAST:STEP")
+        return "frames"
+    return parse_temperatures(given) or (None if args.ttm is None else parse_temperatures("250:20000:250"))
+
+
 def _check(args: argparse.Namespace) -> None:
     """Whether the options go together.
 
@@ -164,8 +179,10 @@ def _check(args: argparse.Namespace) -> None:
         raise SettingError(
             "--reweight averages plain DOS of all frames; leave out --ttm, --denoise, --weights, --carriers, --align frames and the like"
         )
-    if args.reweight is not None and args.steps is not None:
-        raise SettingError("--reweight takes no --steps; leave out the beginning with --burn-in")
+    if args.reweight is not None and (args.steps is not None or args.electronic_range is not None):
+        raise SettingError(
+            "--reweight takes no --steps and no --electronic-range; leave out the beginning with --burn-in"
+        )
     if args.pressure is not None and args.reweight is None:
         raise SettingError("--pressure is for --reweight; leave it out, or give both")
 

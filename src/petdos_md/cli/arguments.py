@@ -101,6 +101,12 @@ def add_traces(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--steps", type=steps_from_to, metavar="FROM:TO", help="these only, both included; either may be left out"
     )
+    parser.add_argument(
+        "--electronic-range",
+        type=kelvin_from_to,
+        metavar="FROM:TO",
+        help="frames among hot electrons of these temperatures only, K; either may be left out",
+    )
     add_path(
         parser,
         "--weights",
@@ -203,6 +209,18 @@ def steps_from_to(text: str) -> tuple[int | None, int | None]:
         colon = ""
     if not colon:
         raise argparse.ArgumentTypeError(f"got {text!r}, expected FROM:TO, as in 1000:5000 or 1000:")
+    return limits
+
+
+def kelvin_from_to(text: str) -> tuple[float | None, float | None]:
+    """``5000:9000``, ``5000:`` or ``:9000``, for argparse."""
+    first, colon, last = text.partition(":")
+    try:
+        limits = float(first) if first else None, float(last) if last else None
+    except ValueError:
+        colon = ""
+    if not colon:
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected FROM:TO in K, as in 5000:9000 or 5000:")
     return limits
 
 

@@ -69,6 +69,7 @@ def run(args: argparse.Namespace) -> int:
             burn_in=args.burn_in,
             replicas=args.replica,
             steps=args.steps,
+            electronic_range_K=args.electronic_range,
             weights=choose_weights(args.weights),
             members=not args.no_members,
             threshold=args.threshold,

@@ -49,12 +49,15 @@ def run(args: argparse.Namespace) -> int:
         from ..results.style import save
 
         paths.append(save(plot_ramp(data), folder / "ramp.png"))
-    print(f"{'time (ps)':>10} {'T (K)':>8} {'K/ps':>9} {'frames':>7} {'gap (eV)':>9}  C_el (k_B/atom, ± model)")
+    hot = bool(data["electronic_temperature"].notnull().any())
+    head = f"{'time (ps)':>10} {'T (K)':>8} {'K/ps':>9} {'frames':>7} {'gap (eV)':>9}"
+    print(f"{head}{' T_e (K)'.rjust(10) if hot else ''}  C_el (k_B/atom, ± model)")
     for i in range(data.sizes["window"]):
         at = data.isel(window=i)
         unit = float(at["n_atoms"]) * BOLTZMANN_EV
         heat = with_errors([float(at[f"heat_capacity{ending}"]) / unit for ending in ("", "_model_std")])
         numbers = f"{float(at['time']):10.3f} {float(at['temperature']):8.1f} {float(at['rate']):9.1f} {int(at['n_frames']):7d}"
-        print(f"{numbers} {float(at['gap']):9.3f}  {heat}")
+        electrons = f" {float(at['electronic_temperature']):9.1f}" if hot else ""
+        print(f"{numbers} {float(at['gap']):9.3f}{electrons}  {heat}")
     print("written: " + " ".join(map(str, paths)))
     return 0

@@ -28,7 +28,7 @@ from ..base.sample import Sample
 from ..models.model import DOSModel
 from ..traces.checks import check_model
 from ..traces.trace import Trace
-from .ase_dynamics import check_dynamics, describe
+from .ase_dynamics import check_dynamics, describe, electronic_temperature_K
 from .calculator import DOSCalculator
 from .labels import checked_temperature_K, kinetic_temperature_K, known_energy
 from .opening import check_electrons, drop_later_samples, open_trace
@@ -299,6 +299,7 @@ class DOSObserver:
             "temperature_K": temperature_K,
             "kinetic_temperature_K": kinetic_temperature_K(self.atoms),
             "potential_energy_eV": known_energy(self.atoms),
+            "electronic_temperature_K": electronic_temperature_K(self.atoms, self.dynamics),
         }
 
     def _collect(self) -> None:

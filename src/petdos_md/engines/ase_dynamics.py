@@ -35,6 +35,7 @@ from ..base.errors import SettingError
 from ..models.files import shipped_models
 from .calculator import DOSCalculator
 from .hot_calculator import HotElectronCalculator
+from .two_temperature import TwoTemperatureDynamics
 
 _ENSEMBLES: dict[type, str] = {
     VelocityVerlet: "nve",
@@ -90,6 +91,13 @@ def describe(
         "electronic_temperature_K": atoms.calc.description if isinstance(atoms.calc, HotElectronCalculator) else None,
     }
     return {key: value for key, value in known.items() if value is not None}
+
+
+def electronic_temperature_K(atoms: Atoms, dynamics: MolecularDynamics | None) -> float:
+    """Of the hot electrons that atoms move among: that of the last forces, or of the balance of energy; NaN if there are none."""
+    if isinstance(dynamics, TwoTemperatureDynamics):
+        return dynamics.electronic_temperature_K
+    return atoms.calc.used_temperature_K if isinstance(atoms.calc, HotElectronCalculator) else math.nan
 
 
 def ensemble_of(dynamics: Any) -> str | None:

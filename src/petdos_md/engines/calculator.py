@@ -118,10 +118,19 @@ class DOSCalculator(Calculator):
 
     def _atomic(self, name: str, atoms: Atoms) -> None:
         """Put a property of the potential into the results."""
-        if self.potential is not None:
-            self.results[name] = self.potential.get_property(name, atoms)
-        else:
+        if self.potential is None:
             self._forward(atoms)
+            return
+        self.results[name] = self.potential.get_property(name, atoms)
+        if name not in ("energy", "free_energy") and (energy := self._computed_along("energy", atoms)) is not None:
+            self.results["energy"] = energy
+
+    def _computed_along(self, name: str, atoms: Atoms) -> float | None:
+        """An energy that the potential has computed with another property, so that observers find it."""
+        if self.potential is None or name not in getattr(self.potential, "implemented_properties", ()):
+            return None
+        value = self.potential.get_property(name, atoms, allow_calculation=False)
+        return None if value is None else float(value)
 
     def _forward(self, atoms: Atoms) -> None:
         """One pass for everything."""

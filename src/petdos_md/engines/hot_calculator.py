@@ -143,6 +143,15 @@ class HotElectronCalculator(DOSCalculator):
             self.results[name] = self.potential.get_property(name, atoms) + full_3x3_to_voigt_6_stress(hot.stress)
         else:
             self.results[name] = self.potential.get_property(name, atoms)
+        if name in ("forces", "stress") and self.potential is not None:
+            self._energies_along(atoms, hot)
+
+    def _energies_along(self, atoms: Atoms, hot: HotForces) -> None:
+        ground, free = (self._computed_along(name, atoms) for name in ("energy", "free_energy"))
+        if ground is not None:
+            self.results["energy"] = ground
+        if (free := ground if free is None else free) is not None:
+            self.results["free_energy"] = free + hot.free_energy_eV
 
     def _hot(self, atoms: Atoms) -> HotForces:
         if self._found is None:

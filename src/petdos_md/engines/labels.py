@@ -53,6 +53,7 @@ LABELS: dict[str, tuple[Callable[[Any], Any], Callable[[Any], bool], str]] = {
     "time_fs": (_number, lambda x: not math.isinf(x), "a time in fs"),
     "weight": (_number, lambda x: 0 <= x < math.inf, "a number, 0 or more"),
     "temperature_K": (_number, lambda x: 0 < x < math.inf, "a positive number"),
+    "electronic_temperature_K": (_number, lambda x: 0 < x < math.inf, "a positive number"),
 }
 """Name -> how it is read, whether a value makes sense, what is expected."""
 AT_REST = 1e-9
@@ -71,7 +72,7 @@ def checked_temperature_K(value: Any) -> float:
 
 
 def labels_of(info: Mapping[str, Any], defaults: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """Labels of a frame: ``step``, ``replica``, ``time_fs``, ``weight``, ``temperature_K``.
+    """Labels of a frame: ``step``, ``replica``, ``time_fs``, ``weight``, ``temperature_K``, ``electronic_temperature_K``.
 
     :param info: of the frame, with numbers or text that is a number
     :param defaults: for labels that it does not have

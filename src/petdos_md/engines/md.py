@@ -260,13 +260,16 @@ class Simulation:
         self.atoms.calc = self._calculator()
 
     def _write_frame(self) -> None:
-        step = self.dynamics.nsteps
+        step, calc = self.dynamics.nsteps, self.atoms.calc
         self._frames.write(
             self.atoms,
             replica=self.replica,
             step=step,
             time_fs=step * self.settings.timestep_fs,
             temperature_K=self.temperature_K,
+            **(
+                {"electronic_temperature_K": calc.used_temperature_K} if isinstance(calc, HotElectronCalculator) else {}
+            ),
         )
 
 

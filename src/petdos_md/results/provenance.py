@@ -22,7 +22,7 @@ import xarray as xr
 
 from ..base.errors import ModelError, PetdosError
 from ..models.files import find_model, readout_path
-from ..traces.schema import COLUMNS
+from ..traces.schema import COLUMNS, OPTIONAL
 from ..traces.trace import Trace
 
 _ROWS = 4096
@@ -87,7 +87,9 @@ def trace_hash(trace: Trace) -> str:
     """SHA-256 of the samples, hexadecimal."""
     digest = hashlib.sha256()
     for name in COLUMNS:
-        digest.update(name.encode() + np.ascontiguousarray(getattr(trace, name)).tobytes())
+        values = np.ascontiguousarray(getattr(trace, name))
+        if name not in OPTIONAL or not np.isnan(values).all():
+            digest.update(name.encode() + values.tobytes())
     for start in range(0, len(trace), _ROWS):
         digest.update(trace.features[start : start + _ROWS].tobytes())
     return digest.hexdigest()

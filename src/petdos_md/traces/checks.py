@@ -70,6 +70,11 @@ def checked_sample(path: Path, sample: Sample, labels: Mapping[str, Any]) -> Sam
         )
     if not 0 <= numbers["weight"] < math.inf:
         raise TraceError(f"{where}: got weight={numbers['weight']:g}, expected a finite number >= 0; give weight=...")
+    hot = numbers["electronic_temperature_K"]
+    if not (math.isnan(hot) or 0 < hot < math.inf):
+        raise TraceError(
+            f"{where}: got electronic_temperature_K={hot:g}, expected that of hot electrons, positive, or NaN for cold ones"
+        )
     with np.errstate(over="ignore"):
         features = np.array(sample.features, dtype=sample.model.dtype)
     if features.shape != (sample.model.n_features,):

@@ -33,8 +33,12 @@ COLUMNS: dict[str, tuple[str, str, str]] = {
     "n_atoms": ("int64", "", "number of atoms"),
     "n_electrons": ("float64", "", "number of valence electrons"),
     "weight": ("float64", "", "statistical weight of the frame"),
+    "electronic_temperature_K": ("float64", "K", "temperature of hot electrons, NaN for cold ones"),
 }
 """One-dimensional arrays of a trace: data type, unit, description."""
+OPTIONAL = ("electronic_temperature_K",)
+"""Columns that a trace has from the first sample on that has a number there. Without one, that of the metadata of the same name holds for
+all samples, and NaN if there is none."""
 
 # The number of samples is the smallest shape. Features are committed last when growing and first when shrinking, so that their
 # shape is the smallest at every moment, and alone gives the length.

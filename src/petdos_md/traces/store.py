@@ -29,8 +29,10 @@ from ..base.locks import FileLock, LockTaken
 from .chunks import read_rows, sync_folders, write_rows
 from .schema import (
     ARRAYS,
+    OPTIONAL,
     SCHEMA,
     SCHEMA_VERSION,
+    Array,
     array_folder,
     array_metadata,
     damaged,
@@ -87,7 +89,7 @@ class Store:
         draft = place.parent / f".{place.name}.{os.getpid()}.partial"
         shutil.rmtree(draft, ignore_errors=True)
         try:
-            for name in ARRAYS:
+            for name in (name for name in ARRAYS if name not in OPTIONAL):
                 (draft / name).mkdir(parents=True)
                 replace_json(
                     draft / name / "zarr.json", array_metadata(name, n_features, features_dtype, n_rows), fsync
@@ -130,7 +132,8 @@ class Store:
             )
         self.format = version
         self.attributes: dict[str, Any] = upgraded(attributes)
-        self._arrays = {name: read_array(self.path, name, version) for name in ARRAYS}
+        there = [name for name in ARRAYS if name not in OPTIONAL or (self.path / name).is_dir()]
+        self._arrays = {name: read_array(self.path, name, version) for name in there}
         self._journal = self._read_journal()
         self._check_chunks()
 
@@ -159,6 +162,8 @@ class Store:
         return out
 
     def _read(self, name: str, rows: np.ndarray) -> np.ndarray:
+        if name not in self._arrays:
+            return np.full(len(rows), self._of_all(name))
         array = self._arrays[name]
         if self._journal is None:
             return read_rows(array, rows)
@@ -222,6 +227,9 @@ class Store:
         :raises OSError: if they cannot be written
         """
         self._repair()
+        for name in OPTIONAL:
+            if name not in self._arrays and not np.isnan(rows[name]).all():
+                self._add(name)
         start = self.n_rows
         write_rows(self._arrays, start, rows, self.fsync)
         self._commit(start + len(rows["step"]))
@@ -242,7 +250,7 @@ class Store:
             # Rows that stay have to move up over rows that go. They are first set aside in one file, which counts
             # as the rows from `start` on as long as it exists.
             buffer = io.BytesIO()
-            kept: dict[str, Any] = {name: self.read(name, tail) for name in ARRAYS}
+            kept: dict[str, Any] = {name: self.read(name, tail) for name in self._arrays}
             np.savez(buffer, start=start, **kept)
             replace_files({self.path / _JOURNAL: buffer.getvalue()}, self.fsync)
             self._sync_features()
@@ -306,7 +314,7 @@ class Store:
             )
         try:
             with np.load(self.path / _JOURNAL, allow_pickle=False) as data:
-                return {name: data[name] for name in ("start", *ARRAYS)}
+                return {name: data[name] for name in ("start", *self._arrays)}
         except FileNotFoundError:
             return None
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
@@ -324,13 +332,35 @@ class Store:
             self._journal = None
         self._commit(self._n_plain)
 
+    def _of_all(self, name: str) -> float:
+        """What an array that is not there stands for."""
+        value = self.attributes.get("metadata", {}).get(name)
+        return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else float("nan")
+
+    def _add(self, name: str) -> None:
+        """Make an optional array, with the rows that there are, in one rename."""
+        n, draft = self._n_plain, self.path / f".{name}.partial"
+        shutil.rmtree(draft, ignore_errors=True)
+        draft.mkdir()
+        metadata = array_metadata(name, self.n_features)
+        metadata["chunk_grid"]["configuration"]["chunk_shape"] = [self._arrays["step"].chunk_rows]
+        dtype = np.dtype(metadata["data_type"]).newbyteorder("<")
+        rows = {name: np.full(n, self._of_all(name))}
+        write_rows({name: Array(draft, dtype, metadata)}, 0, rows, self.fsync)
+        replace_json(draft / "zarr.json", {**metadata, "shape": [n]}, self.fsync)
+        draft.rename(self.path / name)
+        if self.fsync:
+            sync_folders(self.path)
+        self._arrays[name] = read_array(self.path, name)
+
     def _sync_features(self) -> None:
         if self.fsync:
             sync_folders(self.path / "features")
 
     def _commit(self, n: int) -> None:
         growing = n > self._arrays["features"].n
-        arrays = [self._arrays[name] for name in (ARRAYS if growing else reversed(ARRAYS))]
+        known = [name for name in ARRAYS if name in self._arrays]
+        arrays = [self._arrays[name] for name in (known if growing else reversed(known))]
         changed = {
             array.folder / "zarr.json": {**array.metadata, "shape": [n, *array.item_shape]}
             for array in arrays

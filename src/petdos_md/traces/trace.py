@@ -66,6 +66,7 @@ class Trace:
     n_atoms = _column("n_atoms")
     n_electrons = _column("n_electrons")
     weight = _column("weight")
+    electronic_temperature_K = _column("electronic_temperature_K")
 
     def __init__(self, path: Path, mode: str, writer: Writer) -> None:
         self.path = path

@@ -84,6 +84,8 @@ def test_force_component_beside_a_potential(tmp_path: Path, hot_path: Path, hot_
     np.testing.assert_allclose(forces, atoms.get_forces(), atol=1e-6)
     trace = Trace.open("run.zarr", "r")
     assert trace.attributes["metadata"]["electronic_temperature_K"] == T_E
+    assert trace.electronic_temperature_K.tolist() == [T_E] * 3
+    assert (tmp_path / "run.zarr" / "electronic_temperature_K").is_dir()
     assert trace.potential_energy_eV[-1] == pytest.approx(energy, abs=1e-6)
     assert energy == pytest.approx(atoms.get_potential_energy(force_consistent=True), abs=1e-6)
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+import zarr
 from ase import Atoms, units
 from helpers.lammps_tools import ALLOY, instance, run_lmp
 
 from petdos_md.ase import HotElectronCalculator
+from petdos_md.base.errors import SettingError
 from petdos_md.models.hot_electrons import HotElectronForces, HotForces
 from petdos_md.models.model import DOSModel
 from petdos_md.physics.hot_electrons import highest_temperature_K
@@ -111,8 +114,65 @@ def test_traces_know_the_temperature(tmp_path: Path, hot_path: Path) -> None:
     assert run_lmp(COLD + hot(hot_path) + run.format(append=""), tmp_path).returncode == 0
     trace = Trace.open(tmp_path / "run.zarr", "r")
     assert trace.attributes["metadata"]["electronic_temperature_K"] == 8000.0
-    again = run_lmp(COLD + hot(hot_path, "6000") + run.format(append=" append yes"), tmp_path)
+    assert trace.electronic_temperature_K.tolist() == [8000.0, 8000.0]
+    more = " append yes"
+    again = run_lmp(COLD + hot(hot_path, "6000") + run.format(append=more), tmp_path)
     assert again.returncode != 0 and "electronic_temperature_K" in again.stdout + again.stderr
+    dos = f"compute dos all petdos {hot_path} Al Mg\n"
+    cold = run_lmp(COLD + dos + run.format(append=more), tmp_path)
+    assert cold.returncode != 0 and "it has hot electrons, got cold ones" in cold.stdout + cold.stderr
+    late = run_lmp(
+        COLD + dos + run.format(append=more).replace("run 1", "fix hot all petdos/electrons dos temp 8000\nrun 1"),
+        tmp_path,
+    )
+    assert late.returncode != 0 and "defined after fix obs" in late.stdout + late.stderr
+
+
+def test_samples_know_the_temperature_of_their_step(tmp_path: Path, hot_path: Path, hot_model: DOSModel) -> None:
+    """A variable; the array comes with the first sample, and stock zarr reads it. Energies and features are those of that T_e."""
+    deck = COLD + "variable te equal 3000+500*step\n" + hot(hot_path, "v_te")
+    deck += "fix obs all petdos 2 dos run.zarr temp 1200\nfix md all nve\ntimestep 0.001\nrun 6\n"
+    done = run_lmp(deck, tmp_path, ranks=2)
+    assert done.returncode == 0, done.stdout + done.stderr
+    trace = Trace.open(tmp_path / "run.zarr", "r")
+    assert trace.attributes["metadata"]["electronic_temperature_K"] == "variable"
+    assert trace.electronic_temperature_K.tolist() == [3000.0, 4000.0, 5000.0, 6000.0]
+    np.testing.assert_array_equal(
+        zarr.open_group(trace.path, mode="r")["electronic_temperature_K"][:], trace.electronic_temperature_K
+    )
+    text = done.stdout[done.stdout.index("Step") :].splitlines()[1:]
+    energies = {int(line.split()[0]): float(line.split()[2]) for line in text if re.match(r"\s*\d+ +[\d.]+ +-", line)}
+    assert trace.potential_energy_eV[0] == pytest.approx(energies[0], rel=1e-10)
+    assert trace.potential_energy_eV[3] == pytest.approx(energies[6], rel=1e-10)
+
+
+def test_observer_in_python(tmp_path: Path, hot_path: Path, hot_model: DOSModel) -> None:
+    """The same temperatures as of the plugin."""
+    from petdos_md.lammps import LAMMPSObserver
+
+    deck = COLD + "variable te equal 3000+500*step\n" + hot(hot_path, "v_te") + "fix md all nve\ntimestep 0.001\n"
+    with instance(deck) as lmp:
+        observer = LAMMPSObserver(lmp, hot_model, tmp_path / "run.zarr", ["Al", "Mg"], 1200, every=2, electrons="hot")
+        observer.run(4)
+        observer.close()
+        with pytest.raises(SettingError, match="expected the ID of a fix petdos/electrons"):
+            LAMMPSObserver(lmp, hot_model, tmp_path / "no.zarr", ["Al", "Mg"], 1200, electrons="warm")
+    assert Trace.open(tmp_path / "run.zarr", "r").electronic_temperature_K.tolist() == [3000.0, 4000.0, 5000.0]
+
+
+def test_column_of_a_trace_that_had_none(tmp_path: Path, hot_path: Path, hot_model: DOSModel) -> None:
+    """A trace of hot electrons from before there was one, gone on with: its samples get the number of the metadata."""
+    run = "fix obs all petdos 1 dos run.zarr temp 1200{append}\nfix md all nve\nrun 1\n"
+    assert run_lmp(COLD + hot(hot_path) + run.format(append=""), tmp_path).returncode == 0
+    shutil.rmtree(tmp_path / "run.zarr" / "electronic_temperature_K")
+    assert Trace.open(tmp_path / "run.zarr", "r").electronic_temperature_K.tolist() == [8000.0, 8000.0]
+    first = COLD + hot(hot_path) + run.format(append=" append yes replica 1")
+    done = run_lmp(first, tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    group = zarr.open_group(tmp_path / "run.zarr", mode="r")
+    assert group["electronic_temperature_K"][:].tolist() == [8000.0] * 4 and not list(
+        (tmp_path / "run.zarr").glob(".*")
+    )
 
 
 @pytest.mark.parametrize("T", [300.0, 2000.0, 12_000.0])

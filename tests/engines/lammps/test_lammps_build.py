@@ -282,6 +282,7 @@ def test_what_stands_twice() -> None:
         r'{"([^"]*)", "([^"]*)", "([^"]*)", "([^"]*)", &Row::\1}', found("trace_row.h", r"COLUMNS\[\] = {(.*?)};")
     )
     assert [(name, tuple(rest)) for name, *rest in columns] == list(schema.COLUMNS.items())
+    assert (found("trace_row.h", r'OPTIONAL_COLUMN = "([^"]+)"'),) == schema.OPTIONAL
     words = re.findall(r'((?:case \w+:\s*)+|default: )return "([^"]*)"', found("files.cpp", r"switch \(error.*?\n  }"))
     for cases, text in words:
         for name in re.findall(r"case (\w+)", cases) or ["EIO"]:

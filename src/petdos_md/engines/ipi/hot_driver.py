@@ -21,6 +21,7 @@ from ...base.errors import ElectronicTemperatureError, ModelError
 from ...models.hot_electrons import HotElectronForces, HotForces
 from ..schedule import TemperatureSchedule
 from .drivers import ModelDriver, extras_of
+from .setup import ELECTRONS
 
 
 class ElectronsDriver(ModelDriver):
@@ -77,7 +78,7 @@ class ElectronsDriver(ModelDriver):
     def _extras(self, found: HotForces) -> dict[str, list[float]]:
         e = found.electrons
         numbers = (e.free_energy, e.thermal_energy, e.entropy, e.chemical_potential, e.heat_capacity)
-        told = {"electrons": [self.electronic_temperature_K, *(float(f"{float(x):.12g}") for x in numbers)]}
+        told = {ELECTRONS: [self.electronic_temperature_K, *(float(f"{float(x):.12g}") for x in numbers)]}
         return {**extras_of(found.sample), **told} if self._with_features else told
 
 

@@ -24,6 +24,8 @@ from ase.data import atomic_numbers
 from ...base.errors import SettingError, StructureError
 from ...traces.metadata import check_same, combined, same
 
+ELECTRONS = "electrons"
+"""Name of what the driver of hot electrons sends among the extras of i-PI; T_e (K) comes first."""
 TESTED_VERSIONS = ("3.3.1",)
 SUPPORTED_SERIES = "3.3."
 _NAME = re.compile(r"([A-Z][a-z]?)\d*")
@@ -59,7 +61,7 @@ class Setup:
     :param potential: names of the force fields that move the atoms
     :param bias: names of those that bias, and hamiltonian weights that are not 1; ``none`` without
     :param seed: of the random numbers
-    :param electronic_temperature_K: of hot electrons that a force field within the server adds
+    :param electronic_temperature_K: of hot electrons that a force field within the server adds; ``variable`` if several do
     """
 
     formula: str
@@ -71,7 +73,7 @@ class Setup:
     potential: str | None = None
     bias: str | None = None
     seed: int | None = None
-    electronic_temperature_K: float | None = None
+    electronic_temperature_K: float | str | None = None
 
     @classmethod
     def of(cls, simulation: Any) -> Setup:
@@ -189,7 +191,7 @@ def temperature_K(system: Any) -> float:
 
 
 def labels(system: Any) -> dict[str, float]:
-    """Time and energies of a system, named as the fields of a Sample.
+    """Time, energies and the temperature of hot electrons of a system, named as the fields of a Sample.
 
     The potential energy is the mean over beads; the kinetic temperature that of the ring polymer.
     """
@@ -197,6 +199,7 @@ def labels(system: Any) -> dict[str, float]:
         "time_fs": _user("time", "femtosecond", system.ensemble.time),
         "kinetic_temperature_K": float(_user("temperature", "kelvin", system.properties.get_temp())),
         "potential_energy_eV": float(_user("energy", "electronvolt", system.properties.get_pot())),
+        "electronic_temperature_K": _hot_electrons_K(system),
     }
 
 
@@ -245,12 +248,22 @@ def _potential(systems: list[Any]) -> str:
     return " ".join(sorted(used)) or "none"
 
 
-def _electronic_temperature_K(simulation: Any) -> float | None:
-    """Of the driver of :mod:`petdos_md.engines.ipi.hot_driver`; clients on sockets do not say what they are."""
+def _hot_electrons_K(system: Any) -> float:
+    """What the driver of hot electrons told with the forces that move the system now, NaN without such a driver."""
+    found: set[float] = set()
+    for component, weight in zip(system.forces.mforces, system.ensemble.hweights, strict=True):
+        if component.weight * weight != 0:
+            found |= {float(numbers[0]) for numbers in component.extras.get(ELECTRONS, ())}
+    return found.pop() if len(found) == 1 else math.nan
+
+
+def _electronic_temperature_K(simulation: Any) -> float | str | None:
+    """Of drivers of :mod:`petdos_md.engines.ipi.hot_driver` within the server; clients on sockets do not say what they are before there are
+    forces."""
     used = {str(force.ffield) for system in simulation.syslist for force in system.fcomp if force.weight != 0}
     drivers: list[Any] = [getattr(field, "driver", None) for name, field in simulation.fflist.items() if name in used]
     found = {float(d.electronic_temperature_K) for d in drivers if hasattr(d, "electronic_temperature_K")}
-    return found.pop() if len(found) == 1 else None
+    return "variable" if len(found) > 1 else next(iter(found), None)
 
 
 def _bias(systems: list[Any]) -> str:

@@ -58,6 +58,7 @@ class LAMMPSObserver:
     :param temperature_K: of the ensemble; a function without arguments if it changes during the run
     :param every: steps between samples
     :param replica: which simulation of the trace this is
+    :param electrons: ID of the ``fix petdos/electrons``, if there is one: samples get its temperature
 
     Attributes: ``trace`` (None on ranks other than the first); ``n_samples`` and ``n_skipped`` of this object.
 
@@ -76,13 +77,16 @@ class LAMMPSObserver:
         *,
         every: int = 1,
         replica: int = 0,
+        electrons: str | None = None,
     ) -> None:
         if every < 1:
             raise SettingError(f"got every={every}, expected a number of steps >= 1")
         self.lmp, self.symbols, self.every, self.replica = lmp, list(symbols), every, replica
         self.model = DOSModel.of(model)
-        self._temperature = temperature_K
+        self._temperature, self._electrons = temperature_K, electrons
         self.temperature_K()
+        if electrons is not None and electrons not in lmp.available_ids("fix"):
+            raise SettingError(f"got electrons={electrons!r}, expected the ID of a fix petdos/electrons")
         atoms = atoms_of(lmp, self.symbols)  # all ranks take part
         self.model.check(atoms)
         self.trace: Trace | None = None
@@ -161,6 +165,8 @@ class LAMMPSObserver:
         known: dict[str, Any] = {"formula": formula}
         if not callable(self._temperature):
             known["temperatures_K"] = [None] * self.replica + [float(f"{self.temperature_K():.12g}")]
+        if self._electrons is not None:
+            known["electronic_temperature_K"] = "variable"
         style = base_style(self.lmp.extract_global("pair_style") or "none")
         return known if style == "none" or style.startswith("hybrid") else {**known, "potential": style}
 
@@ -176,6 +182,8 @@ class LAMMPSObserver:
             "kinetic_temperature_K": self.lmp.get_thermo("temp"),
             "potential_energy_eV": _from(self.lmp, _total(self.lmp, "pe", len(atoms)), "energy"),
         }
+        if self._electrons is not None:
+            labels["electronic_temperature_K"] = float(self.lmp.extract_fix(self._electrons, 0, 1, 5))
         return atoms, labels
 
     def _evaluate(self, atoms: Atoms, labels: dict[str, Any]) -> Sample | None:
