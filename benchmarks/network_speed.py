@@ -1,11 +1,12 @@
 """Cost of a features evaluation: the sliced network, the same network whole, and metatrain's own PET.
 
-usage: python benchmarks/network_speed.py [--threads 1 2] [--sizes 64 216 512] [--repeats 7] [--large 97336 262144]
+usage: python benchmarks/network_speed.py [--threads 1 2] [--sizes 64 216 512] [--repeats 7] [--large 97336 262144] [--profile]
 
 All three have the same random parameters, in the size of PET-MAD-DOS, and are saved, loaded and executed as written. Runs alternate; each
 is on another structure, so that numbers of neighbors vary as in molecular dynamics. Medians of ratios are printed, and the largest
 deviation of features from metatrain's relative to the largest feature. ``--large`` adds the cost per atom of large systems, with the
-last number of threads.
+last number of threads, and ``--profile`` where the time of the sliced network goes: its products of matrices beside what they would take at
+the speed of MKL on this machine, and the rest by kind.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ import ase
 import numpy as np
 import torch
 from ase.build import bulk
+from cost_per_frame import product_speed
 from metatomic.torch import AtomisticModel, ModelEvaluationOptions, ModelOutput, System, load_atomistic_model
+from torch.utils.flop_counter import FlopCounterMode
 from vesin.metatomic import NeighborList
 
 from petdos_md.models.checkpoints import load_networks, make_backbone
@@ -39,6 +42,7 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs="+", default=[64, 216, 512])
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--large", type=int, nargs="*", default=[], metavar="N", help="also so many atoms, in minutes")
+    parser.add_argument("--profile", action="store_true", help="also where the time goes, at the largest of the sizes")
     arguments = parser.parse_args()
     models = make_models()
     print(
@@ -51,6 +55,8 @@ def main() -> None:
                 compare(models, kind, size, threads, arguments.repeats)
     for n_atoms in arguments.large:
         print_large(models["sliced"], n_atoms)
+    if arguments.profile:
+        print_profile(models["sliced"], max(arguments.sizes))
 
 
 def make_models() -> dict[str, tuple[AtomisticModel, tuple[str, ...]]]:
@@ -146,6 +152,70 @@ def print_large(sliced: tuple[AtomisticModel, tuple[str, ...]], n_atoms: int) ->
         f"peak memory {peak:.1f} GB",
         flush=True,
     )
+
+
+KINDS = {
+    "linear layers": ("convolution", "mm", "addmm"),
+    "attention": ("_scaled_dot_product_flash_attention_for_cpu", "bmm", "_softmax"),
+    "copies: gather, sort, join": (
+        "copy_",
+        "cat",
+        "index",
+        "index_select",
+        "index_copy_",
+        "index_add_",
+        "scatter_add_",
+        "sort",
+    ),
+    "activations, normalization, sums": (
+        "silu",
+        "silu_",
+        "native_layer_norm",
+        "sigmoid",
+        "mul",
+        "mul_",
+        "add",
+        "add_",
+        "sum",
+    ),
+}
+"""Operators of torch by what they do."""
+
+
+def print_profile(sliced: tuple[AtomisticModel, tuple[str, ...]], n_atoms: int) -> None:
+    """Shares of the time by kind of operator, and the time of the products at the speed of the machine."""
+    for seed in range(3):
+        run(*sliced, liquid(n_atoms, seed))
+    atoms = liquid(n_atoms, 3)
+    with FlopCounterMode(display=False) as counter:
+        run(*sliced, atoms)
+    with torch.profiler.profile() as profile:
+        run(*sliced, atoms)
+    times: dict[str, float] = {}
+    for event in profile.key_averages():
+        if event.key.startswith("aten::"):
+            times[event.key.removeprefix("aten::").removeprefix("mkldnn_")] = event.self_cpu_time_total / 1e6
+    total = sum(times.values())
+    gflop, speeds = counter.get_total_flops() / 1e9, (product_speed(), convolution_speed())
+    print(
+        f"{n_atoms} atoms (liquid), {torch.get_num_threads()} threads: {total:.3f} s. {gflop:.1f} GFLOP in products of matrices; this machine does "
+        f"{speeds[0]:.0f} GFLOP/s with MKL, {speeds[1]:.0f} with oneDNN: {gflop / max(speeds):.3f} s, {gflop / max(speeds) / total:.0%} of the time"
+    )
+    for kind, names in KINDS.items():
+        print(f"  {sum(times.pop(name, 0.0) for name in names) / total:5.1%}  {kind}")
+    largest = ", ".join(f"{name} {s / total:.1%}" for name, s in sorted(times.items(), key=lambda item: -item[1])[:3])
+    print(f"  {sum(times.values()) / total:5.1%}  the rest; largest: {largest}")
+
+
+def convolution_speed() -> float:
+    """GFLOP/s of :func:`cost_per_frame.product_speed`'s product as a convolution over one point, which is how the network asks for it."""
+    a, b = torch.randn(1, 256, 4352), torch.randn(768, 256, 1)
+    times = []
+    for _ in range(50):
+        start = time.perf_counter()
+        torch.nn.functional.conv1d(a, b)
+        times.append(time.perf_counter() - start)
+    return 2 * 4352 * 256 * 768 / min(times) / 1e9
 
 
 def _close_pairs(atoms: ase.Atoms, cutoff: float) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
