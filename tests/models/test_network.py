@@ -144,8 +144,23 @@ def assert_equal_maps(found: Any, expected: Any, tolerance: float) -> None:
         assert deviation(found.block(key).values, block.values) < tolerance
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["float64", "float32"])
-@pytest.mark.parametrize("name", ARCHITECTURES)
+IN_SINGLE_PRECISION = ("as PET-MAD-DOS", "adaptive")
+"""Double precision tells more; of the others, single precision is a slow test."""
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    [pytest.param(name, torch.float64, id=f"{name}-float64") for name in ARCHITECTURES]
+    + [
+        pytest.param(
+            name,
+            torch.float32,
+            id=f"{name}-float32",
+            marks=[] if name in IN_SINGLE_PRECISION else pytest.mark.slow,
+        )
+        for name in ARCHITECTURES
+    ],
+)
 def test_equals_metatrain(name: str, dtype: torch.dtype, tmp_path: Path) -> None:
     """Every output, per system and per atom, for a batch of all structures and for each alone."""
     pet = make_pet(tmp_path, ARCHITECTURES[name], dtype)

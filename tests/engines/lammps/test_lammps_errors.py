@@ -244,7 +244,7 @@ def test_all_ranks_stop(what: str, tmp_path: Path) -> None:
     assert expected[what] in said
 
 
-@pytest.mark.parametrize("ranks", [0, 2])
+@pytest.mark.parametrize("ranks", [pytest.param(0, marks=pytest.mark.slow), 2])
 def test_disk_full(ranks: int, disk: Path, tmp_path: Path) -> None:
     """One line; from the newest restart file that is whole the run goes on, and no sample is missing or there twice."""
     rest = NVT + COMPUTE + f"fix obs all petdos 1 dos {disk}/o.zarr append yes\nrestart 10 at.*\nrun 130 upto\n"
