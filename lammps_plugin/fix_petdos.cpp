@@ -25,6 +25,7 @@ namespace {
 
 constexpr double NOT_KNOWN = std::numeric_limits<double>::quiet_NaN();
 constexpr int RESTART_FORMAT = 2;
+constexpr double FAR_OUTSIDE = 2.0;    // as in petdos_md.models.rigidity
 
 }    // namespace
 
@@ -233,6 +234,18 @@ void FixPetdos::warn_if_repeated()
                               "this is another simulation");
 }
 
+// Neither the DOS nor the spread of its members means much far from all that the model was trained on.
+void FixPetdos::warn_if_far()
+{
+  const double grade = compute_->model().extrapolation_grade(compute_->features());
+  if (warned_of_extrapolation_ || !(grade > FAR_OUTSIDE)) return;
+  warned_of_extrapolation_ = true;
+  if (comm->me == 0)
+    error->warning(FLERR, "fix petdos: step {} of replica {} is far outside the training set of {} (extrapolation grade {:.1f}, 99 % of what "
+                          "it was trained on have less than 1): neither the DOS nor its model error is to be trusted; `petdos analyze` "
+                          "counts such samples, this is said once", update->ntimestep, replica_, compute_->model().info().name, grade);
+}
+
 void FixPetdos::record()
 {
   if (seen_step_ == update->ntimestep) return;
@@ -243,6 +256,7 @@ void FixPetdos::record()
   }
   modify->clearstep_compute();
   const bool finite = compute_->evaluate();
+  if (finite) warn_if_far();
   const petdos::Units &units = compute_->units();
   petdos::Row row;
   row.features = compute_->features();

@@ -38,6 +38,7 @@ class FixPetdos : public Fix {
   void go_on();
   bool is_recorded();
   void warn_if_repeated();
+  void warn_if_far();
   void record();
   void expect_sample();
   double lammps_time_fs() const;
@@ -52,7 +53,7 @@ class FixPetdos : public Fix {
 
   int every_;
   int replica_;
-  bool append_ = false, warned_of_repeat_ = false, warned_of_box_ = false;
+  bool append_ = false, warned_of_repeat_ = false, warned_of_box_ = false, warned_of_extrapolation_ = false;
   std::string compute_id_, file_;
   ComputePetdos *compute_ = nullptr;
   TargetTemperature temperature_;

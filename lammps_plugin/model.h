@@ -44,6 +44,8 @@ class Model {
   // Density of states (states/eV per structure, both spins) of complete features.
   void dos(const std::vector<double> &features, std::vector<double> &out) const { readout_->dos(features, out); }
 
+  double extrapolation_grade(const std::vector<double> &features) const { return readout_->extrapolation_grade(features); }
+
   // A functional of the DOS as one of the network's sums.
   std::vector<double> project(const std::vector<double> &kernel) const;
 

@@ -12,6 +12,7 @@
 #include <cerrno>
 #include <cstdint>
 #include <cstring>
+#include <limits>
 #include <stdexcept>
 
 using LAMMPS_NS::json;
@@ -20,6 +21,7 @@ namespace petdos {
 namespace {
 
 constexpr const char *READOUT_FORMAT = "petdos-readout-1";
+constexpr const char *RIGIDITY = "rigidity";    // of the features of the training set
 constexpr const char *AGAIN = "; export the model again with `petdos export`";
 
 [[noreturn]] void fail_damaged(const std::string &path)
@@ -99,7 +101,9 @@ Readout::Readout(const std::string &path) : path_(path), file_(existing(path))
   std::memcpy(&header_size, file_.data(), 8);
   if (header_size > file_.size() - 8) fail_damaged(path);
   try {
-    find_weights(header_size, std::string(file_.data() + 8, header_size));
+    const std::string header(file_.data() + 8, header_size);
+    find_weights(header_size, header);
+    find_rigidity(header_size, header);
   } catch (const json::exception &) {
     fail_damaged(path);
   }
@@ -135,6 +139,40 @@ void Readout::find_weights(size_t header_size, const std::string &header_text)
     throw std::runtime_error(path_ + ": its weights do not fit its energies" + AGAIN);
   weights_ = file_.data() + 8 + header_size + begin;
   n_members = header.contains("deviations") ? header.at("deviations").at("shape").at(0).get<int>() : 0;
+}
+
+void Readout::find_rigidity(size_t header_size, const std::string &header_text)
+{
+  const json header = json::parse(header_text);
+  if (!header.contains(RIGIDITY)) return;
+  const json about = json::parse(header.at("__metadata__").at(RIGIDITY).get<std::string>());
+  if (about.at("n_structures") == 0) return;
+  const json &entry = header.at(RIGIDITY);
+  n_last_layer_ = entry.at("shape").at(0);
+  const auto begin = entry.at("data_offsets").at(0).get<uint64_t>();
+  const auto numbers = (entry.at("data_offsets").at(1).get<uint64_t>() - begin) / sizeof(float);
+  if (entry.at("dtype") != "F32" || numbers != n_last_layer_ * n_last_layer_ || n_last_layer_ + 2 != static_cast<size_t>(n_features))
+    throw std::runtime_error(path_ + ": what it says of the training set does not fit its features" + AGAIN);
+  std::vector<float> values(numbers);
+  std::memcpy(values.data(), file_.data() + 8 + header_size + begin, numbers * sizeof(float));
+  cholesky_.assign(values.begin(), values.end());
+  reference_ = about.at("reference");
+}
+
+// |L^-1 phi / N|^2 by forward substitution.
+double Readout::extrapolation_grade(const std::vector<double> &features) const
+{
+  if (cholesky_.empty()) return std::numeric_limits<double>::quiet_NaN();
+  const double n_atoms = features[features.size() - 2];
+  std::vector<double> solved(n_last_layer_);
+  double variance = 0.0;
+  for (size_t i = 0; i < n_last_layer_; ++i) {
+    double rest = features[i] / n_atoms;
+    for (size_t k = 0; k < i; ++k) rest -= cholesky_[i * n_last_layer_ + k] * solved[k];
+    solved[i] = rest / cholesky_[i * n_last_layer_ + i];
+    variance += solved[i] * solved[i];
+  }
+  return variance / reference_;
 }
 
 void Readout::dos(const std::vector<double> &features, std::vector<double> &out) const

@@ -35,6 +35,9 @@ class Readout {
   // Density of states of complete features.
   void dos(const std::vector<double> &features, std::vector<double> &out) const;
 
+  // How far complete features are from the training set, as petdos_md.models.rigidity; NaN if the file does not say.
+  double extrapolation_grade(const std::vector<double> &features) const;
+
   // A functional of the DOS as one of the features: kernel (n_channels) to (n_features).
   std::vector<double> project(const std::vector<double> &kernel) const;
 
@@ -44,11 +47,15 @@ class Readout {
 
  private:
   void find_weights(size_t header_size, const std::string &header_text);
+  void find_rigidity(size_t header_size, const std::string &header_text);
 
   std::string path_;
   MappedFile file_;
   const char *weights_ = nullptr;    // (n_channels, n_features)
   bool weights_double_ = false;
+  std::vector<double> cholesky_;     // of the covariance of the features of the training set, lower, (n_last_layer_, n_last_layer_)
+  size_t n_last_layer_ = 0;
+  double reference_ = 0.0;           // variance with the grade one
 };
 
 // Beside the model at this path.

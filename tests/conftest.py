@@ -67,6 +67,17 @@ def metal(metal_path: Path):
 
 
 @pytest.fixture(scope="session")
+def guarded(metal_path: Path, tmp_path_factory: pytest.TempPathFactory):
+    """The model of a metal that knows its training set, rattled crystals of aluminium."""
+    from helpers.models import write_guarded
+
+    from petdos_md.models.model import DOSModel
+
+    folder = once(tmp_path_factory, "guarded", lambda at: write_guarded(at / "guarded.pt", metal_path))
+    return DOSModel.load(folder / "guarded.pt")
+
+
+@pytest.fixture(scope="session")
 def hot_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The model of a metal in double precision, with an energy head."""
     from helpers.models import write_hot_metal

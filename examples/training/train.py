@@ -29,6 +29,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import ase.io
 import yaml
 from scipy.ndimage import gaussian_filter1d
 
@@ -148,6 +149,8 @@ def merge_adapters(model: Any) -> None:
 def export(args: argparse.Namespace) -> None:
     from petdos_md.models.export import export_model
 
+    # With its training set, the model says when it extrapolates.
+    training = ase.io.read(args.output / "train.xyz", ":")
     report = export_model(
         args.output / "model.ckpt",
         args.output / f"{args.name}.pt",
@@ -156,6 +159,7 @@ def export(args: argparse.Namespace) -> None:
         grid_step=args.grid.step,
         electrons=args.electrons,
         description=args.description,
+        training=training,
     )
     size = sum(p.stat().st_size for p in (report.backbone, report.readout)) / 1e6
     print(f"{report.backbone} and {report.readout.name}: {size:.1f} MB, {report.n_members} members")

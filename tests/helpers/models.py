@@ -7,6 +7,8 @@ from pathlib import Path
 
 import metatomic.torch  # noqa: F401  so that torch can read the metadata in checkpoints
 import torch
+from ase import Atoms
+from ase.build import bulk
 from ase.data import atomic_numbers
 
 from petdos_md.models.checkpoints import load_networks, make_backbone
@@ -14,6 +16,7 @@ from petdos_md.models.export import export_model
 from petdos_md.models.files import load_file, readout_path
 from petdos_md.models.model import DOSModel
 from petdos_md.models.testing import SMALL, write_checkpoints
+from petdos_md.models.training_set import learn_rigidity, store_rigidity
 
 ELECTRONS = {"Al": 3, "Mg": 2, "Si": 4}
 GRID_START = -12.0
@@ -73,6 +76,20 @@ def write_old_model(path: Path, target: Path) -> None:
     pet, _ = load_networks(path.parent / "pet.ckpt", None, "mtt::dos")
     make_backbone(pet, "mtt::dos").export(load_file(path).metadata()).save(str(target))
     shutil.copy(readout_path(path), readout_path(target))
+
+
+def write_guarded(path: Path, metal_path: Path) -> None:
+    """The model of a metal that knows its training set: aluminium as :func:`rattled_aluminium` makes it."""
+    for source, target in ((metal_path, path), (readout_path(metal_path), readout_path(path))):
+        shutil.copy(source, target)
+    store_rigidity(path, learn_rigidity(DOSModel.load(path), [rattled_aluminium(seed) for seed in range(30)]))
+
+
+def rattled_aluminium(seed: int, volume: float = 1.0) -> Atoms:
+    """Eight atoms at a volume relative to that of the crystal; at half of it, they are far from those of the crystal."""
+    atoms = bulk("Al", cubic=True, a=4.05 * volume ** (1 / 3)) * (2, 1, 1)
+    atoms.rattle(0.1, seed=seed)
+    return atoms
 
 
 def energy_only_model(path: Path) -> None:

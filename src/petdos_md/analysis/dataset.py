@@ -20,6 +20,8 @@ import xarray as xr
 from ..models.readout import Readout
 from ..physics.carriers import carriers
 from ..physics.quantities import LINEAR, QUANTITIES, EnsembleValues
+from .extrapolation import QUANTILES as GRADE_QUANTILES
+from .extrapolation import grades_by_temperature, note_of_extrapolation
 from .frames import Frames
 from .inputs import Conditions, Inputs
 from .notes import notes_of_inputs, notes_of_results
@@ -65,9 +67,14 @@ def build_dataset(inputs: Inputs, conditions: Conditions, estimates: Estimates) 
     _add_quantities(variables, estimates)
     _add_counts(variables, frames, conditions, estimates.errors)
     _add_means(variables, frames, conditions.group)
+    variables.found |= grades_by_temperature(frames, inputs.readout, conditions.group)
     n_skipped = sum(trace.n_skipped for trace in frames.traces)
     skipped = {"units": "1", "long_name": "frames that gave no sample, in the whole trace"}
-    data = xr.Dataset({**variables.found, "n_skipped": ((), n_skipped, skipped)}, _coordinates(conditions, estimates))
+    coordinates = _coordinates(conditions, estimates)
+    if "extrapolation_grade" in variables.found:
+        of_frames = {"units": "1", "long_name": "share of the frames with a lower extrapolation grade"}
+        coordinates["quantile"] = "quantile", list(GRADE_QUANTILES), of_frames
+    data = xr.Dataset({**variables.found, "n_skipped": ((), n_skipped, skipped)}, coordinates)
     data.attrs = {
         "model": frames.model.name,
         "model_fingerprint": frames.model.fingerprint,
@@ -80,7 +87,7 @@ def build_dataset(inputs: Inputs, conditions: Conditions, estimates: Estimates) 
         "model_error": _model_error(inputs.readout, ensemble),
         "versions": _versions(),
     }
-    add_notes(data, [*notes_of_inputs(inputs), *notes_of_results(data)])
+    add_notes(data, [*notes_of_inputs(inputs), *notes_of_results(data), *note_of_extrapolation(data)])
     return data
 
 

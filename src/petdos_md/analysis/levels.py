@@ -30,6 +30,7 @@ from ..physics import thermo
 from ..physics.denoise import Denoise
 from ..physics.thermo import GAP_THRESHOLD
 from ..traces.trace import HasModelInfo
+from .extrapolation import frame_grades
 from .frames import Frames
 from .inputs import Inputs, TraceLike, check_network, fermi_network, find_networks, read_inputs
 from .notes import notes_of_inputs
@@ -81,7 +82,8 @@ def frame_levels(
         :class:`~petdos_md.analysis.options.FrameSelection`; what is read off them, ``networks, denoise, methods, n_electrons,
         members, threshold, error_method``, as in :class:`~petdos_md.analysis.options.LevelOptions`
     :returns: dimension ``frame`` (coordinates temperature, step, replica, time_fs, weight) with ``QUANTITY_METHOD`` and
-        ``QUANTITY_METHOD_model_std``; dimension ``temperature`` with ``QUANTITY_METHOD_mean``, ``..._model_std`` and
+        ``QUANTITY_METHOD_model_std`` and, if the model knows its training set, ``extrapolation_grade``
+        (:mod:`petdos_md.models.rigidity`); dimension ``temperature`` with ``QUANTITY_METHOD_mean``, ``..._model_std`` and
         ``..._sampling_err``
     :raises TypeError: for an unknown keyword
     :raises SettingError: for an unknown method, a grid that ends below a Fermi level + 1 eV, or if the network method is asked
@@ -108,6 +110,9 @@ def frame_levels(
             if progress is not None:
                 progress(done, total)
     data = _dataset(inputs.frames, names, values, options.error_method)
+    if inputs.readout.knows_training_set:
+        grades = frame_grades(inputs.frames, inputs.readout)[_kept(inputs.frames)]
+        data["extrapolation_grade"] = "frame", grades, {"units": "1", "long_name": "distance from the training set"}
     notes = notes_of_inputs(inputs)
     if notes:
         data.attrs["notes"] = notes
@@ -189,8 +194,13 @@ class _Reader:
         }
 
 
+def _kept(frames: Frames) -> np.ndarray:
+    """Frames, temperature after temperature."""
+    return np.concatenate([frames.rows(index) for index in range(len(frames.temperatures_K))])
+
+
 def _dataset(frames: Frames, names: list[str], values: np.ndarray, error_method: str) -> xr.Dataset:
-    kept = np.concatenate([frames.rows(index) for index in range(len(frames.temperatures_K))])
+    kept = _kept(frames)
     several = values.shape[1] > 2
     coords: dict[str, Any] = {
         "temperature": ("temperature", frames.temperatures_K, {"units": "K"}),

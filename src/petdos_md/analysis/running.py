@@ -10,6 +10,7 @@ The DOS is linear in features, so its thermal average, and that of every member 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
@@ -22,6 +23,7 @@ from ..base.notebooks import html_facts
 from ..base.sample import Sample
 from ..base.temperatures import check_constant, same_temperature
 from ..models.readout import Readout
+from ..models.rigidity import FAR_OUTSIDE
 from ..physics.quantities import derive, derive_members, kernels
 from .statistics import standard_error
 
@@ -53,6 +55,8 @@ class RunningResult:
     :param chemical_potential: eV, on the model's own axis
     :param fermi_level: eV, at zero temperature, on the model's own axis
     :param heat_capacity: eV/K per structure
+    :param grade_max: largest extrapolation grade of the frames (:mod:`petdos_md.models.rigidity`), NaN if the model does not know
+    :param n_far_outside: frames far outside the training set
     """
 
     temperature_K: float
@@ -65,6 +69,8 @@ class RunningResult:
     fermi_level: Value
     heat_capacity: Value
     n_missing: float
+    grade_max: float = math.nan
+    n_far_outside: int = 0
 
     def __repr__(self) -> str:
         return f"<RunningResult {self.temperature_K:g} K: {self.n_samples} samples, {self._heat_capacity()}>"
@@ -142,6 +148,9 @@ class RunningAverage:
             state.blocks[sample.replica] = _Blocks(self._max_blocks, self.readout.n_features)
         state.blocks[sample.replica].add(sample.features, sample.weight)
         state.n_samples += 1
+        grade = float(self.readout.extrapolation_grade(sample.features))
+        state.grade_max = float(np.fmax(state.grade_max, grade))
+        state.n_far_outside += grade > FAR_OUTSIDE
 
     def extend(self, samples: Iterable[Sample]) -> None:
         """Take in many frames, for example those of a trace that a run resumes from."""
@@ -199,6 +208,8 @@ class RunningAverage:
             fermi_level=fermi,
             heat_capacity=heat,
             n_missing=float(np.ceil(estimate.n_missing[-1] * state.n_samples / len(series))),
+            grade_max=state.grade_max,
+            n_far_outside=state.n_far_outside,
         )
 
     def convergence(self, temperature_K: float | None = None) -> tuple[np.ndarray, np.ndarray]:
@@ -246,7 +257,8 @@ class _State:
 
     def __init__(self, n_atoms: int, n_electrons: float) -> None:
         self.n_atoms, self.n_electrons = n_atoms, n_electrons
-        self.n_samples = 0
+        self.n_samples = self.n_far_outside = 0
+        self.grade_max = math.nan
         self.blocks: dict[int, _Blocks] = {}
 
     def mean(self) -> np.ndarray:

@@ -10,6 +10,8 @@ from ..base.errors import SettingError
 from .arguments import Commands, add_path, new_command
 
 if TYPE_CHECKING:
+    from ase import Atoms
+
     from ..models.export import ExportReport
 
 PUBLISHED = "pet-mad-dos"
@@ -39,6 +41,10 @@ def add_parser(commands: Commands) -> None:
     add("--grid-start", type=float, metavar="EV", help="first energy of the DOS, eV; required, except for pet-mad-dos")
     add("--grid-step", type=float, default=0.05, metavar="EV", help="spacing, eV (default: %(default)s)")
     add("--target", default="mtt::dos", metavar="T", help="the DOS in the checkpoint (default: %(default)s)")
+    help_training = (
+        "structures that it was trained on (any file that ASE reads), so that it warns where it extrapolates"
+    )
+    add_path(parser, "--training-set", metavar="FILE", help=help_training)
     add("--name", help="name of the model, as shown to people (default: that of the file)")
     add("--description", default="", help="one sentence for the model's metadata")
 
@@ -70,6 +76,7 @@ def run(args: argparse.Namespace) -> int:
         target=args.target,
         name=args.name,
         description=args.description,
+        training=_training_set(args.training_set),
     )
     _print_report(report, f"{report.readout}: keep it beside the model")
     if electrons is None:
@@ -77,8 +84,17 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def _training_set(path: str | None) -> list[Atoms]:
+    if path is None:
+        return []
+    from ..engines.structures.files import read_frames
+
+    return [atoms for _, atoms in read_frames(path)]
+
+
 def _export_published(args: argparse.Namespace) -> int:
-    for option, value in {"--electrons": args.electrons, "--grid-start": args.grid_start}.items():
+    known = {"--electrons": args.electrons, "--grid-start": args.grid_start, "--training-set": args.training_set}
+    for option, value in known.items():
         if value is not None:
             raise SettingError(f"{option} is known of {PUBLISHED}; leave it out")
     from ..models.pet_mad_dos import export_pet_mad_dos

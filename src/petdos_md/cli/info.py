@@ -6,10 +6,13 @@ import argparse
 import json
 import math
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..base.errors import ModelError
 from .arguments import Commands, add_path, new_command
+
+if TYPE_CHECKING:
+    from ..models.model import DOSModel
 
 
 def add_parser(commands: Commands) -> None:
@@ -66,6 +69,7 @@ def _model_info(name: str) -> dict[str, Any]:
         "valence electrons": {k: model.electrons[k] for k in sorted(model.electrons)},
         "energies": f"{model.grid.n} from {model.grid.start:g} to {model.grid.stop:g} eV, step {model.grid.step:g} eV",
         "members": model.n_members,
+        "training set": _training_set(model),
         "drives dynamics": "yes" if model.has_energy else "no (no energy output)",
         "cutoff (angstrom)": model.cutoff,
         "numbers per sample": model.info.n_features,
@@ -73,6 +77,16 @@ def _model_info(name: str) -> dict[str, Any]:
         "device": str(model.device),
         "fingerprint": model.info.fingerprint,
     }
+
+
+def _training_set(model: DOSModel) -> str:
+    """Whether there is a sign when the model extrapolates."""
+    rigidity = model.readout.rigidity
+    if rigidity is None:
+        return "not known: no sign when a structure is far from it"
+    if not rigidity.n_structures:
+        return "covariance of its features only: no sign when a structure is far from it"
+    return f"{rigidity.n_structures} structures: a sign when one is far from them (extrapolation grade)"
 
 
 def _trace_info(path: Path) -> dict[str, Any]:

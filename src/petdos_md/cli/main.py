@@ -33,6 +33,7 @@ from . import (
     merge,
     ramp,
     rerun,
+    select,
     truncate,
     validate,
     watch,
@@ -41,7 +42,7 @@ from .arguments import Parser
 
 GROUPS = {
     "sample": (md, ipi, rerun),
-    "analyze": (analyze, watch, levels, ramp, free_energy),
+    "analyze": (analyze, watch, levels, ramp, free_energy, select),
     "traces and models": (info, merge, truncate, convert, export, validate, calibrate),
     "this installation": (demo, doctor, lammps, completion),
 }

@@ -14,6 +14,7 @@ from typing import Any
 from tqdm import tqdm
 
 from ..analysis.analyze import analyze
+from ..analysis.running import RunningResult
 from ..base.constants import BOLTZMANN_EV
 from ..base.errors import PetdosError
 from ..engines.md import Simulation
@@ -97,7 +98,16 @@ def describe(simulation: Simulation) -> str:
         if math.isfinite(error)
     )
     skipped = f", {simulation.observer.n_skipped} skipped" if simulation.observer.n_skipped else ""
-    return f"C_el = {heat.value / unit:.4f}{errors} k_B/atom, {result.n_samples} samples{skipped}"
+    return (
+        f"C_el = {heat.value / unit:.4f}{errors} k_B/atom, {result.n_samples} samples{skipped}{_extrapolation(result)}"
+    )
+
+
+def _extrapolation(result: RunningResult) -> str:
+    if math.isnan(result.grade_max):
+        return ""
+    far = f", {result.n_far_outside} far outside the training set" if result.n_far_outside else ""
+    return f"{far}, extrapolation grade up to {result.grade_max:.2g}"
 
 
 def print_outcome(trace: str, model: DOSModel, more: str = "") -> None:

@@ -30,6 +30,7 @@ from ..traces.checks import check_model
 from ..traces.trace import Trace
 from .ase_dynamics import check_dynamics, describe, electronic_temperature_K
 from .calculator import DOSCalculator
+from .extrapolation import ExtrapolationWatch
 from .labels import checked_temperature_K, kinetic_temperature_K, known_energy
 from .opening import check_electrons, drop_later_samples, open_trace
 from .overlapped import OverlappedEvaluation
@@ -86,8 +87,7 @@ class DOSObserver:
     the trace. Dynamics that were restored (``dyn.nsteps = n``) go on from step n: samples of this replica after step n are dropped,
     which a warning says, and taken again. A frame that cannot be sampled (NaN) is skipped and counted, and the dynamics go on.
 
-    The kinetic temperature of a sample counts 3 N degrees of freedom less those of constraints, and 3 N - 3 where the center of mass
-    is at rest (:func:`petdos_md.engines.labels.kinetic_temperature_K`).
+    What the kinetic temperature of a sample counts, :func:`petdos_md.engines.labels.kinetic_temperature_K` says.
 
     As a context manager it closes itself at the end. An observer that is made later in this process with the same path takes the
     trace over; to write with several at once, open one :class:`~petdos_md.traces.trace.Trace` and give it to all.
@@ -145,6 +145,7 @@ class DOSObserver:
         self._before: Sample | None = None  # the last sample of this replica when the observer was made
         self._stride = interval
         self._read_what_is_there()
+        self._extrapolation = ExtrapolationWatch(self.model)
         self.n_samples = self.n_skipped = 0
         self.elapsed_s = 0.0
         overlap = self.model.device.type == "cuda" if chosen.overlap is None else chosen.overlap
@@ -287,7 +288,7 @@ class DOSObserver:
             self._offset = self._find_offset(sample)
             if self._step() < self._start or self._known(self._step()):
                 return
-        self._store(sample, self._labels(temperature))
+        self._store(sample, self._labels(temperature), self.atoms)
 
     def _labels(self, temperature_K: float) -> dict[str, Any]:
         """What a sample of the atoms as they are now is known by."""
@@ -311,9 +312,9 @@ class DOSObserver:
             sample: Sample | str = self._beside.collect()
         except PredictionError:
             sample = NOT_FINITE
-        self._store(sample, labels)
+        self._store(sample, labels, self._beside.atoms)
 
-    def _store(self, sample: Sample | str, labels: dict[str, Any]) -> None:
+    def _store(self, sample: Sample | str, labels: dict[str, Any], atoms: Atoms | None) -> None:
         """:param sample: or the reason why there is none"""
         if isinstance(sample, str):
             self.n_skipped += self.trace.skip(sample, step=labels["step"], replica=self.replica)
@@ -322,6 +323,7 @@ class DOSObserver:
         if not self.trace.append(sample):
             return
         self.running.update(sample)
+        self._extrapolation.see(sample, f"step {sample.step} of replica {self.replica}", atoms or self.atoms)
         self.n_samples += 1
         if self._options.flush_every and self.n_samples % self._options.flush_every == 0:
             self.trace.flush()

@@ -24,7 +24,7 @@ from ..models.model import DOSModel
 class OverlappedEvaluation:
     """Evaluates one structure at a time beside its caller. Copies and pickles start with none.
 
-    Attributes: ``running``, whether one was started and not collected yet.
+    Attributes: ``running``, whether one was started and not collected yet; ``atoms``, the structure that was started last.
     """
 
     def __init__(self, model: DOSModel) -> None:
@@ -32,6 +32,7 @@ class OverlappedEvaluation:
         self._worker: ThreadPoolExecutor | None = None
         self._stream: torch.cuda.Stream | None = None
         self._future: Future[Sample] | None = None
+        self.atoms: Atoms | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
         return OverlappedEvaluation, (self._model,)
@@ -49,9 +50,9 @@ class OverlappedEvaluation:
             raise RuntimeError("the sample before was not collected; call collect() first")
         if self._worker is None:
             self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="petdos-sample")
-        still = atoms.copy()
-        still.calc = None
-        self._future = self._worker.submit(self._evaluate, still)
+        self.atoms = atoms.copy()
+        self.atoms.calc = None
+        self._future = self._worker.submit(self._evaluate, self.atoms)
 
     def collect(self) -> Sample:
         """The sample, waited for.

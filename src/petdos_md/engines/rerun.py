@@ -24,6 +24,7 @@ from ..base.errors import PetdosError, PredictionError, SettingError, StructureE
 from ..base.sample import Sample
 from ..models.model import DOSModel
 from ..traces.trace import Trace
+from .extrapolation import ExtrapolationWatch
 from .labels import checked_temperature_K, kinetic_temperature_K, known_energy, labels_of
 from .runs import Runs, digest
 from .structures.closeness import warn_if_close
@@ -213,6 +214,7 @@ class _Rerun:
     def __init__(self, model: DOSModel, trace: Trace, where: str, counts: dict[str, int]) -> None:
         self._model, self._trace, self._where, self._counts = model, trace, where, counts
         self._compared = False
+        self._extrapolation = ExtrapolationWatch(model)
         # Rows by what identifies them, as they were when the trace was opened.
         keys = zip(trace.replica.tolist(), trace.step.tolist(), strict=True)
         self._rows = {key: row for row, key in enumerate(keys)}
@@ -245,6 +247,7 @@ class _Rerun:
                 trace.skip("prediction is not finite", step=frame.labels["step"], replica=frame.labels["replica"])
                 counts["n_skipped"] += 1
             else:
+                self._extrapolation.see(sample, f"{self._where}: frame {frame.number}", frame.atoms)
                 counts["n_new" if trace.append(sample, **frame.labels) else "n_known"] += 1
         return error
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import ase
+import numpy as np
 import torch
 
 from ..base.errors import ModelError
@@ -96,6 +97,15 @@ def member_deviations(ensemble: Any, target: str, n_channels: int) -> torch.Tens
     members = ensemble.llpr_ensemble_layers[target].weight.detach()
     members = members.reshape(-1, n_channels, members.shape[-1])
     return members - members.mean(dim=0)
+
+
+def cholesky_of(ensemble: Any, target: str) -> np.ndarray | None:
+    """Cholesky factor of the covariance of the features of metatrain's LLPR, ``(n_last_layer, n_last_layer)``; None if it was never computed."""
+    name = f"cholesky_mtt::aux::{target.removeprefix('mtt::')}_uncertainty"
+    found = dict(ensemble.named_buffers()).get(name)
+    if found is None or not bool((found.diagonal() > 0).all()):
+        return None
+    return np.asarray(found.detach().cpu().double())
 
 
 def make_backbone(pet: Any, target: str) -> Any:

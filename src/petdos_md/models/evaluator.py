@@ -115,6 +115,11 @@ class Evaluator:
         with torch.no_grad():
             return self._arrays(self._forward([system], outputs, "system"), outputs)[0]
 
+    def rows_of_atoms(self, atoms: Atoms, output: str) -> np.ndarray:
+        """An output of every atom of one structure, whole, ``(n_atoms, width)`` float64."""
+        with torch.no_grad():
+            return self._arrays(self._forward([self.system(atoms)], (output,), "atom"), (output,))
+
     def _atoms_that_fit(self, system: System) -> int:
         """Of a structure as dense as this one; at least as many as it has if it fits.
 

@@ -17,23 +17,26 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+from ase import Atoms
 
 from ..base.errors import ModelError
 from ..base.grid import EnergyGrid
-from .checkpoints import last_layer_weights, load_networks, make_backbone, member_deviations
+from .checkpoints import cholesky_of, last_layer_weights, load_networks, make_backbone, member_deviations
 from .comparison import TOLERANCE, compare_models
 from .files import readout_path
 from .loading import METADATA_KEY
 from .model import DOSModel
 from .output_names import CUTOFF_SUM_OUTPUT
 from .readout import Readout
+from .rigidity import Rigidity
+from .training_set import learn_rigidity, store_rigidity
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,8 @@ class ExportOptions:
     :param target: name of the DOS in the checkpoint
     :param name: for people; by default the output's stem
     :param description: one sentence for the model's metadata
+    :param training: structures that the network was trained on; with them, the model knows when it is far from all of them
+        (:mod:`petdos_md.models.rigidity`)
     """
 
     grid_start: float
@@ -54,6 +59,7 @@ class ExportOptions:
     target: str = "mtt::dos"
     name: str | None = None
     description: str = ""
+    training: Sequence[Atoms] = ()
 
 
 @dataclass(frozen=True)
@@ -77,7 +83,8 @@ def export_model(
     :param checkpoint: of metatrain's ``pet``, or of ``llpr`` (then ``llpr`` may be left out)
     :param output: the backbone to write, ending in ``.pt``; the readout is written beside it
     :param llpr: checkpoint of metatrain's ``llpr`` that wraps the same network
-    :param options: fields of :class:`ExportOptions`: ``grid_start`` (needed), ``grid_step, electrons, target, name, description``
+    :param options: fields of :class:`ExportOptions`: ``grid_start`` (needed), ``grid_step, electrons, target, name, description,
+        training``
     :raises ModelError: if the checkpoint cannot be exported, or the exported model deviates from the stock one
     """
     chosen, output = ExportOptions(**options), Path(output)
@@ -110,9 +117,20 @@ def export_model(
                 f"more than {TOLERANCE[exported.dtype]:.0e}; this network is not linear in its last-layer features, use `mtt export` and load "
                 "the result directly"
             )
+        known = _rigidity(exported, ensemble, chosen)
+        if known is not None:
+            store_rigidity(partial, known)
         os.replace(readout_path(partial), readout_path(output))
         os.replace(partial, output)
     return ExportReport(output, readout_path(output), n_last_layer, grid.n, exported.n_members, *worst)
+
+
+def _rigidity(exported: DOSModel, ensemble: Any, chosen: ExportOptions) -> Rigidity | None:
+    """Of the training set; of an ensemble, whose training set is not there, the covariance alone."""
+    if len(chosen.training):
+        return learn_rigidity(exported, chosen.training)
+    cholesky = None if ensemble is None else cholesky_of(ensemble, chosen.target)
+    return None if cholesky is None else Rigidity(cholesky)
 
 
 @dataclass(frozen=True)

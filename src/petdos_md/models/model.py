@@ -228,6 +228,31 @@ class DOSModel:
         found = self.evaluator.energy_and_forces(atoms, self._outputs, stress, Functional(of_row, with_energy))
         return self._sample(atoms, found.row), found.energy_eV, found.forces, found.stress
 
+    def extrapolation_grade(self, x: Sample | Atoms) -> float:
+        """How far a structure is from the training set, see :mod:`petdos_md.models.rigidity`; NaN if the model does not know."""
+        return float(self.readout.extrapolation_grade(self._features(x)))
+
+    def extrapolation_grade_of_atoms(self, atoms: Atoms) -> np.ndarray:
+        """The same for every atom by its own features, against those of its element in the training set, ``(n_atoms,)``; NaN if not known.
+
+        :raises StructureError: as :meth:`evaluate`
+        """
+        rigidity = self.readout.rigidity
+        if rigidity is None:
+            return np.full(len(atoms), np.nan)
+        return rigidity.grade_of_atoms(self.features_of_atoms(atoms), atoms.get_chemical_symbols())
+
+    def features_of_atoms(self, atoms: Atoms) -> np.ndarray:
+        """Last-layer features of every atom, whose sum are those of the structure, ``(n_atoms, n_last_layer)`` float64.
+
+        :raises ModelError: if the model has no separate readout
+        :raises StructureError: as :meth:`evaluate`
+        """
+        if self.info.kind != "separated":
+            raise ModelError(f"{self.info.name} has no separate readout; export its checkpoint with `petdos export`")
+        self.check(atoms)
+        return self.evaluator.rows_of_atoms(atoms, self._outputs[0])[:, : self.info.n_features - 2]
+
     def sample_of(self, atoms: Atoms, features: np.ndarray) -> Sample:
         """A sample with features ``(n_features,)`` that this model has given elsewhere for this structure.
 

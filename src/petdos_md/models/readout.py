@@ -23,6 +23,7 @@ from safetensors import SafetensorError, safe_open
 
 from ..base.errors import ModelError
 from ..base.grid import EnergyGrid
+from .rigidity import Rigidity
 
 if TYPE_CHECKING:  # an analysis needs no torch, which takes seconds to import
     import torch
@@ -30,6 +31,8 @@ if TYPE_CHECKING:  # an analysis needs no torch, which takes seconds to import
 FORMAT = "petdos-readout-1"
 MEMBER_BYTES = 64e6
 """Of a slice of members."""
+RIGIDITY = "rigidity"
+"""Name of the tensor and the entry of the header that hold what is known of the training set."""
 
 
 class Readout:
@@ -42,6 +45,9 @@ class Readout:
     :param fingerprint: identity of the model that the weights belong to
     :param direct: features begin with the DOS itself and the map picks it
     :param ancestors: fingerprints of models with the same backbone and mean, but another ensemble (see :mod:`petdos_md.validation.calibrate`)
+
+    Attribute ``rigidity`` (:class:`~petdos_md.models.rigidity.Rigidity`): how far features are from the training set; None if the file
+    does not say.
     """
 
     def __init__(
@@ -55,6 +61,7 @@ class Readout:
         ancestors: tuple[str, ...] = (),
     ) -> None:
         self.ancestors = ancestors
+        self.rigidity: Rigidity | None = None
         self.grid, self.n_features, self.fingerprint, self.direct = grid, n_features, fingerprint, direct
         self._weights = None if weights is None else _as_array(weights).astype(np.float64)
         self._deviations = None if deviations is None else _as_array(deviations)
@@ -103,6 +110,9 @@ class Readout:
                     )
                 weights = file.get_tensor("weights")
                 has_ensemble = "deviations" in set(file.keys())
+                rigidity = None
+                if RIGIDITY in set(file.keys()):
+                    rigidity = Rigidity.from_text(file.get_tensor(RIGIDITY), header[RIGIDITY])
         except SafetensorError as error:
             raise ModelError(
                 f"{path}: not a readable readout ({error}); export the model again with `petdos export`"
@@ -111,7 +121,9 @@ class Readout:
         grid = EnergyGrid.from_dict(json.loads(header["grid"]))
         _check_shapes(grid, weights, deviations, str(path))
         ancestors = tuple(json.loads(header.get("ancestors", "[]")))
-        return cls(grid, weights, deviations, int(weights.shape[1]), header["fingerprint"], ancestors=ancestors)
+        readout = cls(grid, weights, deviations, int(weights.shape[1]), header["fingerprint"], ancestors=ancestors)
+        readout.rigidity = rigidity
+        return readout
 
     @property
     def mean_weights(self) -> torch.Tensor:
@@ -137,8 +149,9 @@ class Readout:
         deviations: torch.Tensor | None,
         fingerprint: str,
         ancestors: tuple[str, ...] = (),
+        rigidity: Rigidity | None = None,
     ) -> None:
-        """Write a readout: safetensors with the tensors ``weights`` and ``deviations`` and a text header."""
+        """Write a readout: safetensors with the tensors ``weights``, ``deviations`` and ``rigidity`` (a Cholesky factor) and a text header."""
         from safetensors.torch import save_file
 
         tensors = {"weights": weights.contiguous()}
@@ -147,7 +160,28 @@ class Readout:
         header = {"format": FORMAT, "grid": json.dumps(grid.to_dict()), "fingerprint": fingerprint}
         if ancestors:
             header["ancestors"] = json.dumps(ancestors)
+        if rigidity is not None:
+            import torch
+
+            tensors[RIGIDITY] = torch.tensor(rigidity.cholesky, dtype=torch.float32)
+            header[RIGIDITY] = rigidity.to_text()
         save_file(tensors, str(path), metadata=header)
+
+    def extrapolation_grade(self, features: np.ndarray) -> np.ndarray:
+        """How far structures are from the training set (:mod:`petdos_md.models.rigidity`): ``(..., n_features)`` to ``(...)``, float64.
+
+        NaN if the file of the model does not say; of models that are asked for their DOS none does.
+        """
+        features = self._checked(features)
+        if self.rigidity is None:
+            return np.full(features.shape[:-1], np.nan)
+        # Behind the last-layer features come the number of atoms and the sum of the cutoff function.
+        return self.rigidity.grade(features[..., : self.rigidity.n_last_layer], features[..., -2])
+
+    @property
+    def knows_training_set(self) -> bool:
+        """Whether :meth:`extrapolation_grade` is known."""
+        return self.rigidity is not None and self.rigidity.n_structures > 0
 
     def dos(self, features: np.ndarray) -> np.ndarray:
         """Density of states in states/eV per structure, both spins: ``(..., n_features)`` to ``(..., n_channels)``, float64."""

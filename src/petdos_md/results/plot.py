@@ -11,6 +11,7 @@ in line style, systems in markers, errors in form. Every energy axis names its z
 """
 
 from .dos import plot_dos, plot_side_by_side
+from .extrapolation import plot_extrapolation
 from .heat_capacity import plot_heat_capacity, sommerfeld_slope
 from .levels import plot_levels
 from .ramps import plot_ramp
@@ -22,6 +23,7 @@ __all__ = [
     "plot_calibration",
     "plot_dos",
     "plot_errors",
+    "plot_extrapolation",
     "plot_heat_capacity",
     "plot_levels",
     "plot_ramp",

@@ -127,7 +127,7 @@ def _write_pages(
     dataset: xr.Dataset, record: dict[str, Any], folder: Path, normalization: str | None, formats: Sequence[str]
 ) -> list[Path]:
     from .page import PageContent, html_page, markdown_page
-    from .plot import plot_dos, plot_heat_capacity, save
+    from .plot import plot_dos, plot_extrapolation, plot_heat_capacity, save
     from .style import save_svg
 
     figures = {
@@ -140,6 +140,11 @@ def _write_pages(
             "Electronic heat capacity against temperature, with model and sampling errors.",
         ),
     }
+    if "extrapolation_grade" in dataset:
+        caption = (
+            "How far frames are from the training set of the model: median, middle half, 5 to 95 %, and the largest."
+        )
+        figures["extrapolation"] = plot_extrapolation(dataset), caption
     content = PageContent.of(dataset, record, normalization)
     paths = [save(figure, folder / f"{name}.{ending}") for name, (figure, _) in figures.items() for ending in formats]
     page, text = folder / "report.html", folder / "report.md"

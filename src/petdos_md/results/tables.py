@@ -25,7 +25,7 @@ from .normalization import in_units
 
 SHORT = (
     "n_atoms", "n_samples", "n_effective", "effective_sample_size", "chemical_potential", "fermi_level", "gap", "heat_capacity", "entropy", "free_energy",
-    "dos_at_fermi_level", "conduction_electrons", "holes",
+    "dos_at_fermi_level", "conduction_electrons", "holes", "extrapolation_grade", "extrapolation_grade_max", "n_far_outside",
 )  # fmt: skip
 """Variables of the short table, each with its errors."""
 DIGITS = 8
@@ -56,12 +56,15 @@ class Table:
 def result_table(result: xr.Dataset, normalization: str | None = None) -> Table:
     """The essence of an analysis: one row per temperature, C_el with both errors; an unknown error is ``?``.
 
+    ``grade`` is the largest extrapolation grade of the frames (:mod:`petdos_md.models.rigidity`); there is none if the model does not know.
+
     :param result: of :func:`petdos_md.analyze`, per structure
     :param normalization: what C_el refers to, see :func:`petdos_md.results.normalization.in_units`; if None, the structure in one column
         and an atom in the next
     """
-    names = ["T", "frames", "independent", "mu", "E_F", "gap at 0.1"]
-    units = ["K", "", "", "eV", "eV", "eV"]
+    graded = "extrapolation_grade_max" in result
+    names = ["T", "frames", "independent", *(["grade"] * graded), "mu", "E_F", "gap at 0.1"]
+    units = ["K", "", "", *(["up to"] * graded), "eV", "eV", "eV"]
     capacities: list[tuple[str, np.ndarray]]
     endings = ("", "_model_std", "_sampling_err")
     per_cell = np.array([result[f"heat_capacity{ending}"].values for ending in endings]).T
@@ -81,7 +84,8 @@ def result_table(result: xr.Dataset, normalization: str | None = None) -> Table:
         independent = "?" if math.isnan(n) else ("" if int(at["sampling_reliable"]) else "< ") + f"{n:.0f}"
         levels = [f"{float(at[name]):.3f}" for name in ("chemical_potential", "fermi_level", "gap")]
         cells = [with_errors(list(values[i])) for _, values in capacities]
-        rows.append([f"{float(at['temperature']):g}", f"{int(at['n_samples'])}", independent, *levels, *cells])
+        grade = [f"{float(at['extrapolation_grade_max']):.2g}"] if graded else []
+        rows.append([f"{float(at['temperature']):g}", f"{int(at['n_samples'])}", independent, *grade, *levels, *cells])
     return Table(names, units, rows)
 
 

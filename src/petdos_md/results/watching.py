@@ -58,6 +58,7 @@ def watch_page(follower: Follower, refresh_s: float) -> str:
     names = (
         "T (K)",
         "samples",
+        *(["grade"] * _is_graded(follower.states)),
         "C_el (k_B/atom, ± model ± sampling)",
         "sampling",
         f"to {100 * follower.target_error:g} %",
@@ -137,7 +138,13 @@ def _shown(state: TemperatureState) -> np.ndarray:
 
 
 def _names(follower: Follower) -> list[str]:
-    return ["T (K)", "samples", "C_el (k_B/atom)", "error", f"to {100 * follower.target_error:g} %"]
+    graded = ["grade"] * _is_graded(follower.states)
+    return ["T (K)", "samples", *graded, "C_el (k_B/atom)", "error", f"to {100 * follower.target_error:g} %"]
+
+
+def _is_graded(states: Sequence[TemperatureState]) -> bool:
+    """Whether the model knows its training set."""
+    return any(math.isfinite(state.result.grade_max) for state in states)
 
 
 def _cells(state: TemperatureState) -> list[str]:
@@ -152,7 +159,15 @@ def _cells(state: TemperatureState) -> list[str]:
         if math.isnan(state.n_to_target)
         else f"{amount(state.n_to_target)} more"
     )
-    return [f"{result.temperature_K:g}", f"{result.n_samples}", with_errors([x / unit for x in heat]), shown, more]
+    grade = [] if math.isnan(result.grade_max) else [f"{result.grade_max:.2g}"]
+    return [
+        f"{result.temperature_K:g}",
+        f"{result.n_samples}",
+        *grade,
+        with_errors([x / unit for x in heat]),
+        shown,
+        more,
+    ]
 
 
 def _heading(follower: Follower) -> str:
@@ -175,6 +190,15 @@ def _notes(follower: Follower) -> list[str]:
     if left and math.isfinite(rate) and rate > 0:
         notes.append(
             f"at this pace, {_duration(sum(left) / rate)} to {100 * follower.target_error:g} % at every temperature"
+        )
+    if _is_graded(follower.states):
+        notes.append(
+            "grade: largest distance of a sample from the training set of the model; 99 % of that set are below 1"
+        )
+    far = sum(state.result.n_far_outside for state in follower.states)
+    if far:
+        notes.append(
+            f"{far} samples are far outside the training set: neither the DOS nor its model error is to be trusted there"
         )
     if any(not state.result.reliable for state in follower.states):
         notes.append("> : too few independent samples yet, the error is a lower bound")

@@ -297,7 +297,7 @@ def _write(source: Path, output: Path, model: DOSModel, deviations: torch.Tensor
         weights = old.mean_weights
         if torch.equal(weights.to(torch.float32).to(weights.dtype), weights):
             weights = weights.to(torch.float32)
-        Readout.save(readout_path(partial), old.grid, weights, deviations, fingerprint, ancestors)
+        Readout.save(readout_path(partial), old.grid, weights, deviations, fingerprint, ancestors, old.rigidity)
         shutil.copymode(partial, readout_path(partial))
         os.replace(readout_path(partial), readout_path(output))
         os.replace(partial, output)

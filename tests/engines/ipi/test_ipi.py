@@ -12,6 +12,7 @@ import ase.io
 import numpy as np
 import pytest
 from helpers.ipi_runs import At, aluminium, assert_complete, assert_true, loaded, truth, write_input
+from helpers.models import rattled_aluminium
 from ipi.scripting import InteractiveSimulation
 from ipi.utils.softexit import softexit
 
@@ -222,7 +223,12 @@ class Failing(DOSModel):
 
     def __init__(self, model, bad) -> None:
         self._model, self._bad, self.calls = model, bad, 0
-        self.info, self.check, self.n_electrons = model.info, model.check, model.n_electrons
+        self.info, self.readout, self.check, self.n_electrons = (
+            model.info,
+            model.readout,
+            model.check,
+            model.n_electrons,
+        )
 
     def evaluate(self, structures):
         self.calls += 1
@@ -456,6 +462,19 @@ def test_bias_is_reported(tmp_path: Path, metal, capsys) -> None:
     with loaded(path) as simulation:
         attach(simulation, metal, "run.zarr", every=4)
     assert "there is a bias potential" in capsys.readouterr().out
+
+
+def test_extrapolation_is_reported(tmp_path: Path, guarded, capsys) -> None:
+    """Two beads of an aluminium that is squeezed to half its volume: said once, with the grade of their mean."""
+    path = write_input(tmp_path, steps=8, beads=2, atoms=rattled_aluminium(1, 0.5), temperatures=(400.0,))
+    run(path, guarded)
+    grades = [guarded.extrapolation_grade(sample) for sample in Trace.open("run.zarr", "r")]
+    assert len(grades) == 2 and min(grades) > 2
+    said = [line for line in capsys.readouterr().out.splitlines() if "far outside its training set" in line]
+    assert (
+        len(said) == 1
+        and f"step 4 of replica 0 is far outside its training set (extrapolation grade {grades[0]:.1f}" in said[0]
+    )
 
 
 def test_rounded_numbers_of_a_checkpoint_are_the_same_simulation() -> None:

@@ -193,6 +193,30 @@ def test_ranks_and_chunks(lammps_model: DOSModel, lammps_model_path: Path, tmp_p
     assert deviation(features("empty_rank", 3, 10000, "f", 10), half) < 1e-10
 
 
+@pytest.mark.parametrize("ranks", [0, 2])
+def test_warns_of_extrapolation_once(ranks: int, shipped: DOSModel, tmp_path: Path) -> None:
+    """An alloy that is squeezed to a third of its volume; the grade is the one of Python."""
+    commands = f"""
+    timestep 0.0001
+    compute dos all petdos almgsi-lda Al Mg
+    fix obs all petdos 1 dos {tmp_path}/run.zarr temp 300
+    run 0
+    change_box all x scale 0.7 y scale 0.7 z scale 0.7 remap
+    fix md all nve
+    run 2
+    """
+    done = run_lmp(ALLOY.replace("random 0.2 0.2 0.2", "random 0.05 0.05 0.05") + commands, tmp_path, ranks)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    grades = [shipped.extrapolation_grade(sample) for sample in Trace.open(tmp_path / "run.zarr", "r")]
+    assert grades[0] < 2 < min(grades[1:])
+    said = [line for line in done.stdout.splitlines() if "far outside the training set of almgsi-lda" in line]
+    assert (
+        len(said) == 1
+        and f"step 1 of replica 0 is far outside the training set of almgsi-lda (extrapolation grade {grades[1]:.1f}"
+        in said[0]
+    )
+
+
 def test_model_with_two_outputs(lammps_model: DOSModel, lammps_model_path: Path, tmp_path: Path) -> None:
     """As models were exported before: the same features, of systems and in chunks."""
     from petdos_md.lammps import atoms_of

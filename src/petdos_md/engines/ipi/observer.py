@@ -23,17 +23,21 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from ase import Atoms
 
 from ...base.errors import PredictionError, SettingError, StructureError, TraceError
 from ...base.sample import Sample
 from ...base.temperatures import same_temperature
 from ...models.model import DOSModel
 from ...traces.trace import Trace
+from ..extrapolation import ExtrapolationWatch
 from .asking import Asking, samples_with_forces
+from .messages import say, warn
 from .setup import Setup, check_version, labels, slots, structures, temperature_K
 
 SAME_FRAME = 2e-4
@@ -81,6 +85,7 @@ class Observer:
         self.elapsed_s = 0.0
         self._simulation, self._periodic, self._max_failed = simulation, periodic, max_failed
         self._asking = Asking(trace.path, model)
+        self._extrapolation = ExtrapolationWatch(model, warn)
         self._checkpoints: list[Any] = []
         self._write_restart: Any = None
         self._last_step: int | None = None
@@ -142,10 +147,10 @@ class Observer:
         observer._join_outputs()
         observer._asking.set(observer._is_due(int(simulation.step) + 1))
         for message in setup.warnings(simulation):
-            _warn(message)
+            warn(message)
         if os.path.exists("EXIT"):
-            _warn("there is a file EXIT in this folder: i-PI will end at once; remove it")
-        _say(f"samples of {model.info.name} every {every} steps to {trace.path}")
+            warn("there is a file EXIT in this folder: i-PI will end at once; remove it")
+        say(f"samples of {model.info.name} every {every} steps to {trace.path}")
         return observer
 
     def active(self) -> bool:
@@ -234,6 +239,8 @@ class Observer:
             known = {"step": step, "replica": slot, "temperature_K": expected}
             try:
                 self.n_samples += self.trace.append(samples[index], **known, **labels(system))
+                which = f"step {step} of replica {slot}"
+                self._extrapolation.see(samples[index], which, partial(_first_bead, system, self._periodic))
             except TraceError as error:  # the disk is full: the trace keeps this sample, and must get those that follow
                 problems.add(self._not_written(error))
         if problems:
@@ -275,7 +282,7 @@ class Observer:
     def _fail(self, message: str) -> None:
         self._failed_in_a_row += 1
         counted = f"failure {self._failed_in_a_row} of {self._max_failed} in a row"
-        _warn(f"{message} ({counted})" if self._failed_in_a_row <= self._max_failed else message)
+        warn(f"{message} ({counted})" if self._failed_in_a_row <= self._max_failed else message)
         if self._failed_in_a_row == self._max_failed:
             from ipi.utils.softexit import softexit
 
@@ -291,7 +298,7 @@ class Observer:
         step = int(self._simulation.step)
         dropped = self.trace.truncate(step)
         if dropped:
-            _say(f"resuming at step {step}: {dropped} samples of later steps are dropped, to be taken again")
+            say(f"resuming at step {step}: {dropped} samples of later steps are dropped, to be taken again")
         self._check_same_structures(step)
         last_due = step - step % self.every
         if not self._is_due(last_due):
@@ -304,12 +311,12 @@ class Observer:
         ]
         if late and len(self.trace):
             at = min(self.trace.last_step(slot) or 0 for slot in late)
-            _warn(
+            warn(
                 f"{self.trace.path}: the simulation resumes at step {step}, but samples of {len(late)} replicas end at step {at}; to "
                 "have them all, resume from a checkpoint up to that step"
             )
         elif late:
-            _warn(f"{self.trace.path}: a new trace: samples before step {step}, if any, are in another one")
+            warn(f"{self.trace.path}: a new trace: samples before step {step}, if any, are in another one")
 
     def _check_same_structures(self, step: int) -> None:
         held = slots(self._simulation)
@@ -331,7 +338,7 @@ class Observer:
         try:
             self.close()
         except TraceError as error:
-            _warn(str(error))
+            warn(str(error))
 
     def _join_outputs(self) -> None:
         from ipi.engine.outputs import CheckpointOutput
@@ -355,7 +362,7 @@ def _open_trace(
     """The trace, locked for writing, and the setup with its numbers."""
     if previous is not None and step > 0 and not path.exists():
         Trace.merge(path, [previous], replicas="keep")
-        _say(f"{path}: copied from {previous}, where this simulation has come from")
+        say(f"{path}: copied from {previous}, where this simulation has come from")
     if path.exists() and any(path.iterdir() if path.is_dir() else [path]):
         known = Trace.open(path, "r").attributes
         timestep = known["timestep_fs"]
@@ -376,24 +383,16 @@ def _absolute(path: str | os.PathLike[str]) -> Path:
     return Path(path).expanduser().absolute()
 
 
+def _first_bead(system: Any, periodic: bool) -> Atoms:
+    return structures(system, periodic)[0]
+
+
 def _mean(samples: Sequence[Sample]) -> Sample:
     """The average over the beads of one system."""
     if len(samples) == 1:
         return samples[0]
     features = np.mean([sample.features.astype(np.float64) for sample in samples], axis=0)
     return replace(samples[0], features=features.astype(samples[0].features.dtype))
-
-
-def _say(message: str) -> None:
-    from ipi.utils.messages import info, verbosity
-
-    info(f" @petdos: {message}", verbosity.low)
-
-
-def _warn(message: str) -> None:
-    from ipi.utils.messages import verbosity, warning
-
-    warning(f" @petdos: {message}", verbosity.low)
 
 
 attach = Observer.attach

@@ -30,6 +30,7 @@ from ...base.errors import PredictionError, SettingError, TraceError
 from ...base.sample import Sample
 from ...models.model import DOSModel
 from ...traces.trace import Trace
+from ..extrapolation import ExtrapolationWatch
 from ..labels import checked_temperature_K
 from ..opening import drop_later_samples, open_trace
 
@@ -91,6 +92,7 @@ class LAMMPSObserver:
         self.model.check(atoms)
         self.trace: Trace | None = None
         self._is_set_up = False
+        self._extrapolation = ExtrapolationWatch(self.model)
         self.n_samples = self.n_skipped = 0
         if lmp.extract_setting("world_rank") == 0:
             about: dict[str, Any] = {
@@ -210,6 +212,7 @@ class LAMMPSObserver:
             self.n_skipped += self.trace.skip("positions or prediction are not finite", step=step, replica=self.replica)
         else:
             self.n_samples += self.trace.append(sample)
+            self._extrapolation.see(sample, f"step {step} of replica {self.replica}", atoms)
 
 
 def attach(

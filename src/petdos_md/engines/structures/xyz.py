@@ -262,11 +262,13 @@ def _check_numbers(symbols: list[str], numbers: list[str], where: str) -> None:
 
 
 def _lammps_names(info: dict[str, Any], how: Interpretation) -> None:
-    """``dump extxyz`` calls the step Timestep, and the time, in the unit of its style, Time."""
+    """``dump extxyz`` calls the step Timestep, and the time, in the unit of its style, Time; i-PI has a comment of its own."""
     if "Step" in info:  # of CP2K
         info.setdefault("step", info["Step"])
     if "Timestep" in info and "step" not in info:
         info["step"] = info["Timestep"]
+    if "step" not in info and (told := re.search(r"\bStep:\s*(\S+)", str(info.get("ipi_comment", "")))):
+        info["step"] = told[1]
         time_fs = None if how.units is None else UNITS[how.units].time_fs
         if time_fs is not None and isinstance(info.get("Time"), float):
             info.setdefault("time_fs", float(info["Time"]) * time_fs)
