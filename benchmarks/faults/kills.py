@@ -27,7 +27,7 @@ from runs import DEATH_S, Processes, Run, descendants, kill, make_runs
 from petdos_md.traces.trace import Trace
 
 KILLS_PER_CHAIN = 10
-HANGS_CPU_S, HANGS_S = 90.0, 900.0
+HANGS_CPU_S, HANGS_S = 90.0, 300.0
 """A run hangs that writes no sample while it computes for so long, or at all for so long. On a busy machine, the clock alone says nothing."""
 CHAIN_S = 7200.0
 """A chain that is not over by then is given up, and counts as incomplete."""
