@@ -106,14 +106,24 @@ bool ComputePetdos::evaluate()
   return finite_;
 }
 
-LocalForces ComputePetdos::forces_of(const DOSFunction &function)
+LocalForces ComputePetdos::forces_of(const DOSFunction &function, const void *who)
 {
-  return evaluation_->forces_of(inquiry_, [&](const std::vector<double> &sums) {
+  return evaluation_->forces_of(inquiry_, functional(function), who);
+}
+
+Evaluation::Companion ComputePetdos::companion(const DOSFunction &function, std::function<bool()> is_early)
+{
+  return {inquiry_.numbers, functional(function), std::move(is_early)};
+}
+
+Evaluation::Functional ComputePetdos::functional(const DOSFunction &function)
+{
+  return [this, function](const std::vector<double> &sums) {
     take(sums);
     need_finite();
     need_electrons();
     return model_->project(function(dos(), n_electrons_));
-  });
+  };
 }
 
 void ComputePetdos::take(const std::vector<double> &sums)

@@ -40,7 +40,10 @@ class ComputePetdos : public Compute {
 
   // For fix petdos/electrons; collective. Minus the derivatives of a function of the DOS (eV), which returns its response to it.
   using DOSFunction = std::function<std::vector<double>(const std::vector<double> &dos, double n_electrons)>;
-  LocalForces forces_of(const DOSFunction &function);
+  LocalForces forces_of(const DOSFunction &function, const void *who);
+  // So that these forces come with those of a pair style of the same model, see Evaluation::Companion.
+  Evaluation::Companion companion(const DOSFunction &function, std::function<bool()> is_early);
+  const std::shared_ptr<Evaluation> &evaluation() const { return evaluation_; }
   const std::vector<int> &local() const { return evaluation_->local(); }
 
   std::string recorder;    // ID of the fix that records this compute
@@ -50,6 +53,7 @@ class ComputePetdos : public Compute {
   void read_keywords(int, char **, int);
   void load_model(const char *);
   void choose_window();
+  Evaluation::Functional functional(const DOSFunction &function);
   void take(const std::vector<double> &sums);
   void need_electrons();
   void need_finite();

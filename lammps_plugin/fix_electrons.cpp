@@ -20,8 +20,12 @@ using namespace LAMMPS_NS;
 FixElectrons::FixElectrons(LAMMPS *lmp, int narg, char **arg) : Fix(lmp, narg, arg)
 {
   if (igroup != 0) fail(std::string("got group ") + arg[1] + "; the electrons belong to the whole system, use group all");
-  if (narg != 6 || std::strcmp(arg[4], "temp") != 0)
-    fail("expected: fix ID all petdos/electrons COMPUTE temp T, with the temperature of the electrons in K or v_NAME");
+  const bool undoes = narg == 8 && std::strcmp(arg[6], "undo_smearing") == 0;
+  if ((narg != 6 && !undoes) || std::strcmp(arg[4], "temp") != 0)
+    fail("expected: fix ID all petdos/electrons COMPUTE temp T [undo_smearing EV], with the temperature of the electrons in K or v_NAME");
+  if (undoes) smearing_eV_ = utils::numeric(FLERR, arg[7], false, lmp);
+  if (!(smearing_eV_ >= 0) || !std::isfinite(smearing_eV_))
+    fail(std::string("got undo_smearing ") + arg[7] + ", expected the width in eV of the Gaussian in the DOS to undo, 0 or more");
   compute_id_ = std::strncmp(arg[3], "c_", 2) == 0 ? arg[3] + 2 : arg[3];
   if (!dynamic_cast<ComputePetdos *>(modify->get_compute_by_id(compute_id_)))
     fail("got compute " + compute_id_ + ", expected the ID of a compute petdos that is defined before");
@@ -43,6 +47,11 @@ FixElectrons::FixElectrons(LAMMPS *lmp, int narg, char **arg) : Fix(lmp, narg, a
   thermo_energy = thermo_virial = 1;
 }
 
+FixElectrons::~FixElectrons()
+{
+  if (evaluation_) evaluation_->part(this);
+}
+
 int FixElectrons::setmask()
 {
   return FixConst::POST_FORCE | FixConst::MIN_POST_FORCE;
@@ -54,6 +63,11 @@ void FixElectrons::init()
     fail("does not work with run_style respa: its energy has no parts of different speeds; use run_style verlet");
   compute_ = dynamic_cast<ComputePetdos *>(modify->get_compute_by_id(compute_id_));
   if (!compute_) fail("compute " + compute_id_ + " was deleted; define it again");
+  if (evaluation_) evaluation_->part(this);
+  evaluation_ = compute_->evaluation();
+  // A variable may be of what is not known before there are forces, and a virial that is not wanted cannot be told apart.
+  evaluation_->join(this, compute_->companion([this](const auto &dos, double n_electrons) { return response(dos, n_electrons); },
+                                              [this] { return variable_.empty() && thermo_virial; }));
   if (variable_.empty()) return;
   const int which = input->variable->find(variable_.c_str());
   if (which < 0 || !input->variable->equalstyle(which))
@@ -79,24 +93,28 @@ void FixElectrons::post_force(int vflag)
 {
   v_init(vflag);
   used_K_ = temperature_K();
-  LocalForces forces;
-  // The function fails on all ranks or on none: all have the same features.
-  std::string problem;
-  try {
-    forces = compute_->forces_of([&](const std::vector<double> &dos, double n_electrons) {
-      found_ = petdos::hot_electrons(compute_->model().energies(), dos, n_electrons, used_K_);
-      return found_.kernel;
-    });
-  } catch (const std::runtime_error &error) {
-    problem = error.what();
-  }
-  if (!problem.empty()) fail(problem);
+  const LocalForces forces =
+      compute_->forces_of([this](const auto &dos, double n_electrons) { return response(dos, n_electrons); }, this);
   const double energy = 1 / compute_->units().energy_eV, force = energy * compute_->units().length_A;
   const auto &local = compute_->local();
   for (size_t k = 0; k < local.size(); ++k)
     for (int c = 0; c < 3; ++c) atom->f[local[k]][c] += force * forces.forces[3 * k + c];
   if (vflag_global)
     for (int k = 0; k < 6; ++k) virial[k] += energy * forces.virial[k];
+}
+
+std::vector<double> FixElectrons::response(const std::vector<double> &dos, double n_electrons)
+{
+  if (variable_.empty()) used_K_ = number_K_;
+  // Fails on all ranks or on none: all have the same features.
+  std::string problem;
+  try {
+    found_ = petdos::hot_electrons(compute_->model().energies(), dos, n_electrons, used_K_, smearing_eV_);
+  } catch (const std::runtime_error &error) {
+    problem = error.what();
+  }
+  if (!problem.empty()) fail(problem);
+  return found_.kernel;
 }
 
 double FixElectrons::compute_scalar()

@@ -9,7 +9,9 @@
 
 #include "fix.h"
 
+#include <memory>
 #include <string>
+#include <vector>
 
 namespace LAMMPS_NS {
 
@@ -17,6 +19,7 @@ namespace LAMMPS_NS {
 class FixElectrons : public Fix {
  public:
   FixElectrons(class LAMMPS *, int, char **);
+  ~FixElectrons() override;
   int setmask() override;
   void init() override;
   void setup(int) override;
@@ -28,12 +31,14 @@ class FixElectrons : public Fix {
   void *extract(const char *, int &) override;    // used_electronic_temperature_K; electronic_temperature_K, if it is a number
 
  private:
+  std::vector<double> response(const std::vector<double> &dos, double n_electrons);
   double temperature_K();
   [[noreturn]] void fail(const std::string &);
 
   std::string compute_id_, variable_;
-  double number_K_ = 0.0, used_K_ = 0.0;
+  double number_K_ = 0.0, used_K_ = 0.0, smearing_eV_ = 0.0;
   ComputePetdos *compute_ = nullptr;
+  std::shared_ptr<Evaluation> evaluation_;    // that it has joined
   petdos::HotElectrons found_;
 };
 

@@ -21,6 +21,8 @@ namespace {
 constexpr double MAX_OCCUPATION = 2e-3;    // of the highest states
 constexpr double LEAST_DENSITY = 0.02;     // states/eV/electron below which nothing is known of states
 constexpr double HOTTEST_K = 1e6;
+constexpr double EMPTY = 2.5e-3;    // states/eV/electron: far below it, the smearing did not change the ground state
+constexpr double DELTA = 1e-3;      // relative step of T in numerical derivatives
 constexpr double PI2 = 9.869604401089358;
 
 // Functions of x >= 0 with u = exp(-x): f, log(1 + u), -Li2(-u), -Li3(-u), the last two as series in log(1 + u) with Bernoulli numbers.
@@ -89,6 +91,10 @@ const Functional K1{true, 1, PI2 / 3, [](const NodeFunctions &a) { return a.x * 
 const Functional K2{false, 2, PI2 / 3, [](const NodeFunctions &a) { return a.x * (a.x * a.f + 2 * a.log1) + 2 * a.li2; },
                     [](const NodeFunctions &a) { return a.x * (a.x * a.log1 + 4 * a.li2) + 6 * a.li3; }};
 
+const Functional DK0{true, -1, 1.0, [](const NodeFunctions &a) { return a.f * (1 - a.f); }, [](const NodeFunctions &a) { return a.f; }};
+const Functional DK1{false, 0, 0.0, [](const NodeFunctions &a) { return a.x * a.f * (1 - a.f); },
+                     [](const NodeFunctions &a) { return a.x * a.f + a.log1; }};
+
 class Electrons {
  public:
   Electrons(const std::vector<double> &energies, const std::vector<double> &dos) : e_(energies), g_(dos), n_(energies.size()) {}
@@ -150,6 +156,33 @@ class Electrons {
     double sum = 0.0;
     for (size_t i = 0; i < n_; ++i) sum += w[i] * g_[i];
     return sum;
+  }
+
+  double integral(const Functional &h, double mu, double kT) const { return integral(weights(h, mu, kT)); }
+
+  // g(E_F), gently cut off to zero in a gap, where E_F does not respond linearly; adds `factor` times its response to the DOS.
+  double ground_density(double level, double n_electrons, double factor, std::vector<double> &kernel) const
+  {
+    size_t i;
+    double t, step;
+    if (!inside(level, i, t, step)) return 0.0;
+    const double slope = (g_[i + 1] - g_[i]) / step, g = std::max(g_[i] + slope * t * step, 0.0), g0 = EMPTY * n_electrons;
+    const double sum = g * g + g0 * g0, by_g_over_g = g * (g * g + 3 * g0 * g0) / (sum * sum);
+    std::vector<double> count, energy;
+    step_weights(level, count, energy);
+    for (size_t j = 0; j < n_; ++j) kernel[j] -= factor * slope * by_g_over_g * count[j];
+    kernel[i] += factor * by_g_over_g * g * (1 - t);
+    kernel[i + 1] += factor * by_g_over_g * g * t;
+    return g * g * g / sum;
+  }
+
+  // Entropy (eV/K) without a smearing: -dF/dT at a constant number of electrons.
+  double entropy(double mu, double kT, double half_square) const
+  {
+    const double smeared = BOLTZMANN_EV * integral(ENTROPY, mu, kT);
+    if (half_square == 0) return smeared;
+    const double k0 = integral(K0, mu, kT), k1 = integral(K1, mu, kT);
+    return smeared - half_square * (integral(DK1, mu, kT) - integral(DK0, mu, kT) * k1 / k0) * BOLTZMANN_EV / kT;
   }
 
   double number(double mu, double kT) const
@@ -237,11 +270,41 @@ bool fits(double top, double mu, double kT)
   throw std::runtime_error(text);
 }
 
+[[noreturn]] void fail_too_cold(double temperature_K, double smearing_eV)
+{
+  char text[256];
+  std::snprintf(text, sizeof(text),
+                "a smearing of %g eV cannot be undone at %g K, where kT is %.3g eV; expected %.0f K or more, or no undo_smearing",
+                smearing_eV, temperature_K, BOLTZMANN_EV * temperature_K, std::ceil(smearing_eV / BOLTZMANN_EV));
+  throw std::runtime_error(text);
+}
+
+// Undoes a Gaussian to second order: an integral of g with h becomes that with h - s^2 / 2 h''.
+void undo_smearing(const Electrons &electrons, double level, double n_electrons, double kT, double half_square, HotElectrons &found)
+{
+  const double mu = found.chemical_potential;
+  const auto k0 = electrons.weights(K0, mu, kT), below = electrons.weights(NUMBER, mu, kT);
+  std::vector<double> count, energy;
+  electrons.step_weights(mu, count, energy);
+  const double of_k0 = electrons.integral(k0), ratio = electrons.integral(DK0, mu, kT) / of_k0;
+  for (size_t i = 0; i < k0.size(); ++i) found.kernel[i] += half_square * (k0[i] - ratio * (count[i] + below[i]));
+  const double ground = electrons.ground_density(level, n_electrons, -half_square, found.kernel);
+  found.free_energy += half_square * (of_k0 - ground);
+  found.entropy = electrons.entropy(mu, kT, half_square);
+  double entropies[2];
+  for (int k = 0; k < 2; ++k) {
+    const double other = kT * (k ? 1 - DELTA : 1 + DELTA);
+    entropies[k] = electrons.entropy(electrons.chemical_potential(level, n_electrons, other), other, half_square);
+  }
+  found.heat_capacity = (entropies[0] - entropies[1]) / (2 * DELTA);
+}
+
 }    // namespace
 
 HotElectrons hot_electrons(const std::vector<double> &energies, const std::vector<double> &dos, double n_electrons,
-                           double temperature_K)
+                           double temperature_K, double smearing_eV)
 {
+  if (smearing_eV > BOLTZMANN_EV * temperature_K * (1 + 1e-9)) fail_too_cold(temperature_K, smearing_eV);
   const Electrons electrons(energies, dos);
   const double level = ground_state_level(energies, dos, n_electrons), kT = BOLTZMANN_EV * temperature_K;
   if (std::isnan(level))
@@ -259,10 +322,11 @@ HotElectrons hot_electrons(const std::vector<double> &energies, const std::vecto
   found.chemical_potential = mu;
   found.free_energy = electrons.integral(found.kernel) + (mu - level) * n_electrons;
   found.entropy = BOLTZMANN_EV * electrons.integral(s);
-  found.thermal_energy = found.free_energy + temperature_K * found.entropy;
-  const double k0 = electrons.integral(electrons.weights(K0, mu, kT)), k1 = electrons.integral(electrons.weights(K1, mu, kT));
-  const double k2 = electrons.integral(electrons.weights(K2, mu, kT));
+  const double k0 = electrons.integral(K0, mu, kT), k1 = electrons.integral(K1, mu, kT);
+  const double k2 = electrons.integral(K2, mu, kT);
   found.heat_capacity = k0 > 0 ? std::max(k2 - k1 * k1 / k0, 0.0) / temperature_K : 0.0;
+  if (smearing_eV > 0) undo_smearing(electrons, level, n_electrons, kT, smearing_eV * smearing_eV / 2, found);
+  found.thermal_energy = found.free_energy + temperature_K * found.entropy;
   return found;
 }
 

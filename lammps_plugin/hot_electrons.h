@@ -17,9 +17,10 @@ struct HotElectrons {
   std::vector<double> kernel;    // response of the free energy to the density of states
 };
 
-// Throws std::runtime_error with one line if the states end too low for this temperature, with the highest that they allow.
+// `smearing_eV`: width of a Gaussian in the DOS to undo, 0 for none. Throws std::runtime_error with one line if the states end too low for
+// this temperature, with the highest that they allow, or if kT is below the smearing.
 HotElectrons hot_electrons(const std::vector<double> &energies, const std::vector<double> &dos, double n_electrons,
-                           double temperature_K);
+                           double temperature_K, double smearing_eV);
 
 }    // namespace petdos
 

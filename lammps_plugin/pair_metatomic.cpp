@@ -196,7 +196,8 @@ void PairMetatomic::compute(int eflag, int vflag)
     fail("there is no virial of single atoms; leave out compute stress/atom and the like, or let them use kinetic energies only");
   if (eflag_atom && !potential_.has_atoms)
     fail(file_.shown + " has no energies of single atoms; leave out compute pe/atom and the like");
-  const LocalForces &found = evaluation_->forces(inquiry_, potential_);
+  const bool as_they_are = scale_ == 1.0 && !utils::strmatch(force->pair_style, "scaled");
+  const LocalForces &found = evaluation_->forces(inquiry_, potential_, as_they_are);
   tally(found);
   if (!potential_.uncertainty.empty()) check_uncertainty(found);
 }

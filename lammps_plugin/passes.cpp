@@ -173,8 +173,8 @@ std::unique_ptr<Pass> sliced_pass(TorchModel &model, const Part &part, const std
   pass->states = found[1];
   const auto features = found[0].toGenericDict();
   if (with_features) {
-    const auto sums =
-        pass->network.run_method("sums", pass->graph, pass->slices, features.at(pass->head), 1, false).toListRef();
+    const torch::IValue list = pass->network.run_method("sums", pass->graph, pass->slices, features.at(pass->head), 1, false);
+    const auto sums = list.toListRef();    // which lives as long as the list
     pass->tables[FEATURES_OUTPUT] = torch::cat({sums[0].toTensor(), sums[2].toTensor()}, 1).detach();
   }
   if (!energy.empty()) add_energy(*pass, model, part, systems, features.at(energy));

@@ -71,8 +71,7 @@ def test_adds_to_any_pair_style(hot_path: Path, hot_model: DOSModel) -> None:
 
 def test_beside_the_pair_style_of_the_same_model(hot_path: Path, hot_model: DOSModel) -> None:
     """Ground state and electrons of one network: what HotElectronCalculator gives in ASE."""
-    bare = COLD[: COLD.index("pair_style")] + f"pair_style metatomic {hot_path}\npair_coeff * * Al Mg\n"
-    deck = bare + COLD[COLD.index("velocity") :]
+    deck = two_heads(hot_path)
     with instance(deck + hot(hot_path) + "run 0\n") as lmp:
         atoms, energy, forces, virial = state(lmp)
     atoms.calc = HotElectronCalculator(None, hot_model, T_E)
@@ -82,8 +81,108 @@ def test_beside_the_pair_style_of_the_same_model(hot_path: Path, hot_model: DOSM
     np.testing.assert_allclose(virial, expected_virial, atol=1e-5)
 
 
-def test_shipped_model_in_lammps_and_ase() -> None:
-    """Silicon in single precision, to 1e-5 of the largest force."""
+def two_heads(model: Path) -> str:
+    """The deck with the energy head of the model as the potential."""
+    bare = COLD[: COLD.index("pair_style")] + f"pair_style metatomic {model}\npair_coeff * * Al Mg\n"
+    return bare + COLD[COLD.index("velocity") :]
+
+
+def test_passes_are_shared_with_the_pair_style(tmp_path: Path, hot_path: Path) -> None:
+    """One backward pass for both (a number), one forward pass (a variable, or a virial that is not wanted), none (a copy of the model)."""
+    shutil.copy(hot_path, tmp_path / "copy.pt")
+    for extra in hot_path.parent.glob(f"{hot_path.stem}.*"):
+        if extra != hot_path:
+            shutil.copy(extra, tmp_path / extra.name.replace(hot_path.stem, "copy", 1))
+    parts = "compute pair all pressure NULL pair\ncompute fix all pressure NULL fix\n"
+    found, split = {}, {}
+    for way, pair, T in (
+        ("backward", hot_path, "8000"),
+        ("forward", hot_path, "v_te"),
+        ("none", tmp_path / "copy.pt", "8000"),
+    ):
+        deck = two_heads(pair) + "variable te equal 8000\n" + hot(hot_path, T) + parts
+        with instance(deck + "fix md all nve\ntimestep 0.001\nrun 2\n") as lmp:
+            atoms, *rest = state(lmp)
+            found[way] = [atoms.positions, *rest, numbers(lmp), np.array(lmp.numpy.extract_compute("dos", 0, 1))]
+            split[way] = [np.array(lmp.numpy.extract_compute(name, 0, 1)) for name in ("pair", "fix")]
+    for way in ("backward", "forward"):
+        for ours, theirs in zip(found[way], found["none"], strict=True):
+            np.testing.assert_allclose(ours, theirs, rtol=1e-9, atol=1e-9 * np.abs(theirs).max())
+    # Whose virial it is shows which way was taken.
+    assert not split["backward"][1].any()
+    np.testing.assert_allclose(split["backward"][0], split["none"][0] + split["none"][1], rtol=1e-7)
+    np.testing.assert_allclose(split["forward"], split["none"], rtol=1e-7)
+    assert np.abs(split["none"][1]).max() > 1.0
+
+
+def test_shared_pass_of_a_network_in_slices(hot_path: Path) -> None:
+    """Above 1000 atoms: a replicated cell has the forces of the cell."""
+    with instance(two_heads(hot_path) + "replicate 4 4 2\n" + hot(hot_path) + "run 0\n") as lmp:
+        atoms, energy, forces, virial = state(lmp)
+        ids = np.array(lmp.numpy.extract_atom("id"))[: len(atoms)]
+    with instance(two_heads(hot_path) + hot(hot_path) + "run 0\n") as lmp:
+        cell, small_energy, small, small_virial = state(lmp)
+    assert len(atoms) == 1024 and energy == pytest.approx(32 * small_energy, rel=1e-10)
+    np.testing.assert_allclose(virial, 32 * small_virial, rtol=1e-7, atol=1e-5)
+    inside = cell.get_scaled_positions().round(6) % 1
+    for row in (0, 500, 1023):
+        place = np.linalg.solve(cell.cell.array.T, atoms.positions[row] - atoms.get_celldisp().ravel())
+        near = np.abs((inside - place + 0.5) % 1 - 0.5).max(axis=1)
+        assert near.min() < 1e-5
+        np.testing.assert_allclose(forces[row], small[int(near.argmin())], atol=1e-8)
+    assert len(set(ids)) == 1024
+
+
+def test_shared_passes_forget_what_is_gone(hot_path: Path) -> None:
+    """The same configuration with other electrons, without them, and with a virial that is left out."""
+    start = two_heads(hot_path)
+    wanted = {}
+    for name, lines in {
+        "cold": "",
+        "4000": hot(hot_path, "4000"),
+        "left out": hot(hot_path, extra="fix_modify hot virial no\n"),
+    }.items():
+        with instance(start + lines + "run 0\n") as lmp:
+            wanted[name] = state(lmp)[1:]
+    with instance(start + hot(hot_path) + "run 0\n") as lmp:
+        lmp.commands_string("fix_modify hot virial no\nrun 0\n")
+        found = {"left out": state(lmp)[1:]}
+        lmp.commands_string("unfix hot\nrun 0\n")
+        found["cold"] = state(lmp)[1:]
+        lmp.commands_string("fix hot all petdos/electrons dos temp 4000\nrun 0\n")
+        found["4000"] = state(lmp)[1:]
+    for name, values in found.items():
+        for ours, theirs in zip(values, wanted[name], strict=True):
+            np.testing.assert_allclose(ours, theirs, rtol=1e-10, atol=1e-10, err_msg=name)
+    assert np.abs(wanted["cold"][1] - wanted["4000"][1]).max() > 1e-3
+
+
+@pytest.mark.parametrize("T", [4000.0, 9000.0])
+def test_smearing_undone(hot_path: Path, hot_model: DOSModel, T: float) -> None:
+    """As HotElectronForces(model, 0.3): energy, forces, virial, entropy, heat capacity."""
+    with instance(COLD + "run 0\n") as lmp:
+        _, energy, forces, virial = state(lmp)
+    deck = COLD + hot(hot_path, f"{T:g} undo_smearing 0.3") + "run 0\n"
+    with instance(deck) as lmp:
+        atoms, hot_energy, hot_forces, hot_virial = state(lmp)
+        found = numbers(lmp)
+    there = HotElectronForces(hot_model, 0.3).evaluate(atoms, T)
+    assert there.stress is not None
+    e = there.electrons
+    wanted = [e.free_energy, e.thermal_energy, e.entropy, e.chemical_potential]
+    np.testing.assert_allclose(found[:4], [float(x) for x in wanted], rtol=1e-9)
+    assert found[4] == pytest.approx(float(e.heat_capacity), rel=1e-6)
+    assert hot_energy - energy == pytest.approx(there.free_energy_eV, abs=1e-8)
+    np.testing.assert_allclose(hot_forces - forces, there.forces, atol=1e-9)
+    stress = -there.stress.reshape(9)[[0, 4, 8, 1, 2, 5]] * atoms.get_volume()
+    np.testing.assert_allclose(hot_virial - virial, stress, atol=1e-6)
+    plain = HotElectronForces(hot_model).evaluate(atoms, T)
+    assert abs(plain.free_energy_eV - there.free_energy_eV) > 1e-3  # or the test would see nothing
+
+
+@pytest.mark.parametrize("smearing", [0.0, 0.3])
+def test_shipped_model_in_lammps_and_ase(smearing: float) -> None:
+    """Silicon, with a narrow gap, in single precision: to 1e-5 of the largest force."""
     model = DOSModel.load("almgsi-lda")
     deck = """units metal
 lattice diamond 5.39
@@ -95,15 +194,15 @@ mass 1 28.085
 pair_style zero 5.0
 pair_coeff * *
 compute dos all petdos almgsi-lda Si
-fix hot all petdos/electrons dos temp 10000
+fix hot all petdos/electrons dos temp 10000 undo_smearing SMEARING
 run 0
 """
     from petdos_md.lammps import atoms_of
 
-    with instance(deck) as lmp:
+    with instance(deck.replace("SMEARING", str(smearing))) as lmp:
         atoms = atoms_of(lmp, ["Si"])
         forces, energy = np.array(lmp.numpy.extract_atom("f"))[: len(atoms)], lmp.extract_fix("hot", 0, 0)
-    there = HotElectronForces(model).evaluate(atoms, 10_000.0)
+    there = HotElectronForces(model, smearing).evaluate(atoms, 10_000.0)
     assert energy == pytest.approx(there.free_energy_eV, rel=1e-6)
     assert np.abs(forces - there.forces).max() < 1e-5 * np.abs(there.forces).max()
 
@@ -226,13 +325,15 @@ def test_energy_and_virial_can_be_left_out(hot_path: Path) -> None:
     np.testing.assert_array_equal(virial, cold_virial)
 
 
-def test_ranks(tmp_path: Path, hot_path: Path) -> None:
-    """1, 2 and 3 ranks: the same forces, energies and pressures."""
+@pytest.mark.parametrize("potential", ["meam", "own"])
+def test_ranks(tmp_path: Path, hot_path: Path, potential: str) -> None:
+    """1, 2 and 3 ranks: the same forces, energies and pressures; beside another potential, and in one pass with the model's own."""
     dump = "dump f all custom 2 {name} id fx fy fz\ndump_modify f sort id format float %.14g\nfix md all nve\nthermo 1\nrun 2\n"
     found = {}
     # Random numbers of LAMMPS depend on the rank: all read one structure.
     assert run_lmp(COLD + "run 0\nwrite_data start.data nocoeff\n", tmp_path).returncode == 0
-    pair = COLD[COLD.index("pair_style") : COLD.index("velocity")]
+    deck = COLD if potential == "meam" else two_heads(hot_path)
+    pair = deck[deck.index("pair_style") : deck.index("velocity")]
     read = "units metal\nread_data start.data\n" + pair
     for ranks in (1, 2, 3):
         name = f"forces.{ranks}"
@@ -311,6 +412,11 @@ BAD = {
         "variable x equal 1000-step*1000\nfix hot all petdos/electrons dos temp v_x",
         "variable x is 0.000000",
     ),
+    "smearing": (
+        "fix hot all petdos/electrons dos temp 2000 undo_smearing 0.3",
+        "a smearing of 0.3 eV cannot be undone at 2000 K",
+    ),
+    "negative smearing": ("fix hot all petdos/electrons dos temp 8000 undo_smearing -1", "expected the width in eV"),
     "respa": ("run_style respa 2 2\nfix hot all petdos/electrons dos temp 8000", "does not work with run_style respa"),
 }
 
