@@ -243,7 +243,8 @@ void FixPetdos::warn_if_far()
   if (comm->me == 0)
     error->warning(FLERR, "fix petdos: step {} of replica {} is far outside the training set of {} (extrapolation grade {:.1f}, "
                           "99 % of what it was trained on have less than 1): neither the DOS nor its model error is to be trusted; "
-                          "`petdos analyze` counts such samples, this is said once", update->ntimestep, replica_, compute_->model().info().name, grade);
+                          "`petdos analyze` counts such samples, this is said once",
+                   update->ntimestep, replica_, compute_->model().info().name, grade);
 }
 
 void FixPetdos::record()
