@@ -7,7 +7,6 @@ Reads what ``dft.py`` computed, prints the tables of docs/hot-electrons.md and d
 
 from __future__ import annotations
 
-import argparse
 from itertools import pairwise
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import ase.io
 import matplotlib
 import numpy as np
 from ase import Atoms, units
+from common import new_parser, parsed
 
 import petdos_md as pm
 from petdos_md.models.hot_electrons import HotElectronForces
@@ -141,12 +141,9 @@ def draw(rows: list[dict], path: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = new_parser(__doc__)
     parser.add_argument("--data", type=Path, default=HERE / "dft.xyz")
-    parser.add_argument("--model", default="almgsi-lda")
-    parser.add_argument("-o", "--output", type=Path, default=Path("outputs/hot_electrons"))
-    args = parser.parse_args()
-    args.output.mkdir(parents=True, exist_ok=True)
+    args = parsed(parser)
     cells, model = load(args.data), pm.DOSModel.load(args.model)
     hot, plain = HotElectronForces(model, 0.3), HotElectronForces(model)
     rows = compare(cells, hot, plain)

@@ -12,13 +12,13 @@ are solved by scipy with the heat capacity of the crystal at rest::
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 import ase.build
 import matplotlib
 import numpy as np
 from ase import units
 from ase.md.velocitydistribution import Stationary, thermalize_momenta
+from common import add_dynamics, new_parser, parsed
 from scipy.integrate import solve_ivp
 
 import petdos_md as pm
@@ -72,20 +72,13 @@ def equations(args: argparse.Namespace, model: pm.DOSModel, pulse: LaserPulse, t
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--model", default="almgsi-lda")
-    parser.add_argument("--temperature", type=float, default=300.0, help="at the start, K")
+    parser = new_parser(__doc__)
+    add_dynamics(parser, steps=1500, lattice=3.98)
     parser.add_argument("--absorbed", type=float, default=0.3, help="eV/atom")
     parser.add_argument("--duration", type=float, default=100.0, help="full width at half maximum, fs")
     parser.add_argument("--center", type=float, default=250.0, help="fs")
     parser.add_argument("--coupling", type=float, default=2.45e17, help="G, W/m^3/K")
-    parser.add_argument("--steps", type=int, default=1500)
-    parser.add_argument("--timestep", type=float, default=2.0, help="fs")
-    parser.add_argument("--lattice", type=float, default=3.98)
-    parser.add_argument("--repeat", type=int, default=2)
-    parser.add_argument("-o", "--output", type=Path, default=Path("outputs/hot_electrons"))
-    args = parser.parse_args()
-    args.output.mkdir(parents=True, exist_ok=True)
+    args = parsed(parser)
     model, pulse = pm.DOSModel.load(args.model), LaserPulse(args.absorbed, args.duration, args.center)
     found = dynamics(args, model, pulse)
     expected = equations(args, model, pulse, found[:, 0])

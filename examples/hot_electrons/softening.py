@@ -8,7 +8,6 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 import ase.build
 import matplotlib
@@ -16,6 +15,7 @@ import numpy as np
 from ase import units
 from ase.md.velocitydistribution import Stationary, thermalize_momenta
 from ase.md.verlet import VelocityVerlet
+from common import add_dynamics, new_parser, parsed
 
 import petdos_md as pm
 from petdos_md.ase import DOSCalculator, HotElectronCalculator
@@ -45,17 +45,10 @@ def displacements(model: pm.DOSModel, T_e: float, args: argparse.Namespace) -> t
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--model", default="almgsi-lda")
+    parser = new_parser(__doc__)
+    add_dynamics(parser, steps=400, lattice=5.39)
     parser.add_argument("--electronic-temperature", type=float, nargs="+", default=[300, 10000, 15000, 20000])
-    parser.add_argument("--temperature", type=float, default=300.0, help="of the atoms at the start, K")
-    parser.add_argument("--steps", type=int, default=400)
-    parser.add_argument("--timestep", type=float, default=2.0, help="fs")
-    parser.add_argument("--lattice", type=float, default=5.39)
-    parser.add_argument("--repeat", type=int, default=2)
-    parser.add_argument("-o", "--output", type=Path, default=Path("outputs/hot_electrons"))
-    args = parser.parse_args()
-    args.output.mkdir(parents=True, exist_ok=True)
+    args = parsed(parser)
     model, columns = pm.DOSModel.load(args.model), []
     figure, axis = plt.subplots(figsize=(5.6, 4), constrained_layout=True)
     time = np.arange(args.steps + 1) * args.timestep

@@ -11,6 +11,7 @@ import ase.build
 import ase.io
 import numpy as np
 import pytest
+import scipy.integrate
 from ase import units
 
 from petdos_md.base.errors import SettingError
@@ -95,10 +96,34 @@ def test_command(tmp_path: Path, hot_path: Path, hot_model: DOSModel, monkeypatc
     expected = np.diff(thermo.internal_energy(grid, dos, 24.0, [2000.0, 10_000.0])) * 4  # a box of 32 atoms
     np.testing.assert_allclose(np.diff(energies), expected, rtol=0.01)
     table = np.loadtxt("al.ttm.csv", delimiter=",", skiprows=1)
+    assert main([*command[:-1], "al.cetab", "--ttm-format", "cascade"]) == 0
+    cascade = np.loadtxt("al.cetab")
+    np.testing.assert_allclose(cascade[:, 1] * 24 / frames[0].get_volume(), table[:, 1], rtol=1e-8)
     heat = thermo.heat_capacity(grid, dos, 24.0, table[:, 0]) / frames[0].get_volume()
     np.testing.assert_allclose(table[:, 1], heat, rtol=1e-3)
     np.testing.assert_allclose(table[:, 2] / table[:, 1], 1.602176634e11, rtol=1e-7)
     assert np.all(table[:, 3] > 0)
+
+
+@pytest.mark.parametrize(("style", "unit"), [("metal", 1.0), ("real", units.kcal / units.mol)])
+def test_table_of_cascades(tmp_path: Path, hot_model: DOSModel, style: str, unit: float) -> None:
+    """Read as ``fix ttm/cascade`` does, two numbers a line and ``#`` for comments, and integrated between its rows: the energies of thermo."""
+    atoms = ase.build.bulk("Al", cubic=True, a=4.05) * (2, 2, 2)
+    table = HeatCapacityTable.of_structure(hot_model, atoms, np.arange(500.0, 12_001.0, 250.0))
+    table.write_cascade(tmp_path / "al.cetab", style)
+    lines = (tmp_path / "al.cetab").read_text().splitlines()
+    T, heat = np.array([line.split() for line in lines if not line.startswith("#")], dtype=float).T
+    (density,) = [float(line.split()[3]) for line in lines if line.startswith("# rho_e =")]
+    assert density == pytest.approx(hot_model.n_electrons(atoms) / atoms.get_volume())
+    assert (np.diff(T) > 0).all() and (heat > 0).all()
+    energies = scipy.integrate.cumulative_trapezoid(heat * density * atoms.get_volume() * unit, T, initial=0.0)
+    grid, dos, n = hot_model.grid.energies, hot_model.dos(atoms), hot_model.n_electrons(atoms)
+    expected = thermo.internal_energy(grid, dos, n, T)
+    np.testing.assert_allclose(energies[1:], expected[1:] - expected[0], rtol=2e-3)
+    with pytest.raises(SettingError, match="at 500 K is not positive, which fix ttm/cascade refuses"):
+        HeatCapacityTable(T, np.maximum(table.heat_capacity - table.heat_capacity[0], 0.0), 0.1).write_cascade(
+            tmp_path / "x"
+        )
 
 
 def test_bad_input(hot_model: DOSModel, tmp_path: Path) -> None:

@@ -93,8 +93,14 @@ def _add_two_temperature(parser: argparse.ArgumentParser) -> None:
         parser,
         "--ttm",
         metavar="FILE",
-        help="also write the heat capacity over electronic temperatures (250:20000:250, if not given) as parameters of LAMMPS's fix ttm/mod, and as "
-        "FILE.csv",
+        help="also write the heat capacity over electronic temperatures (250:20000:250, if not given) for LAMMPS's fix ttm/mod or ttm/cascade, and "
+        "as FILE.csv",
+    )
+    parser.add_argument(
+        "--ttm-format",
+        choices=("mod", "cascade"),
+        default="mod",
+        help="of the fix: parameters that are fitted for ttm/mod, or the table (cetab) of ttm/cascade (default: %(default)s)",
     )
     parser.add_argument(
         "--ttm-units", choices=("metal", "real"), default="metal", help="of LAMMPS (default: %(default)s)"
@@ -205,7 +211,10 @@ def _write_two_temperature(args: argparse.Namespace, result: Any) -> list[Path]:
     from ..results.two_temperature import HeatCapacityTable
 
     table, path = HeatCapacityTable.of_analysis(result), Path(args.ttm)
-    fit = table.write_lammps(path, args.ttm_units)
     table.write_table(f"{path}.csv")
-    print(f"two-temperature model: C_e fitted to {100 * fit.error:.2g} % of its largest value")
+    if args.ttm_format == "cascade":
+        table.write_cascade(path, args.ttm_units)
+    else:
+        fit = table.write_lammps(path, args.ttm_units)
+        print(f"two-temperature model: C_e fitted to {100 * fit.error:.2g} % of its largest value")
     return [path, Path(f"{path}.csv")]

@@ -229,16 +229,18 @@ def joined(words: list[str] | None) -> str | None:
     return ",".join(words) if words else None
 
 
-def parse_temperatures(text: str | None) -> list[float] | None:
+def parse_temperatures(text: str | None, zero: bool = False) -> list[float] | None:
     """``300,600``, ``100:2000:100`` (the last one included) or both, ``20,100:2000:100``, as a list.
 
+    :param zero: whether 0 K is one, too
     :raises SettingError: if it is something else
     """
     if text is None:
         return None
     numbers = [number for part in text.split(",") for number in _range(part)]
-    if not all(0 < x < math.inf for x in numbers):
-        raise SettingError(f"got the temperatures {text}, expected T1,T2,... or FIRST:LAST:STEP in K, all positive")
+    if not all(0 < x < math.inf or (zero and x == 0) for x in numbers):
+        allowed = "0 or more" if zero else "all positive"
+        raise SettingError(f"got the temperatures {text}, expected T1,T2,... or FIRST:LAST:STEP in K, {allowed}")
     return numbers
 
 

@@ -50,7 +50,7 @@ def add_parser(commands: Commands) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Evaluate, integrate, write."""
-    temperatures = _temperatures(args.temperature)
+    temperatures = parse_temperatures(args.temperature, zero=True) or []
     if args.atoms is not None and args.atoms < 1:
         raise SettingError(f"got --atoms {args.atoms}, expected at least 1")
     if (args.energies is None) == (args.potential is None):
@@ -87,17 +87,6 @@ def run(args: argparse.Namespace) -> int:
     print("written: " + " ".join(map(str, paths)))
     print(f"next: phonopy-qha --efe {paths[1]} {paths[0]} thermal_properties.yaml-...  (in the order of these volumes)")
     return 0
-
-
-def _temperatures(text: str) -> list[float]:
-    """As everywhere, and 0 K as the first."""
-    first, colon, rest = text.partition(":")
-    if text.startswith("0,"):
-        return [0.0, *(parse_temperatures(text[2:]) or [])]
-    if colon and first in ("0", "0.0") and rest.count(":") == 1:
-        step = rest.split(":")[1]
-        return [0.0, *(parse_temperatures(f"{step}:{rest}") or [])]
-    return parse_temperatures(text) or []
 
 
 def _read_energies(path: str, n: int) -> list[float]:

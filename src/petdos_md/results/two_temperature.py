@@ -1,4 +1,4 @@
-"""Electronic heat capacity over T_e for two-temperature models of other programs: parameters of LAMMPS's ``fix ttm/mod``, and a table.
+"""Electronic heat capacity over T_e for two-temperature models of other programs: parameters of LAMMPS's ``fix ttm/mod``, tables.
 
 >>> T = np.arange(500.0, 20001.0, 500.0)
 >>> table = HeatCapacityTable(T, 1e-9 * T / (1 + T / 30000), electron_density_A3=0.18)
@@ -7,7 +7,9 @@
 True
 
 ``fix ttm/mod`` knows C_e(X) = C_limit + (a_0 + a_1 X + ... + a_4 X^4) exp(-(A X)^2), X = T_e / 1000 K, per electron; the coefficients are
-fitted to the table, and the largest deviation is told. What a DOS does not know (coupling, diffusion, laser) is left at zero, to be filled in.
+fitted to the table, and the largest deviation is told. ``fix ttm/cascade`` of newer versions (keyword ``cetab``) interpolates a table of T_e and C_e
+per electron between its rows, and takes the first and the last value beyond them. What a DOS does not know (coupling, diffusion, laser) is left
+at zero, to be filled in.
 """
 
 from __future__ import annotations
@@ -166,9 +168,7 @@ class HeatCapacityTable:
         :returns: what was fitted
         :raises SettingError: for another style of units
         """
-        if style not in UNITS:
-            raise SettingError(f"got the units {style!r}, expected {' or '.join(UNITS)}")
-        fit, energy = self.fit(), UNITS[style]
+        fit, energy = self.fit(), _energy_unit(style)
         lines = []
         for k, a in enumerate(fit.coefficients):
             note = f" (units {style}; fitted to {100 * fit.error:.2g} % of the largest C_e from {self.temperatures_K[0]:g} to {self.temperatures_K[-1]:g} K)"
@@ -184,6 +184,24 @@ class HeatCapacityTable:
         Path(path).write_text("\n".join(lines) + "\n")
         return fit
 
+    def write_cascade(self, path: str | Path, style: str = "metal") -> None:
+        """Write the table of ``fix ttm/cascade``, keyword ``cetab``: T_e (K) and C_e (energy/temperature per electron).
+
+        :param style: of LAMMPS's units, a key of :data:`UNITS`
+        :raises SettingError: for another style of units, or a heat capacity that is not positive, which the fix refuses
+        """
+        energy, per_electron = _energy_unit(style), self.heat_capacity / self.electron_density_A3
+        if not (per_electron > 0).all():
+            cold = self.temperatures_K[np.flatnonzero(per_electron <= 0)[-1]]
+            raise SettingError(
+                f"the heat capacity at {cold:g} K is not positive, which fix ttm/cascade refuses; give --electronic-temperature from a higher one on"
+            )
+        head = (
+            f"T_e (K), C_e (energy/temperature per electron, units {style}) for: fix ID group ttm/cascade ... cetab FILE\n"
+            f"rho_e = {self.electron_density_A3:.12g} electrons/length^3"
+        )
+        np.savetxt(path, np.column_stack([self.temperatures_K, per_electron * energy]), header=head, fmt="%.12g")
+
     def write_table(self, path: str | Path) -> None:
         """Write T_e (K), C_e (eV/K/angstrom^3 and J/K/m^3) and its model error, separated by commas."""
         error = np.full_like(self.heat_capacity, np.nan) if self.error is None else self.error
@@ -192,3 +210,9 @@ class HeatCapacityTable:
         )
         header = "T_e (K),C_e (eV/K/A^3),C_e (J/K/m^3),model error of C_e (J/K/m^3)"
         np.savetxt(path, columns, delimiter=",", header=header, comments="", fmt="%.9g")
+
+
+def _energy_unit(style: str) -> float:
+    if style not in UNITS:
+        raise SettingError(f"got the units {style!r}, expected {' or '.join(UNITS)}")
+    return UNITS[style]
