@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import http.server
 import shutil
-import threading
 from pathlib import Path
 
 import ase.build
@@ -13,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from ase import Atoms
+from helpers.hub import HubServer
 from upet.ase.dos import PETMADDOSCalculator
 from upet.ase.dos._models import CNNModel
 from upet.ase.dos.utils import NUM_ELECTRONS_PER_ELEMENT
@@ -133,54 +132,17 @@ def test_in_one_line(files: Path, tmp_path: Path, capsys, monkeypatch: pytest.Mo
     assert "give -o NAME.pt and --grid-start EV" in capsys.readouterr().err
 
 
-class Hub(http.server.BaseHTTPRequestHandler):
-    """Answers as the Hugging Face Hub does for files."""
-
-    folder: Path
-    requests: list[str]
-
-    def do_HEAD(self) -> None:
-        self.answer(body=False)
-
-    def do_GET(self) -> None:
-        self.answer(body=True)
-
-    def answer(self, body: bool) -> None:
-        self.requests.append(f"{self.command} {self.path}")
-        prefix = f"/{REPOSITORY}/resolve/main/models/"
-        path = self.folder / self.path.removeprefix(prefix)
-        if not self.path.startswith(prefix) or not path.is_file():
-            self.send_error(404)
-            return
-        data = path.read_bytes()
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(data)))
-        self.send_header("ETag", f'"{hashlib.sha256(data).hexdigest()}"')
-        self.send_header("X-Repo-Commit", "c" * 40)
-        self.end_headers()
-        if body:
-            self.wfile.write(data)
-
-    def log_message(self, *args: object) -> None:
-        pass
-
-
 def test_download_and_cache(files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """huggingface_hub itself, against a server on this machine; without it, the error says what to do."""
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
-    Hub.folder, Hub.requests = files, []
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hub)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    endpoint = f"http://127.0.0.1:{server.server_address[1]}"
-    try:
+    with HubServer(REPOSITORY, files) as hub:
+        endpoint = hub.endpoint
         found = fetch(endpoint=endpoint)
         for key, name in FILES.items():
             assert found[key].read_bytes() == (files / Path(name).name).read_bytes()
-        downloads = [r for r in Hub.requests if r.startswith("GET")]
-        assert len(downloads) == 3
+        assert len(hub.downloads) == 3
         assert fetch(endpoint=endpoint) == found
-        assert [r for r in Hub.requests if r.startswith("GET")] == downloads  # from the cache
+        assert len(hub.downloads) == 3  # from the cache
         made = cached_model(tmp_path / "models", endpoint)
         exported = DOSModel.load(made)
         assert exported.info.name == "pet-mad-dos" and exported.grid.n == 4806
@@ -189,35 +151,9 @@ def test_download_and_cache(files: Path, tmp_path: Path, monkeypatch: pytest.Mon
         assert cached_model(tmp_path / "models", "http://127.0.0.1:1") == made and made.stat().st_mtime_ns == stamp
         # a file that is gone from the repository, and nothing in the cache
         shutil.rmtree(tmp_path / "cache")
-        Hub.folder = tmp_path
+        hub.folder = tmp_path
         with pytest.raises(ModelError, match="cannot be downloaded"):
             fetch(endpoint=endpoint)
         with pytest.raises(ModelError, match="cannot be downloaded"):
             cached_model(tmp_path / "other", endpoint)
         assert [p.name for p in (tmp_path / "other").iterdir()] == ["pet-mad-dos-v1.0.lock"]  # nothing half made
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
-    with pytest.raises(ModelError) as caught:
-        DOSModel.load("pet-mad-dos")
-    message = str(caught.value)
-    assert "models/pet-mad-dos-v1.0.ckpt of lab-cosmo/pet-mad-dos cannot be downloaded" in message
-    assert (
-        "get pet-mad-dos-v1.0.ckpt, fermi-model.pt, bandgap-model.pt from https://huggingface.co/lab-cosmo/pet-mad-dos"
-        in message
-    )
-    assert message.endswith("petdos export pet-mad-dos --files FOLDER") and "\n" not in message
-
-
-def test_bad_files(files: Path, tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=r"has no pet-mad-dos-v1.0.ckpt; on a machine with a network"):
-        export_pet_mad_dos(tmp_path / "a.pt", files=tmp_path)
-    copy = tmp_path / "copy"
-    shutil.copytree(files, copy)
-    (copy / "fermi-model.pt").write_bytes(b"half a file")
-    with pytest.raises(ModelError, match=r"fermi-model\.pt: is not a plain state dict"):
-        export_pet_mad_dos(tmp_path / "a.pt", files=copy)
-    assert not list(tmp_path.glob("a.*"))

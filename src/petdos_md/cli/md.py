@@ -30,11 +30,17 @@ def add_parser(commands: Commands) -> None:
         metavar="STRUCTURE",
         help="any file that ASE reads; its last frame is taken, or FILE@NUMBER",
     )
-    add_path(parser, "--potential", required=True, metavar="P", help="emt, a shipped model, or a metatomic model (.pt)")
+    add_path(
+        parser,
+        "--potential",
+        required=True,
+        metavar="P",
+        help="emt, a shipped model, one of upet (pet-mad-s, ...), or a metatomic model (.pt)",
+    )
     add_dos(parser, required=True)
     add_path(parser, "-o", "--output", required=True, metavar="RUN.zarr", folder=True, help="the trace")
     add_path(parser, "--trajectory", metavar="FILE.traj", help="also write the sampled frames")
-    parser.add_argument("--resume", action="store_true", help="go on with a run that ended early")
+    parser.add_argument("--resume", action="store_true", help="go on with a trace that exists: a run that ended early")
     parser.add_argument("--supercell", type=int, nargs=3, metavar=("A", "B", "C"), help="repeat the structure")
     _add_dynamics(parser)
     parser.add_argument(

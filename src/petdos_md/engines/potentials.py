@@ -18,6 +18,7 @@ from ..base.errors import ModelError, PetdosError, SettingError
 from ..base.quiet import quiet
 from ..models.files import as_written, find_model, load_file, shipped_models
 from ..models.model import DOSModel
+from ..models.upet_potentials import cached_potential, parse
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,8 @@ class Potential:
     def find(cls, name: str, dos_model: DOSModel | None = None) -> Potential:
         """The potential of a name.
 
-        :param name: ``emt``, the name of a shipped model, or the path of any metatomic model with an energy output
+        :param name: ``emt``, the name of a shipped model, one of upet as ``pet-mad-s`` (:mod:`petdos_md.models.upet_potentials`), or the path of
+            any metatomic model with an energy output
         :param dos_model: if this is the same file, one forward pass will serve both
         :raises SettingError: if there is no such potential
         :raises ModelError: if the file is no model or has no energy output
@@ -48,12 +50,14 @@ class Potential:
             from ase.calculators.emt import EMT
 
             return cls("emt", EMT)
+        if parse(name) is not None and not Path(name).is_file():
+            return cls._of_file(cached_potential(name))
         try:
             path = find_model(name)
         except PetdosError:
             raise SettingError(
-                f"{name}: no such potential; expected emt, a shipped model ({', '.join(shipped_models()) or 'none'}), or the "
-                "path of a metatomic model (.pt)"
+                f"{name}: no such potential; expected emt, a shipped model ({', '.join(shipped_models()) or 'none'}), one of "
+                "upet (pet-mad-s, ...), or the path of a metatomic model (.pt)"
             ) from None
         if dos_model is not None and dos_model.has_energy and _is_of(path, dos_model):
             return cls._of_dos_model(dos_model)

@@ -12,15 +12,13 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from ..base.errors import ModelError
-from ..base.locks import FileLock
 from ..physics.networks import Network, network_path
 from .export import ExportReport, export_model
+from .hub import cache_root, download, made_once
 from .loading import PET_MAD_GRID
 from .model import DOSModel
 
@@ -103,23 +101,8 @@ def cached_model(cache: str | os.PathLike[str] | None = None, endpoint: str | No
     :param endpoint: as for :func:`export_pet_mad_dos`
     :raises ModelError: if it is not there yet and cannot be downloaded or exported
     """
-    root = Path(cache or Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "petdos-md")
-    folder = root / Path(FILES["checkpoint"]).stem
-    model = folder / f"{NAME}.pt"
-    if model.is_file():
-        return model
-    root.mkdir(parents=True, exist_ok=True)
-    with FileLock(root / f"{folder.name}.lock"):  # of several processes one makes it
-        if not model.is_file():
-            draft = root / f".{folder.name}.partial"
-            shutil.rmtree(draft, ignore_errors=True)
-            draft.mkdir()
-            try:
-                export_pet_mad_dos(draft / model.name, endpoint=endpoint)
-                draft.rename(folder)
-            finally:
-                shutil.rmtree(draft, ignore_errors=True)
-    return model
+    folder = cache_root(cache) / Path(FILES["checkpoint"]).stem
+    return made_once(folder, f"{NAME}.pt", lambda path: export_pet_mad_dos(path, endpoint=endpoint), NAME)
 
 
 def fetch(files: str | os.PathLike[str] | None = None, endpoint: str | None = None) -> dict[str, Path]:
@@ -129,21 +112,7 @@ def fetch(files: str | os.PathLike[str] | None = None, endpoint: str | None = No
     """
     if files is not None:
         return {key: _in_folder(Path(files), name) for key, name in FILES.items()}
-    try:
-        from huggingface_hub import hf_hub_download
-        from huggingface_hub.utils import logging
-    except ModuleNotFoundError:
-        raise ModelError(f"the download needs huggingface_hub: pip install huggingface_hub; or {_by_hand()}") from None
-    logging.set_verbosity_error()  # each failed attempt is a warning; the last one is reported below
-    found = {}
-    for key, name in FILES.items():
-        arguments: dict[str, Any] = {} if endpoint is None else {"endpoint": endpoint}
-        try:
-            found[key] = Path(hf_hub_download(REPOSITORY, name, **arguments))
-        except Exception as error:  # of the library, its HTTP client, or the disk
-            reason = (str(error).strip() or type(error).__name__).split("\n")[0]
-            raise ModelError(f"{name} of {REPOSITORY} cannot be downloaded ({reason}); {_by_hand()}") from None
-    return found
+    return {key: download(REPOSITORY, name, _by_hand(), endpoint) for key, name in FILES.items()}
 
 
 def sha256(path: Path) -> str:
