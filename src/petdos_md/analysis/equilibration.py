@@ -131,6 +131,8 @@ def _drifts(x: np.ndarray, w: np.ndarray, bounds: np.ndarray, false_alarms: floa
     freedom = np.maximum(n_late / inefficiency / 4, 1.0)
     windows = np.unique([longest // 2 >> k for k in range(_WINDOWS)])
     windows = windows[windows > 0]
+    if not len(windows):  # each series is one sample: none has a beginning
+        return False
     limit = scipy.special.stdtrit(freedom, 1.0 - false_alarms / (2 * len(windows) * x.shape[1]))
     for stop in windows:
         early, early_w, early_bounds = _without(x, w, bounds, 0, int(stop))

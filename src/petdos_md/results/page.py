@@ -17,10 +17,19 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from ..base.sample import KINDS
+from ..physics.thermo import GAP_THRESHOLD
 from .citations import Citation, citations
 from .methods import in_words, methods_paragraph
-from .page_style import page_start
+from .page_style import in_html, page_start
 from .tables import Table, result_table
+
+MOST_TRACES = 20
+"""Traces that the page describes; ``provenance.json`` has the rest."""
+MOST_LETTERS = 1000
+"""Of the command, whose middle is left out beyond."""
+
+_LEVELS = f"mu and E_F are on the energy axis of the model, whose zero has no meaning; the gap is where the DOS is below {GAP_THRESHOLD:g} states/eV/atom."
 
 
 @dataclass(frozen=True)
@@ -76,12 +85,12 @@ def html_page(content: PageContent, figures: Mapping[str, str]) -> str:
         '<section id="results"><h2>Results</h2>',
         _table_html(content.table),
         "<p class='small'>Errors: value ± model ± sampling, one standard deviation each. The model error is the spread over the ensemble of the "
-        "model and does not shrink with longer runs; the sampling error is that of the finite simulation.</p>",
+        f"model and does not shrink with longer runs; the sampling error is that of the finite simulation. {in_html(_LEVELS)}</p>",
         *(f"<figure>{svg}<figcaption>{esc(caption)}</figcaption></figure>" for caption, svg in figures.items()),
         "</section>",
     ]
     if content.notes:
-        items = "".join(f"<li>{esc(note)}</li>" for note in content.notes)
+        items = "".join(f"<li>{in_html(note)}</li>" for note in content.notes)
         parts.append(f'<section id="warnings"><h2>To beware of</h2><ul class="notes">{items}</ul></section>')
     entries = "".join(
         f'<li id="ref{i}">{esc(c.short())}{_link(c)} <span class="what">{esc(c.what)}</span></li>'
@@ -108,7 +117,7 @@ def markdown_page(content: PageContent, figures: Mapping[str, str]) -> str:
     """
     numbers = {citation.key: i for i, citation in enumerate(content.references, start=1)}
     lines = [f"# {content.title}", "", content.subtitle + ".", "", "## Results", "", *content.table.markdown(), ""]
-    lines += ["Errors: value ± model ± sampling, one standard deviation each.", ""]
+    lines += [f"Errors: value ± model ± sampling, one standard deviation each. {_LEVELS}", ""]
     for caption, name in figures.items():
         lines += [f"![{caption}]({name})", ""]
     if content.notes:
@@ -134,13 +143,14 @@ def _facts(record: dict[str, Any]) -> dict[str, list[tuple[str, str]]]:
     facts = {
         "Model": [
             ("name", str(model["name"])),
-            ("kind", str(model["kind"])),
+            ("readout", KINDS.get(str(model["kind"]), str(model["kind"]))),
             ("file", str(model["path"])),
             ("fingerprint", str(model["fingerprint"])),
             *((f"SHA-256 of {name}", value) for name, value in (model["sha256"] or {}).items()),
         ]
     }
-    for trace in record["traces"]:
+    shown = record["traces"] if len(record["traces"]) <= MOST_TRACES else record["traces"][: MOST_TRACES - 1]
+    for trace in shown:
         if trace["sha256"] is None:
             facts[f"Trace {trace['path']}"] = [("missing", trace["missing"])]
             continue
@@ -151,16 +161,22 @@ def _facts(record: dict[str, Any]) -> dict[str, list[tuple[str, str]]]:
             ("time step", "not known" if trace["timestep_fs"] is None else f"{trace['timestep_fs']:g} fs"),
             *((name, _shown(value)) for name, value in known.items()),
             ("made", str(trace["created"])),
-            ("SHA-256 of its samples", trace["sha256"]),
+            (f"SHA-256 of {trace['sha256_of']}", trace["sha256"]),
         ]
+    if len(shown) < len(record["traces"]):
+        facts[f"{len(record['traces']) - len(shown)} more traces"] = [("listed in", "provenance.json")]
     facts["Analysis"] = [
         *((name.replace("_", " "), _shown(value)) for name, value in settings.items()),
         ("versions", ", ".join(record["versions"])),
-        ("command", " ".join(record["command"])),
+        ("command", _shortened(" ".join(record["command"]))),
         ("platform", record["platform"]),
         ("made", record["dateCreated"]),
     ]
     return facts
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= MOST_LETTERS else f"{text[: MOST_LETTERS // 2]} ... {text[-MOST_LETTERS // 2 :]}"
 
 
 def _shown(value: Any) -> str:
@@ -180,7 +196,7 @@ def _formula_html(title: str) -> str:
 
 def _table_html(table: Table) -> str:
     head = "".join(
-        f"<th>{html.escape(name)}<br><span class='unit'>{html.escape(unit)}</span></th>"
+        f"<th>{in_html(name)}<br><span class='unit'>{in_html(unit)}</span></th>"
         for name, unit in zip(table.names, table.units, strict=True)
     )
     rows = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in table.rows)

@@ -7,6 +7,7 @@ True
 from __future__ import annotations
 
 import html
+import re
 
 CSS = """
 :root { --ink: #1b1f24; --soft: #57606a; --line: #d8dee4; --back: #ffffff; --panel: #f6f8fa; --link: #0b5394; --warn: #9a6700; --warnback: #fff8e5; }
@@ -41,6 +42,7 @@ figure { margin: 1.6rem 0; break-inside: avoid; }
 figure svg { width: 100%; height: auto; max-height: 34rem; display: block; }
 .notes { list-style: none; padding: 0; }
 .notes li { background: var(--warnback); border-left: 4px solid var(--warn); border-radius: 0 6px 6px 0; padding: .5rem .8rem; margin: .5rem 0; font-size: .92rem; }
+sub { line-height: 0; }
 ol { padding-left: 1.5rem; }
 ol li { margin: .25rem 0; }
 details summary { cursor: pointer; color: var(--link); }
@@ -71,4 +73,11 @@ def page_start(title: str, *more: str) -> str:
             *more,
             f"<title>{html.escape(title)}</title><style>{CSS}</style></head><body><main>",
         ]
+    )
+
+
+def in_html(text: str) -> str:
+    """Plain text for a page, ``C_el``, ``E_F``, ``T_e`` and ``k_B`` with their indices below the line."""
+    return re.sub(
+        r"\b(C_el|E_F|T_e|k_B)\b", lambda match: match[0].replace("_", "<sub>", 1) + "</sub>", html.escape(text)
     )

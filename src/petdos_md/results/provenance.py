@@ -4,7 +4,9 @@
 >>> record["traces"][0]["sha256"], record["model"]["fingerprint"]          # doctest: +SKIP
 
 The hash of a trace is SHA-256 over its columns and features in the order of the rows, as numbers, whatever files they lie in: a copy, or
-the same samples in chunks of another size, have the same hash.
+the same samples in chunks of another size, have the same hash. So that an analysis does not read everything twice, of features above
+:data:`WHOLE` bytes only those of the first and the last samples count, and files of a model above that are not hashed: its fingerprint is that of all weights.
+"sha256_of" says which it was.
 """
 
 from __future__ import annotations
@@ -25,6 +27,8 @@ from ..models.files import find_model, readout_path
 from ..traces.schema import COLUMNS, OPTIONAL
 from ..traces.trace import Trace
 
+WHOLE = 1 << 26
+"""Bytes up to which features of a trace and files of a model are hashed as a whole."""
 _ROWS = 4096
 _SETTINGS = (
     "align",
@@ -71,7 +75,8 @@ def describe_trace(path: str | os.PathLike[str]) -> dict[str, Any]:
     known = trace.attributes
     return {
         "path": str(path),
-        "sha256": trace_hash(trace),
+        "sha256": trace_hash(trace, WHOLE),
+        "sha256_of": f"columns and features{'' if _is_small(trace, WHOLE) else f' of the first and the last {_ROWS} samples'}",
         "n_samples": len(trace),
         "n_skipped": trace.n_skipped,
         "created": known.get("created"),
@@ -83,14 +88,18 @@ def describe_trace(path: str | os.PathLike[str]) -> dict[str, Any]:
     }
 
 
-def trace_hash(trace: Trace) -> str:
-    """SHA-256 of the samples, hexadecimal."""
+def trace_hash(trace: Trace, whole: int | None = None) -> str:
+    """SHA-256 of the samples, hexadecimal.
+
+    :param whole: bytes of features above which only those of the first and the last 4096 samples count; no limit if None
+    """
     digest = hashlib.sha256()
     for name in COLUMNS:
         values = np.ascontiguousarray(getattr(trace, name))
         if name not in OPTIONAL or not np.isnan(values).all():
             digest.update(name.encode() + values.tobytes())
-    for start in range(0, len(trace), _ROWS):
+    starts = range(0, len(trace), _ROWS) if _is_small(trace, whole) else (0, len(trace) - _ROWS)
+    for start in starts:
         digest.update(trace.features[start : start + _ROWS].tobytes())
     return digest.hexdigest()
 
@@ -101,12 +110,19 @@ def file_hash(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def _is_small(trace: Trace, whole: int | None) -> bool:
+    """Whether all features are hashed."""
+    n_bytes = len(trace) * trace.model.n_features * np.dtype(trace.model.dtype).itemsize
+    return whole is None or n_bytes <= whole or len(trace) <= 2 * _ROWS
+
+
 def _model(attributes: dict[str, Any]) -> dict[str, Any]:
     known = {name: attributes.get(f"model_{name}") for name in ("fingerprint", "kind", "path")}
     files: dict[str, str] = {}
     try:
         found = find_model(str(known["path"]))
-        files = {path.name: file_hash(path) for path in (found, readout_path(found)) if path.is_file()}
+        there = [path for path in (found, readout_path(found)) if path.is_file()]
+        files = {path.name: file_hash(path) for path in there if path.stat().st_size <= WHOLE}
     except ModelError:  # a trace outlives its model
         pass
     return {"name": attributes.get("model"), **known, "sha256": files or None}
