@@ -165,7 +165,7 @@ def make_files(folder: Path) -> None:
     for path in (MODELS / "almgsi-lda.pt", readout_path(MODELS / "almgsi-lda.pt")):  # without its networks
         shutil.copy(path, folder / path.name.replace("almgsi-lda", "bare"))
     for model, trace in (("almgsi-lda", "run.zarr"), ("bare.pt", "bare.zarr")):
-        arguments = f"rerun {model} Al.xyz --temperature 300 -o {trace}"
+        arguments = f"rerun Al.xyz --dos {model} --temperature 300 -o {trace}"
         status, said = forked(lambda arguments=arguments: petdos(arguments), folder)
         if status != 0:
             raise RuntimeError(said)

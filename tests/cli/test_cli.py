@@ -47,7 +47,7 @@ class TestMd:
         )
         out = capsys.readouterr().out
         assert "300" in out and "600" in out and f"petdos analyze {run}" in out and "% of the time" in out
-        assert main(["rerun", str(metal_path), f"{tmp_path}/run.traj", "-o", str(again), "--batch", "3"]) == 0
+        assert main(["rerun", "--dos", str(metal_path), f"{tmp_path}/run.traj", "-o", str(again), "--batch", "3"]) == 0
         assert "22 samples of 22 frames" in capsys.readouterr().out
         one, other = Trace.open(run, "r"), Trace.open(again, "r")
         assert len(one) == 22 and one[0].n_atoms == 8
@@ -159,7 +159,10 @@ class TestRerun:
     def test_formats(self, name: str, frames, metal, metal_path, tmp_path: Path) -> None:
         path = tmp_path / name
         ase.io.write(path, frames)
-        assert main(["rerun", str(metal_path), str(path), "--temperature", "450", "-o", f"{tmp_path}/o.zarr"]) == 0
+        assert (
+            main(["rerun", "--dos", str(metal_path), str(path), "--temperature", "450", "-o", f"{tmp_path}/o.zarr"])
+            == 0
+        )
         trace = Trace.open(tmp_path / "o.zarr", "r")
         first = 1 if name == "XDATCAR" else 0  # which numbers its configurations itself
         assert trace.step.tolist() == list(range(first, first + 12)) and set(trace.temperature_K) == {450.0}
@@ -175,13 +178,31 @@ class TestRerun:
     )
     def test_index(self, index: str, numbers: list[int], frames, metal_path, tmp_path: Path) -> None:
         ase.io.write(tmp_path / "t.traj", frames)
-        arguments = ["rerun", str(metal_path), f"{tmp_path}/t.traj", "--temperature", "450", "-o", f"{tmp_path}/o.zarr"]
+        arguments = [
+            "rerun",
+            "--dos",
+            str(metal_path),
+            f"{tmp_path}/t.traj",
+            "--temperature",
+            "450",
+            "-o",
+            f"{tmp_path}/o.zarr",
+        ]
         assert main([*arguments, f"--index={index}"]) == 0
         assert Trace.open(tmp_path / "o.zarr", "r").step.tolist() == numbers
 
     def test_resume_evaluates_only_what_is_missing(self, frames, metal_path, tmp_path: Path, capsys) -> None:
         ase.io.write(tmp_path / "t.traj", frames)
-        arguments = ["rerun", str(metal_path), f"{tmp_path}/t.traj", "--temperature", "450", "-o", f"{tmp_path}/o.zarr"]
+        arguments = [
+            "rerun",
+            "--dos",
+            str(metal_path),
+            f"{tmp_path}/t.traj",
+            "--temperature",
+            "450",
+            "-o",
+            f"{tmp_path}/o.zarr",
+        ]
         assert main([*arguments, "--index", ":5"]) == 0
         assert main(arguments) == 2
         assert "exists; give --resume" in error(capsys)
@@ -193,7 +214,7 @@ class TestRerun:
         for i, atoms in enumerate(frames):
             atoms.info.update(temperature_K=300.0 + 100 * (i % 3), step=10 * (i // 3), replica=i % 3, weight=0.5 + i)
         ase.io.write(tmp_path / "t.extxyz", frames)
-        assert main(["rerun", str(metal_path), f"{tmp_path}/t.extxyz", "-o", f"{tmp_path}/o.zarr"]) == 0
+        assert main(["rerun", "--dos", str(metal_path), f"{tmp_path}/t.extxyz", "-o", f"{tmp_path}/o.zarr"]) == 0
         trace = Trace.open(tmp_path / "o.zarr", "r")
         assert trace.temperatures_K.tolist() == [300, 400, 500]
         assert trace.step.tolist() == [10 * (i // 3) for i in range(12)]
@@ -202,7 +223,16 @@ class TestRerun:
     def test_frames_with_nan_are_skipped(self, frames, metal_path, tmp_path: Path, capsys) -> None:
         frames[3].positions[1, 2] = np.nan
         ase.io.write(tmp_path / "t.traj", frames)
-        arguments = ["rerun", str(metal_path), f"{tmp_path}/t.traj", "--temperature", "450", "-o", f"{tmp_path}/o.zarr"]
+        arguments = [
+            "rerun",
+            "--dos",
+            str(metal_path),
+            f"{tmp_path}/t.traj",
+            "--temperature",
+            "450",
+            "-o",
+            f"{tmp_path}/o.zarr",
+        ]
         assert main(arguments) == 0
         assert "11 samples of 12 frames, 1 skipped" in capsys.readouterr().out
         assert main([*arguments, "--resume"]) == 0  # the same frame is not counted again

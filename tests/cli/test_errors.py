@@ -30,7 +30,7 @@ from petdos_md.traces.trace import Trace
         ("calibrate {model} {data} -o {out}.pt --seed -1", "got the seed -1, expected a number >= 0"),
         ("export {checkpoint} --grid-start -12 --grid-step 0 -o {out}.pt", "a positive step"),
         ("export {checkpoint} --grid-start -12 --files {run} -o {out}.pt", "--files is for pet-mad-dos only"),
-        ("rerun {model} {data} --temperature 300 --index= -o {out}", "got index '', expected a slice"),
+        ("rerun {data} --dos {model} --temperature 300 --index= -o {out}", "got index '', expected a slice"),
         ("info {out}", "neither a model nor a trace (no such file or folder); give a trace, a .pt file"),
         ("info {folder}", "neither a model nor a trace (a folder without zarr.json); give a trace, a .pt file"),
         ("info {data}", "truncated or not a model file"),

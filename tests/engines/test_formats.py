@@ -203,7 +203,17 @@ def test_the_same_features_of_all_dialects(metal: DOSModel, tmp_path: Path) -> N
     expected = metal.evaluate(atoms).features
     for name, (comment, lines, more) in files.items():
         (tmp_path / name).write_text("\n".join([str(len(atoms)), comment, *lines, ""]))
-        command = ["rerun", metal.path, tmp_path / name, "--temperature", 600, "-o", tmp_path / f"{name}.zarr", *more]
+        command = [
+            "rerun",
+            "--dos",
+            metal.path,
+            tmp_path / name,
+            "--temperature",
+            600,
+            "-o",
+            tmp_path / f"{name}.zarr",
+            *more,
+        ]
         assert main([str(word) for word in command]) == 0
         (sample,) = Trace.open(tmp_path / f"{name}.zarr", "r")
         np.testing.assert_allclose(sample.features, expected, rtol=1e-4, atol=1e-4)

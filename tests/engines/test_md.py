@@ -317,6 +317,7 @@ class TestKills:
         ase.io.write(tmp_path / "t.traj", frames)
         arguments = [
             "rerun",
+            "--dos",
             str(metal_path),
             str(tmp_path / "t.traj"),
             "--temperature",

@@ -57,7 +57,7 @@ def md(structure: Path, model: Path | str, output: Path, steps: int = 8, tempera
 
 
 def run_eval(structure: Path, model: Path | str, output: Path) -> list[str]:
-    return ["rerun", str(model), str(structure), "--temperature", "300", "-o", str(output)]
+    return ["rerun", "--dos", str(model), str(structure), "--temperature", "300", "-o", str(output)]
 
 
 COMMANDS = pytest.mark.parametrize("command", [md, run_eval])
@@ -112,13 +112,13 @@ class TestTemperatures:
         at = arguments.index("--temperature")
         arguments[at : at + 2] = [f"--temperature={value}"]
         assert f"got a temperature of {value} K, expected one or more positive ones" in fails(capsys, *arguments)
-        arguments = ["rerun", metal_path, structure, f"--temperature={value}", "-o", tmp_path / "o.zarr"]
+        arguments = ["rerun", "--dos", metal_path, structure, f"--temperature={value}", "-o", tmp_path / "o.zarr"]
         assert f"got a temperature of {value} K, expected a positive one" in fails(capsys, *arguments)
         assert not (tmp_path / "o.zarr").exists()
 
     def test_missing(self, structure, metal_path, tmp_path: Path, capsys) -> None:
-        message = fails(capsys, "rerun", metal_path, structure, "-o", tmp_path / "o.zarr")
-        assert "frame 0 does not tell the temperature of its ensemble; give --temperature" in message
+        message = fails(capsys, "rerun", "--dos", metal_path, structure, "-o", tmp_path / "o.zarr")
+        assert "frame 0 does not give the temperature of its ensemble; give --temperature" in message
         assert not (tmp_path / "o.zarr").exists()
         with pytest.raises(SystemExit):
             main(["md", str(structure), "--potential", "emt", "--dos", str(metal_path), "--steps", "1", "-o", "x.zarr"])

@@ -144,7 +144,7 @@ REFUSED = {
     "empty": ("", "the file is empty"),
     "blanks": (" \n\n", "the file is empty"),
     "utf-16": (xyz().encode("utf-16"), "text in UTF-16; convert it to UTF-8"),
-    "units of i-PI": (xyz("# CELL(abcABC): 4 4 4 90 90 90 Step: 5"), "does not tell its units; give --units"),
+    "units of i-PI": (xyz("# CELL(abcABC): 4 4 4 90 90 90 Step: 5"), "does not give its units; give --units"),
     "velocities of i-PI": (
         xyz("# CELL(abcABC): 4 4 4 90 90 90 velocities{atomic_unit} cell{angstrom}"),
         "holds velocities",

@@ -192,7 +192,7 @@ REFUSED: dict[str, tuple[str, str | bytes, str]] = {
     "cp2k 721, stars for the step": ("a-pos-1.xyz", xyz(" i = ********, time =        2.500, E =       -17.1"), "step = ********, expected an integer"),
     "velocities of CP2K": ("a-vel-1.xyz", xyz(" i =        5, time =        2.500, E =       -17.1"), "holds velocities of CP2K by its name"),
     "forces of CP2K": ("a-frc-1.xyz", xyz(" i =        5, time =        2.500, E =       -17.1"), "holds forces of CP2K by its name"),
-    "i-pi 443, no units": ("a.xyz", xyz("# CELL(abcABC): 4 4 4 90 90 90 Step: 5 Bead: 0"), "does not tell its units"),
+    "i-pi 443, no units": ("a.xyz", xyz("# CELL(abcABC): 4 4 4 90 90 90 Step: 5 Bead: 0"), "does not give its units"),
     "i-pi 230, stars for the cell": ("a.xyz", xyz("# CELL(abcABC): ********** 4 4 90 90 90 Step: 5 positions{angstrom} cell{angstrom}"), "has a cell that is no numbers"),
     "two coordinates": ("a.lammpstrj", dump("id element x y", "1 Al 0 .5\n2 Mg 2 2.5\n"), "a.lammpstrj: frame 0 has the columns id element x y, expected positions"),
     "elements that are not set": ("a.lammpstrj", dump(ROW_COLUMNS, "1 NULL 0 .5 1\n2 Mg 2 2.5 .1\n"), "has 'NULL' in place of an element"),

@@ -54,6 +54,7 @@ def test_cut_file(kind: str, batch: int, metal_path: Path, metal: DOSModel, tmp_
     (tmp_path / f"cut.{kind}").write_bytes(content[:-60])
     rerun = [
         "rerun",
+        "--dos",
         metal_path,
         tmp_path / f"cut.{kind}",
         "--temperature",
@@ -101,7 +102,7 @@ def test_labels_that_are_no_numbers(label: str, message: str, first: bool, metal
     (tmp_path / "a.extxyz").write_text(bad if first else good + bad)
     output = tmp_path / "new" / "folder" / "o.zarr"
     given = [] if "temperature_K" in label else ["--temperature", 300]
-    line = told(capsys, "rerun", metal_path, tmp_path / "a.extxyz", *given, "-o", output)
+    line = told(capsys, "rerun", "--dos", metal_path, tmp_path / "a.extxyz", *given, "-o", output)
     assert (message.replace("frame 1", "frame 0") if first else message) in line
     if first:
         assert [path.name for path in tmp_path.iterdir()] == ["a.extxyz"]
@@ -167,12 +168,12 @@ class TestRepeatedSteps:
         path, frames = both
         rerun_trajectory(metal, path, tmp_path / "o.zarr")
         ase.io.write(path, [*frames[3:], *frames[:3]])
-        line = told(capsys, "rerun", metal_path, path, "--resume", "-o", tmp_path / "o.zarr")
+        line = told(capsys, "rerun", "--dos", metal_path, path, "--resume", "-o", tmp_path / "o.zarr")
         assert "is step 0 of replica 0, which" in line and "holds with another temperature_K" in line
         for atoms in frames:
             atoms.rattle(0.3, seed=9)
         ase.io.write(path, frames)
-        line = told(capsys, "rerun", metal_path, path, "--resume", "-o", tmp_path / "o.zarr")
+        line = told(capsys, "rerun", "--dos", metal_path, path, "--resume", "-o", tmp_path / "o.zarr")
         assert "holds with another features" in line
         assert len(Trace.open(tmp_path / "o.zarr", "r")) == 6
 
@@ -190,7 +191,18 @@ class TestNothingIsLeft:
             atoms.info["step"] = "x"
         path = nothing_left / "a.traj"
         ase.io.write(path, atoms)
-        told(capsys, "rerun", metal_path, path, "--temperature", 300, *more, "-o", nothing_left / "new" / "o.zarr")
+        told(
+            capsys,
+            "rerun",
+            "--dos",
+            metal_path,
+            path,
+            "--temperature",
+            300,
+            *more,
+            "-o",
+            nothing_left / "new" / "o.zarr",
+        )
 
     @pytest.mark.parametrize(
         "more", [["--trajectory", "WRONG"], ["--electrons", "Al=inf"], ["--ensemble", "npt"]], ids=str
@@ -234,7 +246,7 @@ class TestNothingIsLeft:
 
     def test_what_was_there_stays(self, metal_path: Path, tmp_path: Path, capsys) -> None:
         ase.io.write(tmp_path / "a.traj", rattled(2))
-        rerun = ["rerun", metal_path, tmp_path / "a.traj", "--temperature", 300, "-o", tmp_path / "o.zarr"]
+        rerun = ["rerun", "--dos", metal_path, tmp_path / "a.traj", "--temperature", 300, "-o", tmp_path / "o.zarr"]
         assert main([str(word) for word in rerun]) == 0
         ase.io.write(tmp_path / "a.traj", ase.build.bulk("Cu"))
         told(capsys, *rerun, "--resume")

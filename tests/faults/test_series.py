@@ -134,7 +134,7 @@ def test_what_changes_nothing(
         np.testing.assert_allclose(other.error, plain.error * unit, rtol=1e-6)
         np.testing.assert_allclose(other.n_effective, plain.n_effective, rtol=1e-6)
         np.testing.assert_array_equal(other.reliable, plain.reliable)
-        np.testing.assert_allclose(other.n_missing, plain.n_missing, rtol=1e-6, atol=1.0)
+        np.testing.assert_allclose(other.n_still_needed, plain.n_still_needed, rtol=1e-6, atol=1.0)
 
 
 @HERE

@@ -77,7 +77,7 @@ def test_command(tmp_path: Path, hot_path: Path, hot_model: DOSModel, monkeypatc
         atoms.rattle(0.1, seed=seed)
         frames.append(atoms)
     ase.io.write("frames.xyz", frames)
-    assert main(["rerun", str(hot_path), "frames.xyz", "--temperature", "300", "-o", "run.zarr"]) == 0
+    assert main(["rerun", "--dos", str(hot_path), "frames.xyz", "--temperature", "300", "-o", "run.zarr"]) == 0
     command = [
         "analyze",
         "run.zarr",

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..base.errors import SettingError
-from .arguments import Commands, add_dos, add_path, load_model, new_command, parse_temperatures
+from .arguments import Commands, add_dos, add_path, joined, load_model, new_command, parse_temperatures
 from .reading import add_reading, interpretation
 
 if TYPE_CHECKING:
@@ -32,11 +32,15 @@ def add_parser(commands: Commands) -> None:
         parser,
         "--potential",
         metavar="P",
-        help="for the static energies: emt, a shipped model, or a metatomic model (.pt)",
+        help="for the static energies: emt, a shipped model, one of upet (pet-mad-s, ...), or a metatomic model (.pt)",
     )
     add_path(parser, "--energies", metavar="FILE", help="static energies in its last column, a row for each source, eV")
     parser.add_argument(
-        "--temperature", required=True, metavar="T", help="K: FIRST:LAST:STEP or T1,T2,...; 0 may be the first"
+        "--temperature",
+        required=True,
+        nargs="+",
+        metavar="T",
+        help="K: numbers, or FIRST:LAST:STEP; 0 may be the first",
     )
     parser.add_argument(
         "--atoms",
@@ -50,7 +54,7 @@ def add_parser(commands: Commands) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Evaluate, integrate, write."""
-    temperatures = parse_temperatures(args.temperature, zero=True) or []
+    temperatures = parse_temperatures(joined(args.temperature), zero=True) or []
     if args.atoms is not None and args.atoms < 1:
         raise SettingError(f"got --atoms {args.atoms}, expected at least 1")
     if (args.energies is None) == (args.potential is None):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from .arguments import Commands, add_model, add_path, load_model, new_command
+from .arguments import Commands, add_dos, add_path, load_model, new_command
 from .reading import add_reading, interpretation
 
 
@@ -14,12 +14,12 @@ def add_parser(commands: Commands) -> None:
         commands,
         "rerun",
         "Sample the electronic structure of the frames of a trajectory.",
-        "  petdos rerun almgsi-lda run.extxyz --temperature 600 --index ::10 -o run.zarr",
+        "  petdos rerun run.extxyz --dos almgsi-lda --temperature 600 --index ::10 -o run.zarr",
         run,
     )
-    add_model(parser)
     add_path(parser, "trajectory", metavar="TRAJECTORY", help="any file that ASE reads, and some more")
-    add_path(parser, "-o", "--output", required=True, metavar="X.zarr", folder=True, help="the trace")
+    add_dos(parser, required=True)
+    add_path(parser, "-o", "--output", required=True, metavar="RUN.zarr", folder=True, help="the trace")
     parser.add_argument(
         "--temperature",
         type=float,
@@ -30,7 +30,7 @@ def add_parser(commands: Commands) -> None:
     parser.add_argument(
         "--batch", type=int, default=16, metavar="N", help="frames evaluated together (default: %(default)s)"
     )
-    parser.add_argument("--resume", action="store_true", help="add what is missing to a trace that exists")
+    parser.add_argument("--resume", action="store_true", help="go on with a trace that exists: add what is missing")
     parser.add_argument(
         "--replica", type=int, default=0, metavar="N", help="for frames that do not name theirs (default: %(default)s)"
     )
@@ -42,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
     from ..engines.rerun import rerun_trajectory
     from .bars import count_bar
 
-    model = load_model(args.model, args)
+    model = load_model(args.dos, args)
     with count_bar(None, "frame") as bar:
         done = rerun_trajectory(
             model,

@@ -191,7 +191,7 @@ def _labelled(trajectory: Path, temperature_K: float | None, how: Reading) -> It
         labels = labels_of({**atoms.info, **given, "replica": replica}, {**defaults, "step": number}, where)
         if "temperature_K" not in labels:
             raise SettingError(
-                f"{where} does not tell the temperature of its ensemble; give --temperature, or set "
+                f"{where} does not give the temperature of its ensemble; give --temperature, or set "
                 'atoms.info["temperature_K"] in the file'
             )
         labels |= {"kinetic_temperature_K": kinetic_temperature_K(atoms), "potential_energy_eV": known_energy(atoms)}

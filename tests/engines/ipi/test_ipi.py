@@ -72,7 +72,7 @@ def test_petdos_rerun_of_ipis_trajectory_agrees(tmp_path: Path, metal, metal_pat
             atoms.info = {"step": step, "temperature_K": temperature, "replica": LADDER.index(temperature)}
             frames.append(atoms)
     ase.io.write("sorted.extxyz", frames)
-    assert main(["rerun", str(metal_path), "sorted.extxyz", "-o", "again.zarr"]) == 0
+    assert main(["rerun", "--dos", str(metal_path), "sorted.extxyz", "-o", "again.zarr"]) == 0
     ours, again = analyze("run.zarr", metal), analyze("again.zarr", metal)
     assert ours["n_samples"].values.tolist() == again["n_samples"].values.tolist() == [10, 10, 10]
     for name in ("dos", "heat_capacity", "heat_capacity_model_std", "chemical_potential"):

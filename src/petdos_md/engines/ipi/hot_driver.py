@@ -85,6 +85,6 @@ class ElectronsDriver(ModelDriver):
 def _known(temperature: float | str | None) -> float | str:
     if temperature is None or str(temperature) == "ensemble":
         raise ElectronicTemperatureError(
-            f"got electronic_temperature={temperature}, expected a positive number of K: i-PI does not tell drivers the temperature of the ensemble"
+            f"got electronic_temperature={temperature}, expected a positive number of K: i-PI does not send drivers the temperature of the ensemble"
         )
     return temperature

@@ -72,7 +72,7 @@ def _next_steps(steps: list[int], where: str) -> list[int]:
     """
     if len(steps) < 2 or steps[1] <= steps[0]:
         raise SettingError(
-            f"{where} has stars in place of its step, and no two frames before it tell it; number the frames by hand"
+            f"{where} has stars in place of its step, and no two frames before it give it; number the frames by hand"
         )
     return [steps[1], 2 * steps[1] - steps[0]]
 

@@ -130,7 +130,7 @@ def _ipi(comment: str, rows: list[str], how: Interpretation, where: str) -> Fram
     if cell is None and "CELL" in comment:
         raise SettingError(f"{where} has a cell that is no numbers ({comment.strip()[:60]!r}); mend the file")
     if how.units is None and (name is None or (cell is not None and "cell" not in unit)):
-        raise SettingError(f"{where} is of i-PI but does not tell its units; give --units angstrom or atomic_unit")
+        raise SettingError(f"{where} is of i-PI but does not give its units; give --units angstrom or atomic_unit")
     length = how.length_A(unit.get(name) if name is not None else None, where)
     atoms = _plain(rows, how, where, length)
     if cell is not None:
