@@ -46,7 +46,7 @@ def trace(runs: dict[float, list[Sample]], tmp_path_factory: pytest.TempPathFact
 
 
 def test_values_and_model_errors_equal_brute_force(trace: Trace, runs: dict[float, list[Sample]]) -> None:
-    result = analyze(trace, readout(), keep_members=True)
+    result = analyze(trace, readout(), keep_members=True, reference="raw")
     assert result["temperature"].values.tolist() == [400.0, 1200.0]
     functions = {
         "chemical_potential": thermo.chemical_potential,
@@ -91,7 +91,7 @@ def test_values_and_model_errors_equal_brute_force(trace: Trace, runs: dict[floa
 def test_sampling_errors_equal_those_of_the_explicit_series(
     trace: Trace, runs: dict[float, list[Sample]], method: str
 ) -> None:
-    result = analyze(trace, readout(), error_method=method)
+    result = analyze(trace, readout(), error_method=method, reference="raw")
     for i, (t, frames) in enumerate(runs.items()):
         at = result.isel(temperature=i)
         spectra = np.array([readout().dos(s.features) for s in frames])
@@ -122,7 +122,7 @@ def test_sampling_error_is_the_spread_over_independent_runs(tmp_path: Path) -> N
     runs = [samples(300, seed=500 + k, temperature_K=1500.0, replica=k) for k in range(repeats)]
     trace = write(tmp_path / "runs.zarr", [replace(s, weight=1.0) for run in runs for s in run])
     for k in range(repeats):
-        at = analyze(trace, readout(members=0), replicas=[k]).isel(temperature=0)
+        at = analyze(trace, readout(members=0), replicas=[k], reference="raw").isel(temperature=0)
         for name in names:
             found[name].append((float(at[name]), float(at[f"{name}_sampling_err"])))
         channel_errors.append(at["dos_sampling_err"].values)
@@ -142,7 +142,7 @@ def test_sampling_error_is_the_spread_over_independent_runs(tmp_path: Path) -> N
 def test_traces_are_joined_and_their_series_kept_apart(tmp_path: Path) -> None:
     parts = [samples(80, seed=s, temperature_K=700.0) for s in (1, 2)]
     paths = [write(tmp_path / f"{i}.zarr", part).path for i, part in enumerate(parts)]
-    both = analyze(paths, readout()).isel(temperature=0)
+    both = analyze(paths, readout(), reference="raw").isel(temperature=0)
     np.testing.assert_allclose(both["dos"], mean_members(parts[0] + parts[1]).mean(axis=0), rtol=1e-9, atol=1e-12)
     spectra = np.array([readout().dos(s.features) for s in parts[0] + parts[1]])
     weights = np.array([s.weight for s in parts[0] + parts[1]])
@@ -152,10 +152,23 @@ def test_traces_are_joined_and_their_series_kept_apart(tmp_path: Path) -> None:
         analyze([paths[0], paths[0]], readout())
 
 
+def test_hundreds_of_short_traces(tmp_path: Path) -> None:
+    """More series than blocks are kept of a temperature, each of one block: the averages are those of all frames."""
+    paths, frames = [tmp_path / f"{i:03d}.zarr" for i in range(300)], []
+    for i, path in enumerate(paths):
+        frames += samples(2, seed=i, temperature_K=300.0)
+        write(path, frames[-2:])
+    result = analyze(paths, readout(), reference="raw").isel(temperature=0)
+    weights, features = np.array([s.weight for s in frames]), np.array([s.features for s in frames], dtype=float)
+    np.testing.assert_allclose(result["dos"], readout().dos(weights @ features / weights.sum()), rtol=1e-10, atol=1e-12)
+    assert int(result["n_samples"]) == 600 and not any("drift" in note for note in result.attrs.get("notes", []))
+    assert analyze(paths, readout(), burn_in="auto").attrs["burn_in_found"] == ["no drift"]
+
+
 def test_long_series_are_blocked_without_changing_the_answer(trace: Trace, monkeypatch: pytest.MonkeyPatch) -> None:
-    fine = analyze(trace, readout())
+    fine = analyze(trace, readout(), reference="raw")
     monkeypatch.setattr("petdos_md.analysis.frames.MAX_BLOCKS", 40)
-    coarse = analyze(trace, readout())
+    coarse = analyze(trace, readout(), reference="raw")
     np.testing.assert_allclose(coarse["dos"], fine["dos"], rtol=1e-11, atol=1e-12)
     np.testing.assert_allclose(coarse["heat_capacity_sampling_err"], fine["heat_capacity_sampling_err"], rtol=1e-10)
     ratio = (coarse["dos_sampling_err"] / fine["dos_sampling_err"]).values[:, (E > -5) & (E < 4)]
@@ -163,10 +176,10 @@ def test_long_series_are_blocked_without_changing_the_answer(trace: Trace, monke
 
 
 def test_burn_in_replicas_and_temperatures_choose_frames(trace: Trace, runs: dict[float, list[Sample]]) -> None:
-    late = analyze(trace, readout(), burn_in=500, temperatures_K=[1200]).isel(temperature=0)
+    late = analyze(trace, readout(), burn_in=500, temperatures_K=[1200], reference="raw").isel(temperature=0)
     assert float(late["temperature"]) == 1200.0 and int(late["n_samples"]) == 70
     np.testing.assert_allclose(late["dos"], mean_members(runs[1200.0][50:]).mean(axis=0), rtol=1e-9, atol=1e-12)
-    first = analyze(trace, readout(), replicas=[0])
+    first = analyze(trace, readout(), replicas=[0], reference="raw")
     assert first["temperature"].values.tolist() == [400.0]
     with pytest.raises(TraceError, match="no samples at 500 K, there are some at: 400, 1200 K"):
         analyze(trace, readout(), temperatures_K=[500])
@@ -177,7 +190,7 @@ def test_burn_in_replicas_and_temperatures_choose_frames(trace: Trace, runs: dic
 
 
 def test_fermi_reference_changes_spectra_and_nothing_else(trace: Trace) -> None:
-    raw, fermi = analyze(trace, readout()), analyze(trace, readout(), reference="fermi")
+    raw, fermi = analyze(trace, readout(), reference="raw"), analyze(trace, readout(), reference="fermi")
     assert (raw.attrs["energy_reference"], fermi.attrs["energy_reference"]) == ("raw", "fermi")
     assert list(fermi.data_vars) == list(raw.data_vars)
     for name in set(raw.data_vars) - {"dos", "dos_model_std", "dos_sampling_err"}:
@@ -190,8 +203,8 @@ def test_fermi_reference_changes_spectra_and_nothing_else(trace: Trace) -> None:
 
 
 def test_identity_transform_equals_the_linear_path(trace: Trace) -> None:
-    linear = analyze(trace, readout())
-    slow = analyze(trace, readout(), transform=lambda dos, frames: dos)
+    linear = analyze(trace, readout(), reference="raw")
+    slow = analyze(trace, readout(), transform=lambda dos, frames: dos, reference="raw")
     assert list(slow.data_vars) == list(linear.data_vars)
     for name in linear.data_vars:
         np.testing.assert_allclose(slow[name], linear[name], rtol=1e-6, atol=1e-11, err_msg=str(name))
@@ -232,12 +245,12 @@ def test_alignment_of_frames_undoes_rigid_shifts(tmp_path: Path) -> None:
     gap = np.abs(smeared["dos"].values - np.interp(smeared["energy"].values + level, energies, spectrum(0.0))).max()
     assert gap > 0.05
     with pytest.raises(ValueError, match="give reference='fermi'"):
-        analyze(trace, direct, align="frames")
+        analyze(trace, direct, align="frames", reference="raw")
 
 
 def test_electronic_temperatures_share_one_set_of_frames(trace: Trace, runs: dict[float, list[Sample]]) -> None:
     ladder = [300.0, 3000.0, 10000.0]
-    result = analyze(trace, readout(), temperatures_K=[400], electronic_temperatures_K=ladder)
+    result = analyze(trace, readout(), temperatures_K=[400], electronic_temperatures_K=ladder, reference="raw")
     members = mean_members(runs[400.0])
     for i, t in enumerate(ladder):
         expected = thermo.heat_capacity(E, members, N_ELECTRONS, t)
@@ -245,8 +258,8 @@ def test_electronic_temperatures_share_one_set_of_frames(trace: Trace, runs: dic
         expected = thermo.heat_capacity(E, members.mean(axis=0), N_ELECTRONS, t)
         assert float(result["heat_capacity"][i]) == pytest.approx(float(expected), rel=1e-9)
         assert float(result["ensemble_temperature"][i]) == pytest.approx(400.0)
-    own = analyze(trace, readout(), temperatures_K=[400], electronic_temperatures_K=[400.0])
-    whole = analyze(trace, readout(), temperatures_K=[400])
+    own = analyze(trace, readout(), temperatures_K=[400], electronic_temperatures_K=[400.0], reference="raw")
+    whole = analyze(trace, readout(), temperatures_K=[400], reference="raw")
     for name in LINEAR:
         np.testing.assert_allclose(own[f"{name}_sampling_err"], whole[f"{name}_sampling_err"], rtol=1e-9)
     with pytest.raises(ValueError, match="need frames of one ensemble, got 400, 1200 K"):
@@ -255,12 +268,12 @@ def test_electronic_temperatures_share_one_set_of_frames(trace: Trace, runs: dic
 
 def test_without_an_ensemble_model_errors_are_nan_and_say_why(tmp_path: Path) -> None:
     frames = samples(60, seed=3, temperature_K=800.0)
-    result = analyze(write(tmp_path / "a.zarr", frames), readout(members=0))
+    result = analyze(write(tmp_path / "a.zarr", frames), readout(members=0), reference="raw")
     assert np.isnan(result["dos_model_std"]).all() and np.isnan(result["heat_capacity_model_std"]).all()
     assert "no ensemble" in result.attrs["model_error"] and any("no ensemble" in n for n in result.attrs["notes"])
     assert "heat_capacity_member_mean" not in result
-    skipped = analyze(write(tmp_path / "b.zarr", frames), readout(), members=False)
-    whole = analyze(tmp_path / "b.zarr", readout())
+    skipped = analyze(write(tmp_path / "b.zarr", frames), readout(), members=False, reference="raw")
+    whole = analyze(tmp_path / "b.zarr", readout(), reference="raw")
     for name in ("heat_capacity", "chemical_potential", "gap", "dos"):  # an ensemble adds errors and changes no value
         np.testing.assert_allclose(whole[name], result[name], rtol=1e-12)
     assert "members=False" in skipped.attrs["model_error"] and np.isnan(skipped["heat_capacity_model_std"]).all()
@@ -280,7 +293,7 @@ def test_short_and_refused_frames_are_noted(tmp_path: Path) -> None:
 
 
 def test_results_survive_a_file(trace: Trace, tmp_path: Path) -> None:
-    result = analyze(trace, readout())
+    result = analyze(trace, readout(), reference="raw")
     for name, variable in result.data_vars.items():
         assert "units" in variable.attrs and "long_name" in variable.attrs, name
     result.to_netcdf(tmp_path / "a.nc")
@@ -300,10 +313,10 @@ def test_a_trace_finds_its_own_model(model: DOSModel, aluminium: Atoms, tmp_path
     spectra = np.array([model.dos_members(atoms) for atoms in frames])
     energies, mean, filled = model.grid.energies, spectra.mean(axis=0), 5.0  # random weights hold few electrons
     expected = thermo.chemical_potential(energies, mean.mean(axis=0), filled, 500.0)
-    result = analyze(tmp_path / "real.zarr", n_electrons=filled).isel(temperature=0)
+    result = analyze(tmp_path / "real.zarr", n_electrons=filled, reference="raw").isel(temperature=0)
     np.testing.assert_allclose(result["dos"], mean.mean(axis=0), rtol=1e-5, atol=1e-5)
     assert float(result["chemical_potential"]) == pytest.approx(float(expected), abs=1e-3)
-    named = analyze(tmp_path / "real.zarr", model.path, n_electrons=filled).isel(temperature=0)
+    named = analyze(tmp_path / "real.zarr", model.path, n_electrons=filled, reference="raw").isel(temperature=0)
     xr.testing.assert_equal(named, result)
 
 

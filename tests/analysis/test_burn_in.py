@@ -39,13 +39,13 @@ def mixed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Sample],
 
 def test_only_replicas_that_relax_lose_their_beginning(mixed, tmp_path: Path) -> None:
     path, first, calm = mixed
-    result = analyze(path, readout(), burn_in="auto")
+    result = analyze(path, readout(), burn_in="auto", reference="raw")
     found = result.attrs["burn_in_found"]
     assert result.attrs["burn_in"] == "auto" and len(found) == 2 and "replica 2, 400 K" in found[0]
     cut = 1000 - (int(result["n_samples"][1]) - 1000)
     assert 80 <= cut <= 300 and f"replica 0, 800 K: {cut} frames before step {10 * cut}" in found[1]
     # The same by hand, as a trace without these frames.
-    by_hand = analyze(write(tmp_path / "b.zarr", first[cut:] + calm), readout())
+    by_hand = analyze(write(tmp_path / "b.zarr", first[cut:] + calm), readout(), reference="raw")
     for name in ("dos", "heat_capacity", "heat_capacity_sampling_err"):
         np.testing.assert_allclose(result[name].values[1], by_hand[name].values[0], rtol=1e-9, atol=1e-12)
     assert not any("drifts" in note for note in np.atleast_1d(by_hand.attrs.get("notes", [])))

@@ -18,16 +18,16 @@ def test_the_note_and_the_running_average_say_how_many_frames_are_missing(tmp_pa
     result = analyze(write(tmp_path / "a.zarr", frames), readout())
     (note,) = (note for note in np.atleast_1d(result.attrs["notes"]) if "lower bounds" in note)
     told = int(re.search(r"about (\d+) more are needed$", note).group(1))  # type: ignore[union-attr]
-    missing = float(result["n_missing"][0])
+    missing = float(result["n_still_needed"][0])
     assert missing <= told <= 1.1 * missing + 1 and not int(result["sampling_reliable"][0])
     running = RunningAverage(readout())
     running.extend(frames)
-    assert running.result().n_missing == missing
+    assert running.result().n_still_needed == missing
     # With three times as many as that they are enough, also on the compressed history.
     many = samples(40 + 3 * told, seed=5, temperature_K=900.0)
     running = RunningAverage(readout(), max_blocks=128)
     running.extend(many)
-    assert len(many) > 128 and running.result().reliable and running.result().n_missing == 0
+    assert len(many) > 128 and running.result().reliable and running.result().n_still_needed == 0
 
 
 def test_replicas_that_disagree_need_more_replicas(tmp_path: Path) -> None:
@@ -37,7 +37,7 @@ def test_replicas_that_disagree_need_more_replicas(tmp_path: Path) -> None:
             features = frame.features * np.float32(1 + 0.2 * replica)
             frames.append(replace(frame, features=features, replica=replica))
     result = analyze(write(tmp_path / "a.zarr", frames), readout())
-    assert np.isinf(result["n_missing"][0])
+    assert np.isinf(result["n_still_needed"][0])
     assert any(
         "more of them are needed rather than more frames" in note for note in np.atleast_1d(result.attrs["notes"])
     )

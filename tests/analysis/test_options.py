@@ -60,7 +60,7 @@ def test_unknown_keywords(function, tmp_path: Path) -> None:
         ({"weights": "nowhere.csv"}, r"nowhere\.csv: no such table of weights"),
         ({"n_electrons": float("nan")}, "n_electrons=nan given, expected a positive number"),
         ({"error_method": "jackknife"}, "error_method='jackknife' given, expected one of"),
-        ({"align": "frames"}, "give reference='fermi' with it"),
+        ({"align": "frames", "reference": "raw"}, "give reference='fermi' with it"),
         ({"denoise": True, "transform": abs}, "denoise and transform are both given"),
     ],
 )

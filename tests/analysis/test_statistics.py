@@ -140,8 +140,8 @@ def test_vibrations_sampled_finely_are_not_held_for_slow() -> None:
 def test_samples_missing_are_those_that_make_it_reliable(phi: float) -> None:
     n, columns = 48 if phi == 0 else 100, 400
     short = standard_error(ar1(phi, n, columns, seed=6))
-    assert (short.n_missing[short.reliable] == 0).all() and (short.n_missing[~short.reliable] >= 1).all()
-    enough = int(n + np.median(short.n_missing[~short.reliable]))
+    assert (short.n_still_needed[short.reliable] == 0).all() and (short.n_still_needed[~short.reliable] >= 1).all()
+    enough = int(n + np.median(short.n_still_needed[~short.reliable]))
     share = [standard_error(ar1(phi, m, columns, seed=7)).reliable.mean() for m in (enough, 2 * enough)]
     assert share[0] > 0.25 and share[1] > 0.95
     # One series that is told what it needs does not have it at half of that.
@@ -161,7 +161,7 @@ def test_frozen_replicas_have_the_error_of_brute_force(method: str, lengths: lis
     estimate = standard_error(x, weights, method, segments)
     assert np.sqrt((estimate.error**2).mean()) == pytest.approx(brute, rel=0.05)
     # More of the same replicas do not help, and eight are too few to be sure.
-    assert not estimate.reliable.any() and np.isinf(estimate.n_missing).all()
+    assert not estimate.reliable.any() and np.isinf(estimate.n_still_needed).all()
     if not is_weighted and len(set(lengths)) == 1:
         means = x.reshape(8, 100, columns).mean(axis=1)
         np.testing.assert_allclose(estimate.error, means.std(axis=0, ddof=1) / np.sqrt(8), rtol=1e-10)

@@ -40,15 +40,15 @@ def test_each_trace_has_a_table_of_its_own(two, tmp_path: Path) -> None:
     parts, paths, weights = two
     expected = weighted_dos(parts[0] + parts[1], np.concatenate(weights))
     tables = [table(tmp_path / f"{i}.txt", w) for i, w in enumerate(weights)]
-    in_order = analyze(paths, readout(), weights=tables)
+    in_order = analyze(paths, readout(), weights=tables, reference="raw")
     np.testing.assert_allclose(in_order["dos"][0], expected, rtol=1e-10, atol=1e-12)
-    turned = analyze(paths, readout(), weights=tables[::-1])
+    turned = analyze(paths, readout(), weights=tables[::-1], reference="raw")
     assert np.abs(turned["dos"][0].values - expected).max() > 1e-4
     rows = [
         f"{path},{10 * i},{w!r}" for path, ws in zip(paths, weights, strict=True) for i, w in enumerate(ws.tolist())
     ]
     (tmp_path / "all.csv").write_text("\n".join(["trace,step,weight", *rows]))
-    named = analyze(paths, readout(), weights=tmp_path / "all.csv")
+    named = analyze(paths, readout(), weights=tmp_path / "all.csv", reference="raw")
     np.testing.assert_array_equal(named["dos"], in_order["dos"])
     levels = frame_levels(paths, readout(), methods=("raw",), weights=tmp_path / "all.csv")
     np.testing.assert_allclose(levels["weight"], np.concatenate(weights))
@@ -80,7 +80,7 @@ def test_logarithms_have_any_zero_at_each_temperature(offsets: tuple[float, floa
     (tmp_path / "w.txt").write_text(
         "\n".join(["replica step log_weight", *rows]).replace("np.float64(", "").replace(")", "")
     )
-    result = analyze(trace, readout(), weights=tmp_path / "w.txt")
+    result = analyze(trace, readout(), weights=tmp_path / "w.txt", reference="raw")
     for k in (0, 1):
         np.testing.assert_allclose(result["dos"][k], weighted_dos(runs[k], np.exp(logs[k])), rtol=1e-9, atol=1e-12)
 

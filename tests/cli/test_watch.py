@@ -61,7 +61,7 @@ def test_follows_a_growing_trace(tmp_path: Path) -> None:
         # As many samples as the square root law asks for.
         ratio = state.relative_error / 1e-3
         assert ratio > 1
-        assert state.n_to_target + 200 == pytest.approx(max(200 * ratio**2, state.result.n_missing + 200), abs=2)
+        assert state.n_to_target + 200 == pytest.approx(max(200 * ratio**2, state.result.n_still_needed + 200), abs=2)
         k = 20
         assert len(state.n_seen) == 100 and state.n_seen[k] == pytest.approx(2 * (k + 1), abs=8)  # frames have weights
         half = write(tmp_path / "half.zarr", FRAMES[: 2 * (k + 1)])  # 200 samples are 100 blocks of two

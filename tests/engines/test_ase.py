@@ -181,6 +181,13 @@ class TestObserver:
         assert observer.trace.temperature_K.tolist() == [340, 360, 380]
         assert observer.result().temperature_K == 380 and observer.result(340).n_samples == 1
         assert len(Trace.open(tmp_path / "t.zarr", "r")) == 3  # each was flushed
+        observer.temperature_K = 500  # as one would set the thermostat
+        dyn.run(2)
+        observer.temperature_K = lambda: 510.0 + dyn.nsteps
+        dyn.run(2)
+        assert observer.trace.temperature_K.tolist() == [340, 360, 380, 500, 522]
+        with pytest.raises(SettingError, match="got temperature_K=-3"):
+            observer.temperature_K = -3
 
     def test_frames_with_nan_are_refused_and_dynamics_go_on(self, atoms, metal, tmp_path: Path) -> None:
         dyn = dynamics(atoms)

@@ -178,7 +178,7 @@ class TestWeights:
         lines = [f"{s.step},{b / (K * 900)!r}" for s, b in zip(frames, bias.tolist(), strict=True)]
         table.write_text("\n".join(["step,log_weight", *reversed(lines)]))
         trace = write(tmp_path / "a.zarr", frames)
-        data = analyze(trace, readout(), weights=table)
+        data = analyze(trace, readout(), weights=table, reference="raw")
         features = np.array([s.features for s in frames], dtype=float)
         mean = readout().dos(w @ features / w.sum())
         np.testing.assert_allclose(data["dos"][0], mean, rtol=1e-10, atol=1e-12)

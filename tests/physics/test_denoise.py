@@ -35,7 +35,7 @@ def test_equals_brute_force() -> None:
 def test_average_of_denoised_frames_per_member(tmp_path: Path) -> None:
     """`analyze(denoise=...)` is the average of denoised frames, each member by itself, and C_el comes from that."""
     frames = samples(30, seed=2, temperature_K=800.0)
-    result = analyze(write(tmp_path / "a.zarr", frames), readout(), denoise=True, keep_members=True)
+    result = analyze(write(tmp_path / "a.zarr", frames), readout(), denoise=True, keep_members=True, reference="raw")
     total = np.zeros((1 + N_MEMBERS, GRID.n))
     for sample in frames:
         for k, dos in enumerate([readout().dos(sample.features), *readout().members(sample.features)]):
@@ -51,7 +51,7 @@ def test_average_of_denoised_frames_per_member(tmp_path: Path) -> None:
     assert float(at["heat_capacity_model_std"]) == pytest.approx(np.std(heat, ddof=1), rel=1e-3)
     assert result.attrs["denoise"] == "Eqs. 11-16, Fermi level from the integral of the raw DOS"
     assert result.attrs["transform"] == "denoise"
-    raw = analyze(write(tmp_path / "b.zarr", frames), readout())
+    raw = analyze(write(tmp_path / "b.zarr", frames), readout(), reference="raw")
     assert raw.attrs["denoise"] == "no"
     change = 100 * (own / float(raw["heat_capacity"][0]) - 1)
     assert abs(change) > 0.1
@@ -64,7 +64,7 @@ def test_network_says_where_the_electrons_hold(tmp_path: Path) -> None:
     dos = readout().members(np.array([s.features for s in frames]))
     levels = network(dos, N_ATOMS)
     assert levels.shape == dos.shape[:2] and levels.std() > 1e-4
-    result = analyze(write(tmp_path / "a.zarr", frames), readout(), denoise=network, keep_members=True)
+    result = analyze(write(tmp_path / "a.zarr", frames), readout(), denoise=network, keep_members=True, reference="raw")
     brute = [
         [brute_force(d, x, N_ELECTRONS, N_ATOMS) for d, x in zip(*pair, strict=True)]
         for pair in zip(dos, levels, strict=True)

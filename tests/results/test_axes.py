@@ -42,11 +42,11 @@ def drawers(trace: Trace, result: xr.Dataset) -> dict[str, tuple[int, Callable[.
     levels, reweighted = frame_levels(trace, readout()), reweighted_estimate(trace, None, readout())
     both = {"a": result, "b": result}
     return {
-        "dos": (2, lambda axes: pm.plot.plot_dos(both, axes=axes)),
-        "side by side": (2, lambda axes: pm.plot.plot_side_by_side({"x": both, "y": {"b": result}}, axes=axes)),
+        "dos": (2, lambda axes: pm.plot.plot_dos(both, ax=axes)),
+        "side by side": (2, lambda axes: pm.plot.plot_side_by_side({"x": both, "y": {"b": result}}, ax=axes)),
         "heat capacity": (1, lambda axes: pm.plot.plot_heat_capacity(both, ax=axes)),
-        "levels": (3, lambda axes: pm.plot.plot_levels(levels, axes=axes)),
-        "reweighted": (2, lambda axes: pm.plot.plot_reweighted(reweighted, result, axes=axes)),
+        "levels": (3, lambda axes: pm.plot.plot_levels(levels, ax=axes)),
+        "reweighted": (2, lambda axes: pm.plot.plot_reweighted(reweighted, result, ax=axes)),
     }
 
 

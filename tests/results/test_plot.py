@@ -25,7 +25,7 @@ from petdos_md.results.report import FIGURES, FILES, format_table, write_report
 @pytest.fixture(scope="module")
 def result(tmp_path_factory: pytest.TempPathFactory) -> xr.Dataset:
     frames = [s for k, t in enumerate((300.0, 900.0)) for s in samples(60, seed=k, temperature_K=t, replica=k)]
-    return analyze(write(tmp_path_factory.mktemp("plot") / "run.zarr", frames), readout())
+    return analyze(write(tmp_path_factory.mktemp("plot") / "run.zarr", frames), readout(), reference="raw")
 
 
 def line(figure: Figure, panel: int, label: str) -> tuple[np.ndarray, np.ndarray]:

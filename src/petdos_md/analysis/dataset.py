@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import itertools
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -17,7 +16,9 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from ..base.errors import StructureError
 from ..models.readout import Readout
+from ..physics import thermo
 from ..physics.carriers import carriers
 from ..physics.quantities import LINEAR, QUANTITIES, EnsembleValues
 from .extrapolation import QUANTILES as GRADE_QUANTILES
@@ -106,11 +107,25 @@ def add_carriers(
     :param slices: averages of members, each ``(n_temperatures, k, n_channels)``
     :raises StructureError: if one of them has no gap
     """
-    temperatures, sizes = data["temperature"].values, data["n_atoms"].values
-    parts = []
-    for part in itertools.chain([dos[:, None]], slices):
-        rows = zip(part, n_electrons, temperatures, sizes, strict=True)
-        parts.append([carriers(energies, dos, float(n), float(t), n_atoms=int(size)) for dos, n, t, size in rows])
+
+    def count(part: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+        rows = zip(part, n_electrons, data["temperature"].values, data["n_atoms"].values, strict=True)
+        return [carriers(energies, dos, float(n), float(t), n_atoms=int(size)) for dos, n, t, size in rows]
+
+    parts = [count(dos[:, None])]
+    closed = n_members = 0
+    for part in slices:
+        rows = zip(part, n_electrons, data["n_atoms"].values, strict=True)
+        gaps = np.stack([thermo.band_gap(energies, dos, float(n), int(size)) for dos, n, size in rows])
+        n_members += gaps.shape[1]
+        closed += int((gaps <= 0).any(axis=0).sum())
+        if not closed:
+            parts.append(count(part))
+    if closed:
+        raise StructureError(
+            f"{closed} of {n_members} members of the ensemble have no gap, so that the model error of carriers is not known; denoise by the network "
+            "(--denoise=network), or do not count carriers"
+        )
     counts = np.concatenate(parts, axis=-1)  # (temperatures, n and p, the model and its members)
     several = counts.shape[-1] > 2
     # angstrom^-3 to cm^-3
@@ -188,7 +203,7 @@ def _add_counts(variables: _Variables, frames: Frames, conditions: Conditions, e
     leading = [next((c for c in columns if np.isfinite(e.error[c])), columns[0]) for e in errors]
     tau = np.array([e.autocorrelation_time[c] for e, c in zip(errors, leading, strict=True)])
     reliable = np.array([e.reliable[c] for e, c in zip(errors, leading, strict=True)])
-    missing = np.array([e.n_missing[c] for e, c in zip(errors, leading, strict=True)])
+    missing = np.array([e.n_still_needed[c] for e, c in zip(errors, leading, strict=True)])
     n_eff = np.array([e.n_effective[c] for e, c in zip(errors, leading, strict=True)])
     ess = np.array([effective_sample_size(frames.weight[frames.group == g]) for g in group])
     kish = "(sum w)^2 / sum w^2 of the statistical weights w; n_samples if they are equal"
@@ -201,7 +216,9 @@ def _add_counts(variables: _Variables, frames: Frames, conditions: Conditions, e
     add("autocorrelation_time", tau, "samples", "spacing of independent frames: 1 + 2 sum of autocorrelations")
     add("autocorrelation_time_fs", tau * spacing, "fs", "the same in simulated time")
     add("sampling_reliable", reliable.astype(np.int8), "1", "0 where sampling errors are lower bounds at best")
-    add("n_missing", missing, "1", "frames still needed until sampling errors are reliable; inf: more replicas are")
+    add(
+        "n_still_needed", missing, "1", "frames still needed until sampling errors are reliable; inf: more replicas are"
+    )
 
 
 def _add_means(variables: _Variables, frames: Frames, group: np.ndarray) -> None:

@@ -159,7 +159,7 @@ class Follower:
             # Where an error is a lower bound, so is what it takes to lower it.
             missing = math.nan if math.isnan(wanted) else max(0.0, wanted - result.n_samples)
             if not result.reliable and math.isfinite(missing):
-                missing = max(missing, result.n_missing)
+                missing = max(missing, result.n_still_needed)
             states.append(TemperatureState(result, seen, capacities, missing))
         return states, message
 

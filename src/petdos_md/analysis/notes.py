@@ -88,9 +88,9 @@ def notes_of_results(data: xr.Dataset) -> list[str]:
         notes.append("model errors are " + str(data.attrs["model_error"]))
     n, n_eff, ess = (data[name].values for name in ("n_samples", "n_effective", "effective_sample_size"))
     few = np.isfinite(n_eff) & (data["sampling_reliable"].values == 0)
-    stuck = few & np.isinf(data["n_missing"].values)
+    stuck = few & np.isinf(data["n_still_needed"].values)
     flat = np.isfinite(n_eff) & ~few & np.isnan(data["heat_capacity_sampling_err"].values)
-    missing = [_two_digits(x) if np.isfinite(x) else 0 for x in data["n_missing"].values]
+    missing = [_two_digits(x) if np.isfinite(x) else 0 for x in data["n_still_needed"].values]
     lower = "sampling errors are lower bounds, {0} frames are about {1} independent ones; "
     for which, text, columns in (
         (ess < 0.5 * n, "weights differ so much that {0} frames count as {1}", [_span(n), _span(ess, ".1f")]),
@@ -182,7 +182,7 @@ def _span(values: np.ndarray, form: str = "g") -> Callable[[np.ndarray], str]:
     return text
 
 
-def _two_digits(n_missing: float) -> int:
+def _two_digits(n_still_needed: float) -> int:
     """Rounded up."""
-    size = 10 ** max(int(np.log10(max(n_missing, 1.0))) - 1, 0)
-    return int(np.ceil(n_missing / size)) * size
+    size = 10 ** max(int(np.log10(max(n_still_needed, 1.0))) - 1, 0)
+    return int(np.ceil(n_still_needed / size)) * size

@@ -95,7 +95,7 @@ class AnalysisOptions:
     :raises SettingError: for choices that do not exist or exclude each other
     """
 
-    reference: str = "raw"
+    reference: str = "fermi"
     align: str = "average"
     error_method: str = "autocorrelation"
     n_electrons: float | None = None

@@ -20,6 +20,7 @@ import numpy as np
 from ..base.constants import BOLTZMANN_EV
 from ..base.errors import ModelError, NoSamplesError
 from ..base.notebooks import html_facts
+from ..base.rounding import with_named_errors
 from ..base.sample import Sample
 from ..base.temperatures import check_constant, same_temperature
 from ..models.readout import Readout
@@ -49,7 +50,7 @@ class RunningResult:
 
     :param n_samples: frames averaged
     :param reliable: False while the sampling errors are lower bounds at best
-    :param n_missing: frames still needed, in all, until they are reliable; see
+    :param n_still_needed: frames still needed, in all, until they are reliable; see
         :class:`~petdos_md.analysis.statistics.ErrorEstimate`
     :param dos: ``(n_channels,)`` states/eV per structure
     :param chemical_potential: eV, on the model's own axis
@@ -68,17 +69,20 @@ class RunningResult:
     chemical_potential: Value
     fermi_level: Value
     heat_capacity: Value
-    n_missing: float
+    n_still_needed: float
     grade_max: float = math.nan
     n_far_outside: int = 0
 
     def __repr__(self) -> str:
-        return f"<RunningResult {self.temperature_K:g} K: {self.n_samples} samples, {self._heat_capacity()}>"
+        return f"<RunningResult {self}>"
+
+    def __str__(self) -> str:
+        return f"{self.temperature_K:g} K: {self.n_samples} samples, {self._heat_capacity()}"
 
     def _repr_html_(self) -> str:
         rows = {"samples": str(self.n_samples), "atoms": str(self.n_atoms), "C_el": self._heat_capacity()}
         for name, value in (("mu", self.chemical_potential), ("E_F", self.fermi_level)):
-            rows[name] = f"{value.value:.4f} ± {value.model_std:.2g} (model) ± {value.sampling_err:.2g} (sampling) eV"
+            rows[name] = f"{with_named_errors(value)} eV"
         return html_facts(f"{self.temperature_K:g} K", rows)
 
     def to_dataframe(self) -> pd.DataFrame:
@@ -98,8 +102,10 @@ class RunningResult:
     def _heat_capacity(self) -> str:
         unit = self.n_atoms * BOLTZMANN_EV
         value, model, sampling = (x / unit for x in self.heat_capacity)
-        errors = f"± {model:.2g} (model) ± {sampling:.2g} (sampling{'' if self.reliable else ', a lower bound'})"
-        return f"C_el = {value:.4f} {errors} k_B/atom"
+        numbers = with_named_errors(
+            (value, model, sampling), "sampling" if self.reliable else "sampling, a lower bound"
+        )
+        return f"C_el = {numbers} k_B/atom"
 
 
 class RunningAverage:
@@ -207,7 +213,7 @@ class RunningAverage:
             chemical_potential=mu,
             fermi_level=fermi,
             heat_capacity=heat,
-            n_missing=float(np.ceil(estimate.n_missing[-1] * state.n_samples / len(series))),
+            n_still_needed=float(np.ceil(estimate.n_still_needed[-1] * state.n_samples / len(series))),
             grade_max=state.grade_max,
             n_far_outside=state.n_far_outside,
         )

@@ -47,7 +47,7 @@ class ErrorEstimate:
     :param n_effective: number of independent samples with the same error
     :param reliable: False where the error is a lower bound at best: fewer samples than an upper bound of the correlation
         time asks for, or replicas that disagree and are few
-    :param n_missing: samples still needed, in all, until the estimate can probably be called reliable; 0 where it is,
+    :param n_still_needed: samples still needed, in all, until the estimate can probably be called reliable; 0 where it is,
         infinite where more samples of the same replicas are no help, NaN where nothing is known
     """
 
@@ -55,7 +55,7 @@ class ErrorEstimate:
     autocorrelation_time: np.ndarray
     n_effective: np.ndarray
     reliable: np.ndarray
-    n_missing: np.ndarray
+    n_still_needed: np.ndarray
 
 
 def standard_error(

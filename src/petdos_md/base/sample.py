@@ -15,6 +15,12 @@ import numpy as np
 
 from .grid import EnergyGrid
 
+KINDS = {
+    "separated": "in a file of its own: fast, samples are features",
+    "direct": "within the model: samples are whole DOS",
+}
+"""Where a kind of model has its readout, in words."""
+
 
 @dataclass(frozen=True)
 class ModelInfo:

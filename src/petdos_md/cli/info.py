@@ -58,13 +58,14 @@ def _describe(name: str) -> dict[str, Any]:
 def _model_info(name: str) -> dict[str, Any]:
     from ase.data import chemical_symbols
 
+    from ..base.sample import KINDS
     from ..models.model import DOSModel
 
     model = DOSModel.load(name)
     return {
         "model": model.info.name,
         "path": str(model.path),
-        "kind": model.info.kind,
+        "readout": KINDS[model.info.kind],
         "elements": [chemical_symbols[n] for n in model.atomic_types],
         "valence electrons": {k: model.electrons[k] for k in sorted(model.electrons)},
         "energies": f"{model.grid.n} from {model.grid.start:g} to {model.grid.stop:g} eV, step {model.grid.step:g} eV",
@@ -92,6 +93,7 @@ def _training_set(model: DOSModel) -> str:
 def _trace_info(path: Path) -> dict[str, Any]:
     import numpy as np
 
+    from ..base.sample import KINDS
     from ..traces.trace import Trace
 
     trace = Trace.open(path, "r")
@@ -108,7 +110,8 @@ def _trace_info(path: Path) -> dict[str, Any]:
         "skipped": trace.skipped,
         "engine": trace.engine or "unknown",
         "timestep (fs)": None if math.isnan(trace.timestep_fs) else trace.timestep_fs,
-        "model": f"{model.name} ({model.kind}, {model.n_members} members)",
+        "model": f"{model.name}, {model.n_members} members",
+        "readout": KINDS[model.kind],
         "model path": model.path,
         "fingerprint": model.fingerprint,
         "energies": f"{model.grid.n} from {model.grid.start:g} to {model.grid.stop:g} eV",

@@ -6,9 +6,11 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import logging
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 from importlib.metadata import version
 from types import ModuleType
@@ -72,9 +74,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:  # whatever it is, users get one line
         if os.environ.get("PETDOS_DEBUG"):
             raise
-        # A trace that could not be written says so again when it is dropped.
-        logging.getLogger("petdos_md").setLevel(logging.CRITICAL)
         status, message = _explain(error)
+        _drop_quietly(error)
         print(f"petdos: {' '.join(message.split())}", file=sys.stderr)
         try:
             sys.stdout.flush()
@@ -122,6 +123,20 @@ class _GroupedParser(Parser):
         formatter.end_section()
         formatter.add_text(self.epilog)
         return formatter.format_help()
+
+
+def _drop_quietly(error: BaseException | None) -> None:
+    """Let go of what the error holds: a trace that could not be written says so again when it is dropped."""
+    logger = logging.getLogger("petdos_md")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        while error is not None:
+            traceback.clear_frames(error.__traceback__)
+            error = error.__cause__ or error.__context__
+        gc.collect()
+    finally:
+        logger.setLevel(level)
 
 
 def _discard_output() -> None:

@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import math
 import sys
 import time
 from typing import Any
@@ -17,6 +16,7 @@ from ..analysis.analyze import analyze
 from ..analysis.running import RunningResult
 from ..base.constants import BOLTZMANN_EV
 from ..base.errors import PetdosError
+from ..base.rounding import with_named_errors
 from ..engines.md import Simulation
 from ..models.model import DOSModel
 from ..results.report import format_table
@@ -92,15 +92,9 @@ def describe(simulation: Simulation) -> str:
     except PetdosError:
         return "no result yet"
     heat, unit = result.heat_capacity, result.n_atoms * BOLTZMANN_EV
-    errors = "".join(
-        f" ± {error / unit:.1g} ({kind})"
-        for kind, error in (("model", heat.model_std), ("sampling", heat.sampling_err))
-        if math.isfinite(error)
-    )
+    shown = with_named_errors([x / unit for x in heat])
     skipped = f", {simulation.observer.n_skipped} skipped" if simulation.observer.n_skipped else ""
-    return (
-        f"C_el = {heat.value / unit:.4f}{errors} k_B/atom, {result.n_samples} samples{skipped}{_extrapolation(result)}"
-    )
+    return f"C_el = {shown} k_B/atom, {result.n_samples} samples{skipped}{_extrapolation(result)}"
 
 
 def _extrapolation(result: RunningResult) -> str:

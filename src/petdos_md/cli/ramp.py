@@ -33,9 +33,10 @@ def run(args: argparse.Namespace) -> int:
     """Average windows, print their table, write files."""
     from ..analysis.ramps import ramp
     from ..base.constants import BOLTZMANN_EV
+    from ..base.rounding import with_errors
     from ..results.folder import check_folder, make_folder
     from ..results.netcdf import write_netcdf
-    from ..results.tables import to_table, with_errors, write_csv
+    from ..results.tables import to_table, write_csv
 
     check_folder(args.output)
     limits = args.steps or (None, None)

@@ -124,8 +124,7 @@ class DOSObserver:
         **options: Any,
     ) -> None:
         self._options = chosen = ObserverOptions(**options)
-        self._temperature = temperature_K
-        self.temperature_K()  # an error now rather than after hours
+        self.temperature_K = temperature_K  # an error now rather than after hours
         check_dynamics(dynamics)
         if interval < 1:
             raise SettingError(f"got interval={interval}, expected at least 1")
@@ -162,12 +161,15 @@ class DOSObserver:
         finally:
             self.elapsed_s += time.perf_counter() - start
 
+    @property
     def temperature_K(self) -> float:
-        """The temperature of the ensemble now.
-
-        :raises SettingError: if it is missing, no number or not positive
-        """
+        """Of the ensemble now; may be set, for samples that follow. SettingError if it is no positive number or function of one."""
         return checked_temperature_K(self._temperature() if callable(self._temperature) else self._temperature)
+
+    @temperature_K.setter
+    def temperature_K(self, value: float | Callable[[], float] | None) -> None:
+        self._temperature = value
+        _ = self.temperature_K  # checks it
 
     def result(self, temperature_K: float | None = None, members: bool = True) -> RunningResult:
         """Averages so far, with model and sampling errors; see :meth:`petdos_md.analysis.running.RunningAverage.result`.
@@ -177,7 +179,7 @@ class DOSObserver:
         :raises NoSamplesError: before there are samples
         """
         self._collect()
-        return self.running.result(self.temperature_K() if temperature_K is None else temperature_K, members=members)
+        return self.running.result(self.temperature_K if temperature_K is None else temperature_K, members=members)
 
     def irun(self, steps: int) -> Iterator[bool]:
         """Run the dynamics for some steps or until ``converged``; yields after each step whether it is.
@@ -230,7 +232,7 @@ class DOSObserver:
 
     def _open(self, trace: Trace | str | os.PathLike[str]) -> Trace:
         """The trace, with what is known of this simulation."""
-        constant = None if callable(self._temperature) else self.temperature_K()
+        constant = None if callable(self._temperature) else self.temperature_K
         found = describe(self.atoms, self.dynamics, constant, self.replica)
         check_electrons(trace, found.get("electronic_temperature_K"))
         about: dict[str, Any] = {
@@ -274,7 +276,7 @@ class DOSObserver:
                 self._before = sample
 
     def _observe(self) -> None:
-        temperature = self.temperature_K()
+        temperature = self.temperature_K
         self._calls += 1
         if self._offset is not None and (self._step() < self._start or self._known(self._step())):
             return
@@ -380,7 +382,7 @@ class DOSObserver:
         if self.target_error is None:
             return False
         rule = FixedWidthStop(self.target_error, self.min_samples)
-        if not rule.due(self.running.n_samples(self.temperature_K())):
+        if not rule.due(self.running.n_samples(self.temperature_K)):
             return False
         try:
             result = self.result(members=False)

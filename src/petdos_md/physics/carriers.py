@@ -43,7 +43,7 @@ def carriers(
         at = np.broadcast_to(thermo.dos_at_fermi_level(energies, dos, n_electrons), shape)[gap <= 0].flat[0] / n_atoms
         raise StructureError(
             f"carriers are counted in a gap, but the DOS at the Fermi level is {at:.3g} states/eV/atom (a gap has less than "
-            f"{threshold:g}); this is a metal, or a gap that ripples and smearing fill: denoise, or do not count carriers"
+            f"{threshold:g}); this is a metal, or a gap that ripples and smearing fill: denoise by the network (--denoise=network), or do not count carriers"
         )
     level = np.broadcast_to(thermo.fermi_level(energies, dos, n_electrons), shape)
     temperature = np.broadcast_to(np.asarray(temperature_K, dtype=float), shape)

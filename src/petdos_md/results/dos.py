@@ -42,7 +42,7 @@ def plot_dos(
     reference: str = "fermi",
     energy_range: tuple[float, float] | None = None,
     sigmas: float = 1.0,
-    axes: GivenAxes = None,
+    ax: GivenAxes = None,
     normalization: str | None = None,
 ) -> Figure:
     """Thermal-average DOS, per atom unless another normalization is asked for; one panel for each system, one line for each temperature.
@@ -57,7 +57,7 @@ def plot_dos(
         ``reference="fermi"``: they contain shifts of the members' energies against each other, as the legend then says
     :param energy_range: in eV on that axis; by default from below the valence band to 5 eV above the Fermi level
     :param sigmas: half width of the bands in standard errors
-    :param axes: to draw into, one for each system; a new figure if None
+    :param ax: axes to draw into, one for each system; a new figure if None
     :param normalization: ``cell`` for the DOS of the structure; all others are per atom
     :returns: the figure of the axes
     :raises ValueError: if raw energies are asked for but the results have none, or the number of axes is another
@@ -72,7 +72,7 @@ def plot_dos(
             )
     with matplotlib.rc_context(STYLE):
         height = 0.9 + 2.35 * len(named) if len(named) > 1 else 4.2
-        panels = make_panels(axes, len(named), (7.2, height), sharex=True)
+        panels = make_panels(ax, len(named), (7.2, height), sharex=True)
         limits = energy_range or _common_range([_default_range(data, reference) for data in named.values()])
         for panel, (name, data) in zip(panels.axes, named.items(), strict=True):
             _dos_panel(panel, _distinct(data, normalization), reference, limits, sigmas)
@@ -97,7 +97,7 @@ def plot_side_by_side(
     energy_range: tuple[float, float] = (-8.0, 4.0),
     sigmas: float = 1.0,
     columns: int = 3,
-    axes: GivenAxes = None,
+    ax: GivenAxes = None,
 ) -> Figure:
     """Thermal-average DOS per atom against E - E_F, one panel per phase, one line with its band per model (Fig. 6 of the article).
 
@@ -107,7 +107,7 @@ def plot_side_by_side(
         each; of several, the first counts
     :param energy_range: relative to the Fermi level, eV
     :param columns: of panels in a new figure
-    :param axes: to draw into, one for each phase; a new figure if None
+    :param ax: axes to draw into, one for each phase; a new figure if None
     :returns: the figure of the axes
     :raises ValueError: if there is nothing to plot, or the number of axes is another
     """
@@ -117,7 +117,7 @@ def plot_side_by_side(
     n_columns = min(columns, len(phases))
     size = 1.2 + 2.9 * n_columns, 1.1 + 2.3 * -(-len(phases) // n_columns)
     with matplotlib.rc_context(STYLE):
-        panels = make_panels(axes, len(phases), size, n_columns, sharex=True)
+        panels = make_panels(ax, len(phases), size, n_columns, sharex=True)
         for panel, (phase, of_phase) in zip(panels.axes, phases.items(), strict=True):
             tops = [_model_line(panel, d, models.index(m), energy_range, sigmas) for m, d in of_phase.items()]
             _finish_panel(panel, energy_range, (-0.02 * max(tops), 1.1 * max(tops)), nbins=7)

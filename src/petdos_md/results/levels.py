@@ -16,8 +16,8 @@ from .style import (
     MARKERS,
     STYLE,
     GivenAxes,
+    Handle,
     make_panels,
-    model_error_patch,
     system_color,
     times_sigma,
 )
@@ -29,37 +29,47 @@ LABELS = {
 }
 
 
-def plot_levels(data: xr.Dataset, *, axes: GivenAxes = None) -> Figure:
-    """Fermi level, gap and DOS at the Fermi level against frames, one line with its model-error band per method.
+def plot_levels(data: xr.Dataset, *, ax: GivenAxes = None) -> Figure:
+    """Fermi level, gap and DOS at the Fermi level against frames, one line per method; bars at some frames are its model errors.
 
     :param data: of :func:`petdos_md.analysis.levels.frame_levels`
-    :param axes: three to draw into; a new figure if None
+    :param ax: axes three to draw into; a new figure if None
     :returns: the figure of the axes
     :raises ValueError: if the number of axes is another
     """
     methods = [method for method in ("raw", "denoised", "network") if f"gap_{method}" in data]
     with matplotlib.rc_context(STYLE):
-        panels = make_panels(axes, 3, (7.2, 6.4), sharex=True)
+        panels = make_panels(ax, 3, (7.2, 6.4), sharex=True)
         known = [method for method in methods if any(np.isfinite(data[f"{q}_{method}"]).any() for q in LABELS)]
         for panel, (quantity, label) in zip(panels.axes, LABELS.items(), strict=True):
-            for method in known:
+            for place, method in enumerate(known):
                 k = methods.index(method)
                 x, y, std = (
                     data["frame"].values,
                     data[f"{quantity}_{method}"].values,
                     data[f"{quantity}_{method}_model_std"].values,
                 )
-                panel.fill_between(x, y - std, y + std, color=system_color(k), alpha=0.18, linewidth=0)
+                # Each method marks frames of its own, so that bars stand side by side.
+                apart = max(len(known), len(x) // 12)
+                marked = slice(place * (apart // len(known)), None, apart)
                 panel.plot(
                     x, y, color=system_color(k), linestyle=LINE_STYLES[k], linewidth=1.1, marker=MARKERS[k],
-                    markevery=max(1, len(x) // 12), markersize=3.5, label=method,
+                    markevery=marked, markersize=3.5, label=method,
                 )  # fmt: skip
+                if np.isfinite(std).any():
+                    panel.errorbar(
+                        x[marked], y[marked], std[marked], color=system_color(k), linestyle="none", elinewidth=0.8,
+                        capsize=2, label="_model_error",
+                    )  # fmt: skip
             panel.set_ylabel(label)
             _mark_temperatures(panel, data)
         panels.axes[-1].set_xlabel("frame (series after series, by temperature)")
-        handles, labels = panels.axes[0].get_legend_handles_labels()
+        drawn, labels = panels.axes[0].get_legend_handles_labels()
+        handles: list[Handle] = list(drawn)
         if data.attrs["n_members"]:
-            handles.append(model_error_patch())
+            handles.append(
+                panels.axes[0].errorbar([np.nan], [np.nan], [1.0], color="0.25", linestyle="none", capsize=2)
+            )
             labels.append(f"model error ({times_sigma(1)})")
         panels.legend(handles, labels, "upper center", ncols=4)
         if panels.new:

@@ -17,6 +17,8 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from .tables import electrons_apart
+
 _ENGINES = {"ase": "ASE [@ase]", "rerun": "ASE [@ase]", "lammps": "LAMMPS [@lammps]", "i-pi": "i-PI [@ipi]"}
 _ENSEMBLES = {
     "nve": "the microcanonical ensemble",
@@ -89,7 +91,7 @@ def _averages(result: xr.Dataset) -> list[str]:
         f"DOS were {how}; chemical potential, entropy and heat capacity follow from the average DOS in the rigid-band approximation, at a "
         "constant number of electrons, with integrals that are exact for a DOS that is linear between grid points."
     ]
-    if not np.allclose(result["temperature"], result["ensemble_temperature"]):
+    if electrons_apart(result):
         sentences.append(f"The electrons were taken at {in_words(result['temperature'].values)}.")
     return sentences
 

@@ -19,16 +19,16 @@ PARTS = {"heating": (1, "-", "o"), "cooling": (0, "--", "s")}
 """Color, line and marker of each."""
 
 
-def plot_ramp(data: xr.Dataset, *, axes: GivenAxes = None) -> Figure:
+def plot_ramp(data: xr.Dataset, *, ax: GivenAxes = None) -> Figure:
     """Three panels: temperature and C_el against time, C_el against temperature.
 
     :param data: of :func:`petdos_md.analysis.ramps.ramp`
-    :param axes: three to draw into; a new figure if None
+    :param ax: axes three to draw into; a new figure if None
     :returns: the figure of the axes
     :raises ValueError: if the number of axes is another
     """
     with matplotlib.rc_context(STYLE):
-        panels = make_panels(axes, 3, (9.6, 3.4), 3)
+        panels = make_panels(ax, 3, (9.6, 3.4), 3)
         over_time, capacity, hysteresis = panels.axes
         y, std = (
             data[name].values / (data["n_atoms"].values * BOLTZMANN_EV)

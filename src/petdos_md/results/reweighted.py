@@ -15,11 +15,12 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from ..base.rounding import with_errors
 from .folder import make_folder
 from .netcdf import write_netcdf
 from .normalization import in_units, unit_and_scale
 from .style import STYLE, GivenAxes, Handle, make_panels, save, system_color
-from .tables import column_label, to_table, with_errors, write_csv
+from .tables import column_label, to_table, write_csv
 
 FILES = ("reweighted.csv", "reweighted.nc")
 FIGURE = "heat_capacity_reweighted"
@@ -84,12 +85,12 @@ def format_reweighted(reweighted: xr.Dataset, plain: xr.Dataset, normalization: 
 
 
 def plot_reweighted(
-    reweighted: xr.Dataset, plain: xr.Dataset, *, axes: GivenAxes = None, normalization: str | None = None
+    reweighted: xr.Dataset, plain: xr.Dataset, *, ax: GivenAxes = None, normalization: str | None = None
 ) -> Figure:
     """Electronic heat capacity against temperature: the reweighted one as a line, the plain one as points; below, their difference,
     where sampling errors show that are too small to be seen above.
 
-    :param axes: two to draw into; a new figure if None
+    :param ax: axes two to draw into; a new figure if None
     :param normalization: what it refers to; k_B per atom if None
     :returns: the figure of the axes
     :raises ValueError: if the number of axes is another
@@ -97,7 +98,7 @@ def plot_reweighted(
     unit, _ = unit_and_scale(reweighted, "heat_capacity", normalization or "kB")
     reweighted, plain = (in_units(data, normalization or "kB") for data in (reweighted, plain))
     with matplotlib.rc_context(STYLE):
-        panels = make_panels(axes, 2, (6.2, 5.2), sharex=True, height_ratios=(2.4, 1))
+        panels = make_panels(ax, 2, (6.2, 5.2), sharex=True, height_ratios=(2.4, 1))
         above, below = panels.axes
         entries = [*_curves(above, reweighted, plain), _differences(below, reweighted, plain)]
         above.legend([h for h, _ in entries], [label for _, label in entries], loc="upper left")

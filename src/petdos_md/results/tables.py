@@ -5,14 +5,11 @@
 temperature,gap (eV)
 300.0,0.5
 600.0,nan
->>> with_errors([0.09518, 0.0033, 5e-6])
-'0.0952 ± 0.0033 ± 5e-06'
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +18,7 @@ import pandas as pd
 import xarray as xr
 
 from ..base.constants import BOLTZMANN_EV
+from ..base.rounding import with_errors
 from .normalization import in_units
 
 SHORT = (
@@ -62,9 +60,9 @@ def result_table(result: xr.Dataset, normalization: str | None = None) -> Table:
     :param normalization: what C_el refers to, see :func:`petdos_md.results.normalization.in_units`; if None, the structure in one column
         and an atom in the next
     """
-    graded = "extrapolation_grade_max" in result
-    names = ["T", "frames", "independent", *(["grade"] * graded), "mu", "E_F", "gap at 0.1"]
-    units = ["K", "", "", *(["up to"] * graded), "eV", "eV", "eV"]
+    hot, graded = electrons_apart(result), "extrapolation_grade_max" in result
+    names = [*(("T", "T_e") if hot else ("T",)), "frames", "independent", *(["grade"] * graded), "mu", "E_F", "gap at 0.1"]
+    units = [*(("K", "K") if hot else ("K",)), "", "", *(["up to"] * graded), "eV", "eV", "eV"]
     capacities: list[tuple[str, np.ndarray]]
     endings = ("", "_model_std", "_sampling_err")
     per_cell = np.array([result[f"heat_capacity{ending}"].values for ending in endings]).T
@@ -85,8 +83,15 @@ def result_table(result: xr.Dataset, normalization: str | None = None) -> Table:
         levels = [f"{float(at[name]):.3f}" for name in ("chemical_potential", "fermi_level", "gap")]
         cells = [with_errors(list(values[i])) for _, values in capacities]
         grade = [f"{float(at['extrapolation_grade_max']):.2g}"] if graded else []
-        rows.append([f"{float(at['temperature']):g}", f"{int(at['n_samples'])}", independent, *grade, *levels, *cells])
+        kinds = ("ensemble_temperature", "temperature") if hot else ("temperature",)
+        temperatures = [f"{float(at[name]):g}" for name in kinds]
+        rows.append([*temperatures, f"{int(at['n_samples'])}", independent, *grade, *levels, *cells])
     return Table(names, units, rows)
+
+
+def electrons_apart(result: xr.Dataset) -> bool:
+    """Whether the electrons have temperatures of their own."""
+    return not np.allclose(result["temperature"], result.get("ensemble_temperature", result["temperature"]))
 
 
 def short_table(result: xr.Dataset) -> pd.DataFrame:
@@ -115,21 +120,3 @@ def write_csv(table: pd.DataFrame, path: str | Path, digits: int | None = None) 
     """
     form = None if digits is None else f"%.{digits}g"
     table.to_csv(path, index=False, na_rep="nan", lineterminator="\n", float_format=form)
-
-
-def with_errors(numbers: Sequence[float]) -> str:
-    """A value and its errors, to two digits of the larger error; a smaller one is never shown as zero."""
-    value, *errors = numbers
-    known = [e for e in errors if math.isfinite(e) and e > 0]
-    scale = max(known, default=0.01 * abs(value))
-    if not math.isfinite(value) or scale == 0:
-        return " ± ".join([f"{value:g}", *("?" if math.isnan(e) else f"{e:g}" for e in errors)])
-    digits = max(0, 1 - math.floor(math.log10(scale)))
-    if digits > 6:
-        return " ± ".join([f"{value:.3e}", *("?" if math.isnan(e) else f"{e:.1e}" for e in errors)])
-
-    def shown(e: float) -> str:
-        text = f"{e:.{digits}f}"
-        return "?" if math.isnan(e) else f"{e:.0e}" if e > 0 and float(text) == 0 else text
-
-    return " ± ".join([f"{value:.{digits}f}", *map(shown, errors)])

@@ -23,30 +23,30 @@ if TYPE_CHECKING:  # torch and scipy.integrate take seconds to import, and most 
 _ERROR = r"error (eV$^{-1/2}$ electrons$^{-1}$ state)"
 
 
-def plot_errors(result: Validation, *, axes: GivenAxes = None) -> Figure:
+def plot_errors(result: Validation, *, ax: GivenAxes = None) -> Figure:
     """Errors of the DOS per subset with the symmetry error (Fig. 1 of the article), and the share of structures below an error
     (Fig. 2).
 
-    :param axes: two to draw into; a new figure if None
+    :param ax: axes two to draw into; a new figure if None
     :returns: the figure of the axes
     :raises ValueError: if the number of axes is another
     """
     with matplotlib.rc_context(STYLE):
-        panels = make_panels(axes, 2, (8.4, 3.4), 2, width_ratios=(1.3, 1))
+        panels = make_panels(ax, 2, (8.4, 3.4), 2, width_ratios=(1.3, 1))
         _errors_of_subsets(panels.axes[0], result)
         _shares_below(panels.axes[1], result)
     return panels.figure
 
 
-def plot_calibration(result: Validation, *, axes: GivenAxes = None) -> Figure:
+def plot_calibration(result: Validation, *, ax: GivenAxes = None) -> Figure:
     """z-score spread per channel, share of references within a multiple of the model error, and errors against model errors.
 
-    :param axes: three to draw into; a new figure if None
+    :param ax: axes three to draw into; a new figure if None
     :returns: the figure of the axes
     :raises ValueError: if the number of axes is another
     """
     with matplotlib.rc_context(STYLE):
-        panels = make_panels(axes, 3, (9.6, 3.5), 3)
+        panels = make_panels(ax, 3, (9.6, 3.5), 3)
         _spread_of_channels(panels.axes[0], result)
         _shares_within(panels.axes[1], result)
         _errors_against_model_errors(panels.axes[2], result)
@@ -95,7 +95,9 @@ def _shares_below(axes: Axes, result: Validation) -> None:
 def _spread_of_channels(axes: Axes, result: Validation) -> None:
     from ..validation.metrics import Z_WANTED
 
-    axes.axhspan(*Z_WANTED, color="0.92", linewidth=0)
+    low, high = Z_WANTED
+    axes.axhspan(low, high, color="0.92", linewidth=0, label=f"wanted: {low:g} to {high:g}")
+    axes.legend(fontsize=6.5, loc="upper left")
     axes.axhline(1.0, color="k", linewidth=0.8)
     axes.plot(result.energies, result.channel_spread(), color=system_color(0), linewidth=1.1)
     level = float(np.mean([c.fermi_level for c in result.comparisons]))
@@ -121,18 +123,20 @@ def _shares_within(axes: Axes, result: Validation) -> None:
 
 
 def _errors_against_model_errors(axes: Axes, result: Validation) -> None:
-    for i, rows in enumerate(_drawn_integrals(result).values()):
+    for i, (name, rows) in enumerate(_drawn_integrals(result).items()):
         scale = abs(rows[:, 0].mean())
         axes.plot(
             rows[:, 2] / scale, np.abs(rows[:, 0] - rows[:, 1]) / scale, linestyle="none",
             marker=MARKERS[i % len(MARKERS)], markersize=3.5, markerfacecolor="none", color=system_color(i),
+            label=name.replace("_", " "),
         )  # fmt: skip
     axes.set(xscale="log", yscale="log", xlabel="model error / mean", ylabel="|error| / mean")
     lower, upper = axes.get_xlim()
     line = np.array([lower, upper])
-    axes.plot(line, line, color="k", linewidth=0.8)
-    axes.plot(line, 2 * line, color="k", linewidth=0.8, linestyle=":")
+    axes.plot(line, line, color="k", linewidth=0.8, label="1 model error")
+    axes.plot(line, 2 * line, color="k", linewidth=0.8, linestyle=":", label="2 model errors")
     axes.set_xlim(lower, upper)
+    axes.legend(fontsize=6.5, loc="upper left")
 
 
 def _drawn_integrals(result: Validation) -> dict[str, np.ndarray]:

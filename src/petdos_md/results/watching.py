@@ -22,9 +22,9 @@ from matplotlib.ticker import MaxNLocator
 
 from ..analysis.following import Follower, TemperatureState
 from ..base.constants import BOLTZMANN_EV
-from .page_style import page_start
+from ..base.rounding import with_errors
+from .page_style import in_html, page_start
 from .style import LINE_STYLES, STYLE, GivenAxes, make_panels, sampling_error_patch, save_svg, system_color
-from .tables import with_errors
 
 BARS = "▁▂▃▄▅▆▇█"
 SPARK_WIDTH = 24
@@ -55,38 +55,30 @@ def watch_page(follower: Follower, refresh_s: float) -> str:
     rows = "".join(
         "<tr>" + "".join(f"<td>{esc(cell)}</td>" for cell in _cells(state)) + "</tr>" for state in follower.states
     )
-    names = (
-        "T (K)",
-        "samples",
-        *(["grade"] * _is_graded(follower.states)),
-        "C_el (k_B/atom, ± model ± sampling)",
-        "sampling",
-        f"to {100 * follower.target_error:g} %",
-    )
-    head = "".join(f"<th>{esc(name)}</th>" for name in names)
+    head = "".join(f"<th>{in_html(name)}</th>" for name in _names(follower))
     figure = f"<figure>{save_svg(plot_convergence(follower.states))}</figure>" if follower.states else ""
-    notes = "".join(f"<p class='small'>{esc(note)}</p>" for note in [*_notes(follower), follower.message] if note)
+    notes = "".join(f"<p class='small'>{in_html(note)}</p>" for note in [*_notes(follower), follower.message] if note)
     return (
         page_start(_heading(follower), f'<meta http-equiv="refresh" content="{refresh_s:g}">') + "\n"
-        f"<header><h1>{esc(follower.path.rsplit('/', 1)[-1])}</h1><p>{esc(_heading(follower))}</p></header>"
+        f"<header><h1>Electronic heat capacity</h1><p>{esc(_heading(follower))}</p></header>"
         f'<div class="wide"><table class="numbers"><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>{figure}{notes}'
         f"<p class='small'>Written {datetime.now():%Y-%m-%d %H:%M:%S}; reloads itself every {refresh_s:g} s.</p></main></body></html>\n"
     )
 
 
-def plot_convergence(states: Sequence[TemperatureState], *, axes: GivenAxes = None) -> Figure:
+def plot_convergence(states: Sequence[TemperatureState], *, ax: GivenAxes = None) -> Figure:
     """The heat capacity against the number of samples that it was known from, one panel for each temperature.
 
     Hatched: the sampling error now.
 
-    :param axes: to draw into, one for each temperature; a new figure if None
+    :param ax: axes to draw into, one for each temperature; a new figure if None
     :returns: the figure of the axes
     :raises ValueError: if the number of axes is another
     """
     with matplotlib.rc_context(STYLE):
         n_columns = min(len(states), 3)
         size = 1.0 + 2.6 * n_columns, 0.9 + 2.0 * -(-len(states) // n_columns)
-        panels = make_panels(axes, len(states), size, n_columns)
+        panels = make_panels(ax, len(states), size, n_columns)
         for k, (panel, state) in enumerate(zip(panels.axes, states, strict=True)):
             _convergence_panel(panel, state, k)
         panels.label_x("samples")
@@ -139,7 +131,7 @@ def _shown(state: TemperatureState) -> np.ndarray:
 
 def _names(follower: Follower) -> list[str]:
     graded = ["grade"] * _is_graded(follower.states)
-    return ["T (K)", "samples", *graded, "C_el (k_B/atom)", "error", f"to {100 * follower.target_error:g} %"]
+    return ["T (K)", "samples", *graded, "C_el (k_B/atom)", "sampling", f"to {100 * follower.target_error:g} %"]
 
 
 def _is_graded(states: Sequence[TemperatureState]) -> bool:
@@ -182,7 +174,7 @@ def _heading(follower: Follower) -> str:
 
 
 def _notes(follower: Follower) -> list[str]:
-    notes = ["C_el ± model error ± sampling error; error: the latter, relative"]
+    notes = ["C_el ± model error ± sampling error; sampling: the sampling error as a share of C_el"]
     left = [
         state.n_to_target for state in follower.states if math.isfinite(state.n_to_target) and state.n_to_target > 0
     ]
@@ -201,7 +193,7 @@ def _notes(follower: Follower) -> list[str]:
             f"{far} samples are far outside the training set: neither the DOS nor its model error is to be trusted there"
         )
     if any(not state.result.reliable for state in follower.states):
-        notes.append("> : too few independent samples yet, the error is a lower bound")
+        notes.append("> : too few independent samples yet, the sampling error is a lower bound")
     return notes
 
 

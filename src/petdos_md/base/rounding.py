@@ -1,0 +1,37 @@
+"""Numbers with their errors as text.
+
+>>> with_errors([0.09518, 0.0033, 5e-6])
+'0.0952 ± 0.0033 ± 5e-06'
+>>> with_named_errors([0.09518, 0.0033, float("nan")])
+'0.0952 ± 0.0033 (model)'
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+
+def with_errors(numbers: Sequence[float]) -> str:
+    """A value and its errors, to two digits of the larger error; a smaller one is never shown as zero."""
+    value, *errors = numbers
+    known = [e for e in errors if math.isfinite(e) and e > 0]
+    scale = max(known, default=0.01 * abs(value))
+    if not math.isfinite(value) or scale == 0:
+        return " ± ".join([f"{value:g}", *("?" if math.isnan(e) else f"{e:g}" for e in errors)])
+    digits = max(0, 1 - math.floor(math.log10(scale)))
+    if digits > 6:
+        return " ± ".join([f"{value:.3e}", *("?" if math.isnan(e) else f"{e:.1e}" for e in errors)])
+
+    def shown(e: float) -> str:
+        text = f"{e:.{digits}f}"
+        return "?" if math.isnan(e) else f"{e:.0e}" if e > 0 and float(text) == 0 else text
+
+    return " ± ".join([f"{value:.{digits}f}", *map(shown, errors)])
+
+
+def with_named_errors(numbers: Sequence[float], sampling: str = "sampling") -> str:
+    """A value with its model and its sampling error, each named; one that is not known is left out."""
+    value, *errors = with_errors(numbers).split(" ± ")
+    named = zip(errors, ("model", sampling), strict=False)
+    return value + "".join(f" ± {error} ({name})" for error, name in named if error != "?")
