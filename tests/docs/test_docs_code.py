@@ -146,7 +146,7 @@ def test_readme_python(tmp_path: Path) -> None:
         ("burn_in=500", "burn_in=20"),
     )
     out = python(code, tmp_path)
-    assert re.findall(r"^(\d+) steps: <RunningResult 600 K: (\d+) samples", out, re.M) == [("30", "4"), ("60", "7")]
+    assert re.findall(r"^(\d+) steps: 600 K: (\d+) samples", out, re.M) == [("30", "4"), ("60", "7")]
     row = next(line for line in out.splitlines() if line.startswith("600 "))
     heat, error = (float(x) for x in row.rsplit("  ", 1)[1].split("±")[:2])
     assert heat == pytest.approx(600 * sommerfeld(), rel=0.1) and 0 < error < 0.1 * heat
