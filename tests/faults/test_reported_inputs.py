@@ -251,7 +251,7 @@ def test_refused(kind: str, metal: DOSModel, tmp_path: Path) -> None:
 def test_stars_need_two_frames_before_them(tmp_path: Path) -> None:
     path = bring(tmp_path, "XDATCAR", xdatcar(direct(999999), direct("******")))
     with pytest.raises(
-        PetdosError, match="frame 1 has stars in place of its step, and no two frames before it tell it"
+        PetdosError, match="frame 1 has stars in place of its step, and no two frames before it give it"
     ):
         list(read_frames(path))
 

@@ -148,7 +148,7 @@ def test_averages_are_those_of_a_loop(
                 lines += [f"{s.replica},{s.step},{float(x)!r}" for s, x in zip(frames[k], shown, strict=True)]
             (tmp_path / f"{name}.csv").write_text("\n".join(lines))
             tables.append(tmp_path / f"{name}.csv")
-        found = analyze(paths, readout(0), weights=tables, temperatures_K=[300.0, 600.0])
+        found = analyze(paths, readout(0), weights=tables, temperatures_K=[300.0, 600.0], reference="raw")
         for i in range(2):
             total = sum(
                 w * readout(0).dos(s.features) for k in (i, i + 2) for w, s in zip(weights[k], frames[k], strict=True)

@@ -6,11 +6,9 @@
 from __future__ import annotations
 
 import argparse
-import gc
 import logging
 import os
 import sys
-import traceback
 from collections.abc import Sequence
 from importlib.metadata import version
 from types import ModuleType
@@ -55,6 +53,7 @@ ERROR, BUG, INTERRUPTED = 2, 70, 130
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command.
 
+    :param argv: its words; those of this process if None
     :returns: the exit status: 0, 1 (the command says what is wrong), 2 (an error that the user can fix), 70 (a bug), 130
         (interrupted)
     """
@@ -74,8 +73,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:  # whatever it is, users get one line
         if os.environ.get("PETDOS_DEBUG"):
             raise
+        if argv is None:
+            # The process ends now. A trace that could not be written says so again when it is dropped.
+            logging.getLogger("petdos_md").setLevel(logging.CRITICAL)
         status, message = _explain(error)
-        _drop_quietly(error)
         print(f"petdos: {' '.join(message.split())}", file=sys.stderr)
         try:
             sys.stdout.flush()
@@ -123,20 +124,6 @@ class _GroupedParser(Parser):
         formatter.end_section()
         formatter.add_text(self.epilog)
         return formatter.format_help()
-
-
-def _drop_quietly(error: BaseException | None) -> None:
-    """Let go of what the error holds: a trace that could not be written says so again when it is dropped."""
-    logger = logging.getLogger("petdos_md")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
-    try:
-        while error is not None:
-            traceback.clear_frames(error.__traceback__)
-            error = error.__cause__ or error.__context__
-        gc.collect()
-    finally:
-        logger.setLevel(level)
 
 
 def _discard_output() -> None:
