@@ -59,7 +59,7 @@ def test_schedule_moves_the_atoms(folder: Path, hot_path: Path, hot_model: DOSMo
         np.testing.assert_allclose(frame.get_forces(), calculator.get_property("forces", frame), atol=1e-7)
         assert trace.potential_energy_eV[step] == pytest.approx(calculator.get_property("free_energy", frame), abs=1e-7)
         assert trace.electronic_temperature_K[step] == pytest.approx(T_e, rel=1e-12)
-    again = ["rerun", str(hot_path), str(folder / "hot.traj"), "-o", str(folder / "again.zarr")]
+    again = ["rerun", "--dos", str(hot_path), str(folder / "hot.traj"), "-o", str(folder / "again.zarr")]
     assert main(again) == 0
     rerun = Trace.open(folder / "again.zarr", "r")
     np.testing.assert_array_equal(rerun.electronic_temperature_K, trace.electronic_temperature_K)

@@ -4,8 +4,6 @@
 >>> dyn.attach(observer, interval=10)                                                   # doctest: +SKIP
 >>> dyn.run(1000)                                                                       # doctest: +SKIP
 >>> observer.result().heat_capacity                                                     # doctest: +SKIP
-
-The calculator is :class:`~petdos_md.engines.calculator.DOSCalculator`.
 """
 
 from __future__ import annotations
@@ -104,7 +102,7 @@ class DOSObserver:
 
     Attributes: ``converged``; ``n_samples`` and ``n_skipped`` of this object; ``elapsed_s``, the time spent in it;
     ``trace``; ``running`` (:class:`~petdos_md.analysis.running.RunningAverage`), which includes what the trace held before;
-    ``target_error`` and ``min_samples``, which may be changed.
+    ``target_error``, ``min_samples`` and ``temperature_K``, which may be changed.
 
     :raises SettingError: if the temperature is missing or not positive, or ``dynamics`` is something else (an optimizer)
     :raises StructureError: if the model does not know an element or its number of electrons, or there are no atoms

@@ -61,7 +61,15 @@ def result_table(result: xr.Dataset, normalization: str | None = None) -> Table:
         and an atom in the next
     """
     hot, graded = electrons_apart(result), "extrapolation_grade_max" in result
-    names = [*(("T", "T_e") if hot else ("T",)), "frames", "independent", *(["grade"] * graded), "mu", "E_F", "gap at 0.1"]
+    names = [
+        *(("T", "T_e") if hot else ("T",)),
+        "frames",
+        "independent",
+        *(["grade"] * graded),
+        "mu",
+        "E_F",
+        "gap at 0.1",
+    ]
     units = [*(("K", "K") if hot else ("K",)), "", "", *(["up to"] * graded), "eV", "eV", "eV"]
     capacities: list[tuple[str, np.ndarray]]
     endings = ("", "_model_std", "_sampling_err")
