@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
+import ase.build
 import ase.io
 import numpy as np
 import pytest
@@ -18,6 +20,8 @@ from petdos_md.base.errors import ElectronicTemperatureError, ModelError
 from petdos_md.engines.ipi.hook import DRIVERS
 from petdos_md.engines.ipi.hot_driver import ElectronsDriver
 from petdos_md.ipi import attach
+from petdos_md.models.hot_electrons import HotElectronForces
+from petdos_md.models.model import DOSModel
 from petdos_md.traces.trace import Trace
 
 T_E = 8000.0
@@ -61,6 +65,42 @@ def test_driver_gives_what_ase_gives(hot_path: Path, hot_model, with_potential: 
     ]
     np.testing.assert_allclose(told["electrons"][:4], numbers, rtol=1e-9)
     np.testing.assert_allclose(told["petdos"], hot_model.evaluate(atoms).features, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("settings", [{}, {"with_potential": True}, {"undo_smearing": 0.3}])
+def test_driver_gives_derivatives(hot_path: Path, settings: dict) -> None:
+    """Forces and virial of the driver by central differences of its energies, in the units of i-PI."""
+    driver = ElectronsDriver(str(hot_path), "init.xyz", electronic_temperature=T_E, **settings)
+    cell, positions = sent(aluminium())
+    energy, forces, virial, _ = driver(cell, positions)
+
+    def slope(change: Callable[[float], tuple[np.ndarray, np.ndarray]], h: float) -> float:
+        return float(driver(*change(h))[0] - driver(*change(-h))[0]) / (2 * h)
+
+    for i, c in ((0, 0), (3, 1), (7, 2)):
+        unit = np.zeros_like(positions)
+        unit[i, c] = 1.0
+        assert forces[i, c] == pytest.approx(-slope(lambda h, unit=unit: (cell, positions + h * unit), 2e-4), abs=2e-8)
+    for a, b in ((0, 0), (1, 1), (2, 2), (0, 1), (1, 2)):
+        strain = np.zeros((3, 3))
+        strain[a, b] += 0.5
+        strain[b, a] += 0.5
+        # i-PI keeps cell vectors in columns.
+        strained = lambda h, s=strain: ((np.eye(3) + h * s) @ cell, positions @ (np.eye(3) + h * s))  # noqa: E731
+        assert virial[a, b] == pytest.approx(-slope(strained, 1e-5), abs=2e-5)
+    assert np.abs(forces).max() > 1e-3
+
+
+def test_shipped_model_in_ipi_and_ase() -> None:
+    """Silicon in single precision, to 1e-5 of the largest force."""
+    atoms = ase.build.bulk("Si", "diamond", a=5.39, cubic=True)
+    atoms.rattle(0.1, seed=2)
+    ase.io.write("init.xyz", atoms)
+    energy, forces, _, _ = ElectronsDriver("almgsi-lda", "init.xyz", electronic_temperature=10_000.0)(*sent(atoms))
+    there = HotElectronForces(DOSModel.load("almgsi-lda")).evaluate(atoms, 10_000.0)
+    assert unit_to_user("energy", "electronvolt", energy) == pytest.approx(there.free_energy_eV, rel=1e-6)
+    off = np.abs(unit_to_user("force", "ev/ang", forces) - there.forces).max()
+    assert off < 1e-5 * np.abs(there.forces).max()
 
 
 def test_force_component_beside_a_potential(tmp_path: Path, hot_path: Path, hot_model) -> None:

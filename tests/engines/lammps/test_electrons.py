@@ -30,11 +30,11 @@ def hot(model: Path, temperature: str = "8000", extra: str = "") -> str:
     return f"compute dos all petdos {model} Al Mg\nfix hot all petdos/electrons dos temp {temperature}\n{extra}"
 
 
-def state(lmp) -> tuple[Atoms, float, np.ndarray, np.ndarray]:
+def state(lmp, *elements: str) -> tuple[Atoms, float, np.ndarray, np.ndarray]:
     """Configuration, energy (eV), forces (eV/angstrom) and virial (eV) in units metal."""
     from petdos_md.lammps import atoms_of
 
-    atoms = atoms_of(lmp, ["Al", "Mg"])
+    atoms = atoms_of(lmp, list(elements) or ["Al", "Mg"])
     forces = np.array(lmp.numpy.extract_atom("f"))[: len(atoms)]
     pressure = np.array(lmp.numpy.extract_compute("p", 0, 1))
     return atoms, float(lmp.get_thermo("pe")), forces, pressure * EV_A3_PER_BAR * atoms.get_volume()
@@ -291,29 +291,51 @@ def test_temperatures_and_units(hot_path: Path, hot_model: DOSModel, T: float) -
     np.testing.assert_allclose(forces, there.forces * unit, atol=1e-6 * unit)
 
 
-def test_forces_are_derivatives(hot_path: Path) -> None:
-    """By differences of LAMMPS's own potential energy."""
-    with instance(COLD + hot(hot_path) + "run 0\n") as lmp:
-        _, _, forces, virial = state(lmp)
+TERSOFF = """units metal
+boundary p p p
+lattice diamond 5.43
+region box block 0 1 0 1 0 1
+create_box 1 box
+create_atoms 1 box
+displace_atoms all random 0.1 0.1 0.1 5 units box
+mass 1 28.085
+pair_style tersoff
+pair_coeff * * Si.tersoff Si
+compute p all pressure NULL virial
+thermo_modify format float %.14g
+"""
+
+
+@pytest.mark.parametrize("potential", ["meam", "tersoff", "own"])
+def test_forces_are_derivatives(hot_path: Path, potential: str) -> None:
+    """By central differences of LAMMPS's own potential energy, beside potentials of LAMMPS and together with the model's own."""
+    cold = {"meam": COLD, "tersoff": TERSOFF, "own": two_heads(hot_path)}[potential]
+    elements, h = ("Si",) if potential == "tersoff" else ("Al", "Mg"), 1e-4
+    with instance(cold + hot(hot_path).replace("Al Mg", " ".join(elements)) + "run 0\n") as lmp:
+        atoms, _, forces, virial = state(lmp, *elements)
         order = np.array(lmp.numpy.extract_atom("id"))
-        for i, c in ((0, 0), (13, 1), (31, 2)):
+
+        def change(command: str, size: float) -> float:
+            """Difference of energies, moved by half the size to both sides."""
             energies = []
-            for step in (1e-4, -2e-4):
-                move = [step if k == c else 0.0 for k in range(3)]
-                lmp.commands_string(
-                    f"group one id {i + 1}\ndisplace_atoms one move {move[0]} {move[1]} {move[2]} units box\nrun 0\ngroup one delete\n"
-                )
+            for by in (size / 2, -size):
+                lmp.commands_string(command.format(by) + "\nrun 0\n")
                 energies.append(float(lmp.get_thermo("pe")))
-            lmp.commands_string(
-                f"group one id {i + 1}\ndisplace_atoms one move {' '.join(str(1e-4 if k == c else 0.0) for k in range(3))} units box\ngroup one delete\n"
-            )
+            lmp.commands_string(command.format(size / 2))
+            return energies[0] - energies[1]
+
+        for i, c in ((0, 0), (3, 1), (7, 2)):
+            place = " ".join("{0}" if k == c else "0.0" for k in range(3))
+            lmp.commands_string(f"group one id {i + 1}\n")
+            slope = change(f"displace_atoms one move {place} units box", 2 * h)
+            lmp.commands_string("group one delete\n")
             row = int(np.flatnonzero(order == i + 1)[0])
-            assert forces[row, c] == pytest.approx((energies[1] - energies[0]) / 2e-4, abs=2e-5)
-        energies = []
-        for factor in (1 + 1e-5, (1 - 1e-5) / (1 + 1e-5)):
-            lmp.commands_string(f"change_box all x scale {factor!r} remap\nrun 0\n")
-            energies.append(float(lmp.get_thermo("pe")))
-        assert virial[0] == pytest.approx((energies[1] - energies[0]) / 2e-5, abs=1e-3)
+            assert forces[row, c] == pytest.approx(-slope / (2 * h), abs=2e-6)
+        length = atoms.cell.lengths()
+        for c, name in enumerate("xyz"):
+            slope = change(f"change_box all {name} delta 0.0 {{0}} remap units box", 2 * h)
+            assert virial[c] == pytest.approx(-slope / (2 * h) * length[c], abs=2e-4)
+    assert np.abs(forces).max() > 0.1
 
 
 def test_energy_and_virial_can_be_left_out(hot_path: Path) -> None:
