@@ -72,7 +72,7 @@ def test_driver_gives_derivatives(hot_path: Path, settings: dict) -> None:
     """Forces and virial of the driver by central differences of its energies, in the units of i-PI."""
     driver = ElectronsDriver(str(hot_path), "init.xyz", electronic_temperature=T_E, **settings)
     cell, positions = sent(aluminium())
-    energy, forces, virial, _ = driver(cell, positions)
+    _, forces, virial, _ = driver(cell, positions)
 
     def slope(change: Callable[[float], tuple[np.ndarray, np.ndarray]], h: float) -> float:
         return float(driver(*change(h))[0] - driver(*change(-h))[0]) / (2 * h)

@@ -251,8 +251,8 @@ def _potential(systems: list[Any]) -> str:
 def _hot_electrons_K(system: Any) -> float:
     """What the driver of hot electrons told with the forces that move the system now, NaN without such a driver."""
     found: set[float] = set()
-    for component, weight in zip(system.forces.mforces, system.ensemble.hweights, strict=True):
-        if component.weight * weight != 0:
+    for component in system.forces.mforces:
+        if component.weight != 0:  # reading the extras of others would evaluate them
             found |= {float(numbers[0]) for numbers in component.extras.get(ELECTRONS, ())}
     return found.pop() if len(found) == 1 else math.nan
 
