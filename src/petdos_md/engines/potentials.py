@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,7 +68,7 @@ class Potential:
     def wrap(cls, calculator: Any, name: str = "") -> Potential:
         """Any ASE calculator. It is reset at checkpoints; calculators with a history that outlives that cannot promise
         bitwise equal runs."""
-        return cls(name or type(calculator).__name__, lambda: _reset(calculator))
+        return cls(name or type(calculator).__name__, functools.partial(_reset, calculator))
 
     def calculator(self) -> Calculator:
         """An ASE calculator that remembers nothing."""
@@ -78,7 +79,7 @@ class Potential:
         from .ase_dynamics import model_name
         from .calculator import DOSCalculator
 
-        return cls(model_name(model.path) or "model", lambda: DOSCalculator(model))
+        return cls(model_name(model.path) or "model", functools.partial(DOSCalculator, model))
 
     @classmethod
     def _of_file(cls, path: Path) -> Potential:
@@ -95,7 +96,7 @@ class Potential:
 
         # No skin: neighbors, and with them the rounding of the forces, then depend on the structure alone.
         calculator = AsWritten(module, neighbor_skin=0.0)
-        return cls(str(path.resolve()), lambda: _reset(calculator))
+        return cls(str(path.resolve()), functools.partial(_reset, calculator))
 
 
 def _is_of(path: Path, model: DOSModel) -> bool:

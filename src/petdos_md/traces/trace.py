@@ -308,6 +308,13 @@ class Trace:
         self._writer.refresh()
         return len(self)
 
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """Copies and pickles of a trace that is open for writing read only: two writers would overwrite each other."""
+        if self.mode != "a":
+            return super().__reduce_ex__(protocol)
+        self._writer.flush()
+        return type(self).open, (self.path, "r")
+
     def __repr__(self) -> str:
         if self._writer.store is None:
             return f"<Trace {self.path}: no samples yet>"
