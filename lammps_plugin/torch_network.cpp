@@ -152,8 +152,16 @@ void TorchNetwork::evaluate_part(const Part &part, const Wanted &wanted, Results
   const bool derivatives = wanted.forces && potential && potential->is_conservative();
   const bool in_slices = derivatives && is_sliced_ && potential->energy == "energy" && part.structure.size() > MAX_ATOMS_AT_ONCE;
   if (wanted.keep || (derivatives && !in_slices)) {
-    auto pass = differentiable(part, wanted);
-    collect(part, pass->tables, wanted, results);
+    // A pass that goes slice by slice has no energies of single atoms: how uncertain these are takes another one.
+    Wanted asked = wanted;
+    asked.uncertainty = wanted.uncertainty && !(wanted.keep && is_sliced_ && part.structure.size() > MAX_ATOMS_AT_ONCE);
+    auto pass = differentiable(part, asked);
+    collect(part, pass->tables, asked, results);
+    if (wanted.uncertainty && !asked.uncertainty) {
+      Outputs rest;
+      rest.insert(potential->uncertainty, outputs(wanted, false).at(potential->uncertainty));
+      place(forward(model_, part, rest, nullptr).at(potential->uncertainty), part, wanted.first, results.uncertainties);
+    }
     if (!wanted.keep)
       subtract(pass->derive(1.0, torch::Tensor(), false), part.atoms, results.gradient);
     else

@@ -149,8 +149,8 @@ def merge_adapters(model: Any) -> None:
 def export(args: argparse.Namespace) -> None:
     from petdos_md.models.export import export_model
 
-    # With its training set, the model says when it extrapolates.
-    training = ase.io.read(args.output / "train.xyz", ":")
+    # With its training set, the model says when it extrapolates; with energies of others, how uncertain its energies are.
+    training, validation = (ase.io.read(args.output / f"{part}.xyz", ":") for part in ("train", "validation"))
     report = export_model(
         args.output / "model.ckpt",
         args.output / f"{args.name}.pt",
@@ -160,6 +160,7 @@ def export(args: argparse.Namespace) -> None:
         electrons=args.electrons,
         description=args.description,
         training=training,
+        validation=validation,
     )
     size = sum(p.stat().st_size for p in (report.backbone, report.readout)) / 1e6
     print(f"{report.backbone} and {report.readout.name}: {size:.1f} MB, {report.n_members} members")

@@ -352,7 +352,8 @@ def test_shipped_model_from_its_checkpoint(tmp_path: Path) -> None:
     shipped = load_file(find_model("almgsi-lda"))
     expected = shipped.module.state_dict()
     found = network.state_dict()
-    assert found.keys() == expected.keys()
+    # The ensemble of energies comes from data (examples/training/energy_ensemble.py).
+    assert found.keys() == expected.keys() - {"whitening", "members"} != expected.keys()
     assert all(torch.equal(found[name], expected[name]) for name in found)
     system = to_system(lattice((2, 2, 2)), shipped, torch.float32)
     names = [FEATURES_OUTPUT, "energy"]

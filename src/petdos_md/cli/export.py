@@ -45,6 +45,10 @@ def add_parser(commands: Commands) -> None:
         "structures that it was trained on (any file that ASE reads), so that it warns where it extrapolates"
     )
     add_path(parser, "--training-set", metavar="FILE", help=help_training)
+    help_validation = (
+        "others with energies, so that a potential knows how uncertain its energies are (with --training-set)"
+    )
+    add_path(parser, "--validation-set", metavar="FILE", help=help_validation)
     add("--name", help="name of the model, as shown to people (default: that of the file)")
     add("--description", default="", help="one sentence for the model's metadata")
 
@@ -62,6 +66,8 @@ def run(args: argparse.Namespace) -> int:
         return _export_published(args)
     if args.output is None or args.grid_start is None:
         raise SettingError(f"{args.checkpoint}: give -o NAME.pt and --grid-start EV, the first energy of its DOS")
+    if args.validation_set is not None and args.training_set is None:
+        raise SettingError("--validation-set needs --training-set as well; give both, or none")
     if args.files is not None:
         raise SettingError(f"{args.checkpoint}: --files is for {PUBLISHED} only; leave it out")
     from ..models.export import export_model
@@ -76,7 +82,8 @@ def run(args: argparse.Namespace) -> int:
         target=args.target,
         name=args.name,
         description=args.description,
-        training=_training_set(args.training_set),
+        training=_structures(args.training_set),
+        validation=_structures(args.validation_set),
     )
     _print_report(report, f"{report.readout}: keep it beside the model")
     if electrons is None:
@@ -84,7 +91,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _training_set(path: str | None) -> list[Atoms]:
+def _structures(path: str | None) -> list[Atoms]:
     if path is None:
         return []
     from ..engines.structures.files import read_frames
@@ -93,7 +100,12 @@ def _training_set(path: str | None) -> list[Atoms]:
 
 
 def _export_published(args: argparse.Namespace) -> int:
-    known = {"--electrons": args.electrons, "--grid-start": args.grid_start, "--training-set": args.training_set}
+    known = {
+        "--electrons": args.electrons,
+        "--grid-start": args.grid_start,
+        "--training-set": args.training_set,
+        "--validation-set": args.validation_set,
+    }
     for option, value in known.items():
         if value is not None:
             raise SettingError(f"{option} is known of {PUBLISHED}; leave it out")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..base.errors import ModelError
+from ..models.output_names import ENERGY_ENSEMBLE, ENERGY_UNCERTAINTY
 from .arguments import Commands, add_path, new_command
 
 if TYPE_CHECKING:
@@ -72,6 +73,7 @@ def _model_info(name: str) -> dict[str, Any]:
         "members": model.n_members,
         "training set": _training_set(model),
         "drives dynamics": "yes" if model.has_energy else "no (no energy output)",
+        "uncertainty of energies": _energy_uncertainty(model),
         "cutoff (angstrom)": model.cutoff,
         "numbers per sample": model.info.n_features,
         "precision": model.info.dtype,
@@ -88,6 +90,14 @@ def _training_set(model: DOSModel) -> str:
     if not rigidity.n_structures:
         return "covariance of its features only: no sign when a structure is far from it"
     return f"{rigidity.n_structures} structures: a sign when one is far from them (extrapolation grade)"
+
+
+def _energy_uncertainty(model: DOSModel) -> str:
+    outputs = model.evaluator.module.capabilities().outputs
+    if not model.has_energy:
+        return "no energy output"
+    names = [name for name in (ENERGY_UNCERTAINTY, ENERGY_ENSEMBLE) if name in outputs]
+    return f"{', '.join(names)} of metatomic" if names else "not known"
 
 
 def _trace_info(path: Path) -> dict[str, Any]:

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 
 from ..base.errors import ModelError
+from .energy_ensemble import EnergyEnsemble
 from .output_names import CUTOFF_SUM_OUTPUT
 
 _ABOUT_TRAINING = (
@@ -99,10 +100,23 @@ def member_deviations(ensemble: Any, target: str, n_channels: int) -> torch.Tens
     return members - members.mean(dim=0)
 
 
+def energy_ensemble_of(ensemble: Any) -> EnergyEnsemble | None:
+    """That of metatrain's LLPR, if its covariance of the energy head was ever computed; without members if it has none."""
+    cholesky = cholesky_of(ensemble, "energy")
+    if cholesky is None:
+        return None
+    buffers = dict(ensemble.named_buffers())
+    multiplier = float(buffers["multiplier_energy_uncertainty"])
+    members = np.empty((0, len(cholesky)))
+    if "energy" in ensemble.llpr_ensemble_layers:
+        members = np.asarray(member_deviations(ensemble, "energy", 1)[:, 0].double())
+    return EnergyEnsemble(multiplier * np.linalg.inv(cholesky).T, members)
+
+
 def cholesky_of(ensemble: Any, target: str) -> np.ndarray | None:
     """Cholesky factor of the covariance of the features of metatrain's LLPR, ``(n_last_layer, n_last_layer)``; None if it was never computed."""
-    name = f"cholesky_mtt::aux::{target.removeprefix('mtt::')}_uncertainty"
-    found = dict(ensemble.named_buffers()).get(name)
+    name = "energy" if target == "energy" else f"mtt::aux::{target.removeprefix('mtt::')}"
+    found = dict(ensemble.named_buffers()).get(f"cholesky_{name}_uncertainty")
     if found is None or not bool((found.diagonal() > 0).all()):
         return None
     return np.asarray(found.detach().cpu().double())

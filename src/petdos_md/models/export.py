@@ -25,11 +25,20 @@ from typing import Any
 
 import torch
 from ase import Atoms
+from metatomic.torch import ModelMetadata
 
 from ..base.errors import ModelError
 from ..base.grid import EnergyGrid
-from .checkpoints import cholesky_of, last_layer_weights, load_networks, make_backbone, member_deviations
+from .checkpoints import (
+    cholesky_of,
+    energy_ensemble_of,
+    last_layer_weights,
+    load_networks,
+    make_backbone,
+    member_deviations,
+)
 from .comparison import TOLERANCE, compare_models
+from .energy_ensemble import EnergyEnsemble, has_energy, learn_energy_ensemble
 from .files import readout_path
 from .loading import METADATA_KEY
 from .model import DOSModel
@@ -51,6 +60,7 @@ class ExportOptions:
     :param description: one sentence for the model's metadata
     :param training: structures that the network was trained on; with them, the model knows when it is far from all of them
         (:mod:`petdos_md.models.rigidity`)
+    :param validation: others, with energies: with both, a potential has an ensemble (:mod:`petdos_md.models.energy_ensemble`)
     """
 
     grid_start: float
@@ -60,6 +70,7 @@ class ExportOptions:
     name: str | None = None
     description: str = ""
     training: Sequence[Atoms] = ()
+    validation: Sequence[Atoms] = ()
 
 
 @dataclass(frozen=True)
@@ -84,7 +95,7 @@ def export_model(
     :param output: the backbone to write, ending in ``.pt``; the readout is written beside it
     :param llpr: checkpoint of metatrain's ``llpr`` that wraps the same network
     :param options: fields of :class:`ExportOptions`: ``grid_start`` (needed), ``grid_step, electrons, target, name, description,
-        training``
+        training, validation``
     :raises ModelError: if the checkpoint cannot be exported, or the exported model deviates from the stock one
     """
     chosen, output = ExportOptions(**options), Path(output)
@@ -120,6 +131,9 @@ def export_model(
         known = _rigidity(exported, ensemble, chosen)
         if known is not None:
             store_rigidity(partial, known)
+        energies = _energy_ensemble(exported, ensemble, chosen)
+        if energies is not None:
+            write_backbone(partial, backbone, exported.evaluator.module.metadata(), energies)
         os.replace(readout_path(partial), readout_path(output))
         os.replace(partial, output)
     return ExportReport(output, readout_path(output), n_last_layer, grid.n, exported.n_members, *worst)
@@ -133,6 +147,16 @@ def _rigidity(exported: DOSModel, ensemble: Any, chosen: ExportOptions) -> Rigid
     return None if cholesky is None else Rigidity(cholesky)
 
 
+def _energy_ensemble(exported: DOSModel, ensemble: Any, chosen: ExportOptions) -> EnergyEnsemble | None:
+    """From training and validation structures, else that of the checkpoint."""
+    if not exported.has_energy:
+        return None
+    validation = [atoms for atoms in chosen.validation if has_energy(atoms)]
+    if len(chosen.training) and validation:
+        return learn_energy_ensemble(exported, chosen.training, validation)
+    return None if ensemble is None else energy_ensemble_of(ensemble)
+
+
 @dataclass(frozen=True)
 class _Parts:
     """What goes into the two files."""
@@ -144,15 +168,21 @@ class _Parts:
 
 
 def _write(path: Path, parts: _Parts, grid: EnergyGrid, record: dict[str, Any], description: str) -> None:
-    from metatomic.torch import ModelMetadata
-
-    from .network import SlicedPET
-
     metadata = ModelMetadata(name=record["name"], description=description, extra={METADATA_KEY: json.dumps(record)})
-    SlicedPET(parts.backbone, readout_of=CUTOFF_SUM_OUTPUT).export(metadata).save(str(path))
+    write_backbone(path, parts.backbone, metadata)
     Readout.save(readout_path(path), grid, parts.weights, parts.deviations, parts.fingerprint)
     # safetensors makes files that only their owner may read.
     shutil.copymode(path, readout_path(path))
+
+
+def write_backbone(path: Path, backbone: Any, metadata: ModelMetadata, energies: EnergyEnsemble | None = None) -> None:
+    """The network of :func:`petdos_md.models.checkpoints.make_backbone` as a metatomic model.
+
+    :param energies: ensemble of its energy head
+    """
+    from .network import SlicedPET
+
+    SlicedPET(backbone, readout_of=CUTOFF_SUM_OUTPUT, ensemble=energies).export(metadata).save(str(path))
 
 
 def fingerprint(backbone: Any, weights: torch.Tensor, deviations: torch.Tensor | None, *parts: Any) -> str:

@@ -27,10 +27,10 @@ import torch
 from metatensor.torch import Labels, TensorMap
 from metatomic.torch import AtomisticModel, ModelCapabilities, ModelMetadata, ModelOutput, NeighborListOptions, System
 
-from ..base.errors import ModelError
+from .energy_ensemble import EnergyEnsemble
 from .network_graph import EdgeRules, find_levels, lay_out, lengths, pair_vectors
 from .network_maps import atom_numbers, atom_samples, gradient_map, plain_map, system_samples
-from .network_outputs import NetworkOutputs
+from .network_outputs import NetworkOutputs, check_architecture, uncertain_outputs
 from .output_names import FEATURES_OUTPUT, POSITION_GRADIENT, STRAIN_GRADIENT
 
 MAX_NUMBERS = 786432
@@ -50,6 +50,7 @@ class SlicedPET(NetworkOutputs):
 
     :param pet: metatrain's ``PET``, which stays as it is
     :param readout_of: a target whose last layer is evaluated elsewhere, None if there is none
+    :param ensemble: of its energies, None if there is none
     :raises ModelError: if it has parts that cannot be evaluated in slices: long-range features, conditioning on charge or spin,
         targets in an atomic basis
     """
@@ -62,10 +63,11 @@ class SlicedPET(NetworkOutputs):
     targets: list[str]
     features_of: dict[str, str]
     outputs: dict[str, ModelOutput]
+    uncertain_outputs: list[str]
 
-    def __init__(self, pet: Any, readout_of: Optional[str] = None) -> None:
-        _check_architecture(pet)
-        super().__init__(pet)
+    def __init__(self, pet: Any, readout_of: Optional[str] = None, ensemble: Optional[EnergyEnsemble] = None) -> None:
+        check_architecture(pet)
+        super().__init__(pet, ensemble)
         hypers = pet.hypers
         self.edges = EdgeRules(
             float(hypers["cutoff"]),
@@ -90,6 +92,10 @@ class SlicedPET(NetworkOutputs):
         if "energy" in self.targets and len(self.additive_models) == 1:
             self.outputs[POSITION_GRADIENT] = ModelOutput(unit="eV/Angstrom", sample_kind="atom", description="dE/dr")
             self.outputs[STRAIN_GRADIENT] = ModelOutput(unit="eV", sample_kind="system", description="dE/dstrain")
+        uncertain = uncertain_outputs(pet.outputs.get("energy"), ensemble)
+        self.uncertain_outputs = list(uncertain)
+        self.outputs |= uncertain
+        self.features_of |= dict.fromkeys(uncertain, "energy")
         self.features_output = FEATURES_OUTPUT
         if readout_of is not None:
             self.outputs.pop(readout_of)
@@ -177,7 +183,9 @@ class SlicedPET(NetworkOutputs):
                     sums = self.of_atoms(graph, features[head], chosen)
                 else:
                     sums = self.sums(graph, slices, features[head], len(systems), head in per_atom)
-                if head != name:
+                if name in self.uncertain_outputs:
+                    results[name] = self.uncertain(name, kind, sums, systems, samples[kind], selected_atoms)
+                elif head != name:
                     values = sums[0]
                     if name == self.features_output:
                         values = torch.cat([sums[0], sums[2]], dim=1)
@@ -387,14 +395,3 @@ class SlicedPET(NetworkOutputs):
 
 def _features_name(target: str) -> str:
     return f"mtt::aux::{target.replace('mtt::', '')}_last_layer_features"
-
-
-def _check_architecture(pet: Any) -> None:
-    fix = "export it with `mtt export` and load the result directly"
-    if pet.long_range:
-        raise ModelError(f"got a PET with long-range features, expected one without; {fix}")
-    if pet.system_conditioning is not None:
-        raise ModelError(f"got a PET that is conditioned on charge and spin, expected one that is not; {fix}")
-    basis = [name for name in pet.target_names if pet.dataset_info.targets[name].is_atomic_basis]
-    if basis:
-        raise ModelError(f"got a PET with the target {basis[0]!r} in an atomic basis, expected none; {fix}")

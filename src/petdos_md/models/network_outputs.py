@@ -12,19 +12,54 @@ import torch
 from metatensor.torch import Labels, TensorMap
 from metatomic.torch import ModelOutput, System
 
+from ..base.errors import ModelError
+from .energy_ensemble import EnergyEnsemble
 from .network_backbone import Backbone
 from .network_layers import n_atoms as atoms_in
-from .network_maps import add_maps, blocks_map, symmetric_over_volume
+from .network_maps import add_maps, blocks_map, plain_map, symmetric_over_volume
+from .output_names import ENERGY_ENSEMBLE, ENERGY_UNCERTAINTY
+
+
+def uncertain_outputs(energy: Optional[ModelOutput], ensemble: Optional[EnergyEnsemble]) -> dict[str, ModelOutput]:
+    """What an ensemble of energies adds to the outputs of a model."""
+    if energy is None or ensemble is None:
+        return {}
+    about = {ENERGY_UNCERTAINTY: "standard deviation of the energy"}
+    if len(ensemble.members):
+        about[ENERGY_ENSEMBLE] = "ensemble of the energy"
+    kind = energy.sample_kind
+    return {name: ModelOutput(unit=energy.unit, sample_kind=kind, description=text) for name, text in about.items()}
+
+
+def check_architecture(pet: Any) -> None:
+    fix = "export it with `mtt export` and load the result directly"
+    if pet.long_range:
+        raise ModelError(f"got a PET with long-range features, expected one without; {fix}")
+    if pet.system_conditioning is not None:
+        raise ModelError(f"got a PET that is conditioned on charge and spin, expected one that is not; {fix}")
+    basis = [name for name in pet.target_names if pet.dataset_info.targets[name].is_atomic_basis]
+    if basis:
+        raise ModelError(f"got a PET with the target {basis[0]!r} in an atomic basis, expected none; {fix}")
 
 
 class NetworkOutputs(torch.nn.Module):
     """A backbone with the scales and baselines of metatrain.
 
     :param pet: metatrain's ``PET``
+    :param ensemble: of its energies, None if there is none
     """
 
-    def __init__(self, pet: Any) -> None:
+    whitening: torch.Tensor
+    members: torch.Tensor
+
+    def __init__(self, pet: Any, ensemble: Optional[EnergyEnsemble]) -> None:
         super().__init__()
+        if ensemble is None:
+            self.whitening = self.members = torch.empty((0, 0))
+        else:
+            self.register_buffer("whitening", torch.tensor(ensemble.whitening))
+            self.register_buffer("members", torch.tensor(ensemble.members))
+        self.ensemble_output = ENERGY_ENSEMBLE
         self.backend: Any = Backbone(copy.deepcopy(pet.backend))
         self.additive_models, self.scaler = pet.additive_models, pet.scaler
         self.key_labels, self.component_labels = dict(pet.key_labels), dict(pet.component_labels)
@@ -95,6 +130,30 @@ class NetworkOutputs(torch.nn.Module):
                 for name, added in model(systems, wanted, selected_atoms).items():
                     predictions[name] = add_maps(predictions[name], added)
         return predictions
+
+    def uncertain(
+        self,
+        name: str,
+        kind: str,
+        sums: list[torch.Tensor],
+        systems: list[System],
+        samples: Labels,
+        selected_atoms: Optional[Labels],
+    ) -> TensorMap:
+        """The standard deviation of energies, ``(n_samples, 1)``, or the members of their ensemble, ``(n_samples, n_members)``.
+
+        :param kind: of the samples, ``atom`` or ``system``
+        :param sums: of the energy head
+        """
+        features = sums[0].double()
+        if name == self.ensemble_output:
+            raw = {"energy": self.predict("energy", sums, systems, samples)}
+            wanted = {"energy": ModelOutput(sample_kind=kind)}
+            energy = self.scale(systems, wanted, raw, selected_atoms)["energy"].block().values
+            values = energy.double() + features @ self.members.T
+        else:
+            values = torch.linalg.norm(features @ self.whitening, dim=1, keepdim=True)
+        return plain_map(values.to(systems[0].positions.dtype), samples, "energy")
 
     def energy_cotangents(
         self, sums: list[torch.Tensor], systems: list[System], samples: Labels

@@ -13,3 +13,7 @@ STRAIN_GRADIENT = "petdos::energy_strain_gradient"
 
 LAST_LAYER_OUTPUT, CUTOFF_SUM_OUTPUT = "mtt::aux::petdos_last_layer_features", "mtt::petdos"
 """What files had that were exported before there was one output for both. The second is still the name of the head in the backbone."""
+
+ENERGY_UNCERTAINTY, ENERGY_ENSEMBLE = "energy_uncertainty", "energy_ensemble"
+"""Standard names of metatomic: standard deviation of the energy, and its members, of a system or of each atom, in eV."""
+ENERGY_FEATURES_OUTPUT = "mtt::aux::energy_last_layer_features"

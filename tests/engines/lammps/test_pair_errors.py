@@ -143,6 +143,30 @@ def test_chunks_that_are_too_small(folder: Path, tmp_path: Path) -> None:
     assert "one atom with its halo has 32 atoms, more than a chunk may have (5)" in error_of(deck, tmp_path, 2)
 
 
+@pytest.mark.parametrize("volume", [1.0, 0.4])
+def test_uncertainty_of_the_shipped_model(volume: float, tmp_path: Path) -> None:
+    """Silent in its domain; an alloy that is squeezed gets the number of metatomic's own evaluation."""
+    from petdos_md.lammps import atoms_of
+    from petdos_md.models.model import DOSModel
+
+    squeeze = "change_box all x scale {0} y scale {0} z scale {0} remap\n".format(volume ** (1 / 3))
+    alloy = BARE.replace("type/ratio", "type/fraction")  # which does not depend on the number of ranks
+    deck = alloy + squeeze + "pair_style metatomic almgsi-lda\npair_coeff * * Al Mg\nrun 0\n"
+    with instance(deck) as lmp:
+        atoms = atoms_of(lmp, ["Al", "Mg"])
+        ids = np.array(lmp.numpy.extract_atom("id"))[: len(atoms)]
+    expected = DOSModel.load("almgsi-lda").evaluator.rows_of_atoms(atoms, "energy_uncertainty")[:, 0]
+    done = run_lmp(deck, tmp_path, 2)
+    assert done.returncode == 0, done.stdout[-2000:]
+    said = [line for line in done.stdout.splitlines() if "are uncertain by more than" in line]
+    assert len(said) == (expected.max() > 0.1) == (volume < 1)
+    if said:
+        told = re.search(r"of (\d+) atoms are .* that of atom (\d+) by ([\d.]+) ", said[0])
+        assert told is not None and int(told[1]) == (expected > 0.1).sum()
+        assert float(told[3]) == pytest.approx(expected.max(), rel=1e-3)
+        assert expected[ids == int(told[2])] == pytest.approx(expected.max(), rel=1e-3)
+
+
 def test_uncertainty_warning(folder: Path, tmp_path: Path) -> None:
     """The least certain atom is named; the warning comes back after twice as many steps each time."""
     from ase.neighborlist import neighbor_list
