@@ -3,6 +3,7 @@
 Reads what ``dft.py`` computed, prints the tables of docs/hot-electrons.md and draws ``outputs/hot_electrons/dft.png``::
 
     python compare.py
+    python compare.py --force-errors        # also what the members of the model say of its forces; some minutes
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ def compare(cells: dict[str, dict[float, Atoms]], hot: HotElectronForces, plain:
                     "model": undone.free_energy_eV / n, "raw": found.free_energy_eV / n,
                     "error": float(hot.electrons_of_members(cold, T).free_energy.std(ddof=1)) / n,
                     "entropy": -at[T].info["minus_TS_eV"] / T / n, "model_entropy": float(found.electrons.entropy) / n,
-                    "forces": (theirs, ours), "rms": np.sqrt(np.mean(theirs**2)), "difference": np.sqrt(np.mean((ours - theirs) ** 2)),
+                    "forces": (theirs, ours), "rms": rms(theirs), "difference": rms(ours - theirs),
                     "correlation": np.corrcoef(ours, theirs)[0, 1], "slope": float(ours @ theirs / (theirs @ theirs)),
                     "undone": np.corrcoef(undone.forces.ravel(), theirs)[0, 1], "undone_slope": float(undone.forces.ravel() @ theirs / (theirs @ theirs)),
                     "p": pressure(at[T].get_stress(voigt=False)) - pressure(cold.get_stress(voigt=False)),
@@ -66,6 +67,25 @@ def compare(cells: dict[str, dict[float, Atoms]], hot: HotElectronForces, plain:
                 }
             )  # fmt: skip
     return rows
+
+
+def force_errors(cells: dict[str, dict[float, Atoms]], plain: HotElectronForces) -> None:
+    """Print the spread of forces over the members of the model beside their deviation from DFT, and the deviation of cold forces."""
+    print("\n| structure | T_e | members, spread | difference | cold forces, difference |")
+    print("|---" * 5 + "|")
+    for name, at in cells.items():
+        cold = at[0.0]
+        if cold.info.get("phonon"):
+            continue
+        ground = rms(plain.model.evaluate_with_forces(cold)[2] - cold.get_forces())
+        for T in sorted(at)[1:]:
+            off = rms(plain.evaluate(cold, T).forces - at[T].get_forces() + cold.get_forces())
+            spread = rms(plain.model_errors(cold, T).forces)
+            print(f"| {cold.info['tag']} ({name}) | {T:g} | {spread:.3f} | {off:.3f} | {ground:.3f} |", flush=True)
+
+
+def rms(values: np.ndarray) -> float:
+    return float(np.sqrt(np.mean(values**2)))
 
 
 def phonons(forces: np.ndarray, atoms: Atoms, displacement: float) -> dict[str, float]:
@@ -143,6 +163,7 @@ def draw(rows: list[dict], path: Path) -> None:
 def main() -> None:
     parser = new_parser(__doc__)
     parser.add_argument("--data", type=Path, default=HERE / "dft.xyz")
+    parser.add_argument("--force-errors", action="store_true", help="spread of forces over members, too")
     args = parsed(parser)
     cells, model = load(args.data), pm.DOSModel.load(args.model)
     hot, plain = HotElectronForces(model, 0.3), HotElectronForces(model)
@@ -162,9 +183,10 @@ def main() -> None:
     for a, b in pairwise(rows):
         if a["name"] == b["name"]:
             theirs, ours = (y - x for x, y in zip(a["forces"], b["forces"], strict=True))
-            rms, off = np.sqrt(np.mean(theirs**2)), np.sqrt(np.mean((ours - theirs) ** 2))
             fit = np.corrcoef(ours, theirs)[0, 1], float(ours @ theirs / (theirs @ theirs))
-            print(f"| {a['name']} | {a['T']:g} | {b['T']:g} | {rms:.3f} | {off:.3f} | {fit[0]:.2f} | {fit[1]:.2f} |")
+            print(
+                f"| {a['name']} | {a['T']:g} | {b['T']:g} | {rms(theirs):.3f} | {rms(ours - theirs):.3f} | {fit[0]:.2f} | {fit[1]:.2f} |"
+            )
     if "phonon" in cells:
         print(
             "\n| T_e (K) | "
@@ -174,6 +196,8 @@ def main() -> None:
         print("|---|" + "---|" * 8)
         for T, (theirs, ours) in phonon_table(cells["phonon"], plain, 0.04).items():
             print(f"| {T:g} | " + " | ".join(f"{theirs[k]:.2f} | {ours[k]:.2f}" for k in theirs) + " |")
+    if args.force_errors:
+        force_errors(cells, plain)
     draw(rows, args.output / "dft.png")
     print(f"\n{args.output / 'dft.png'}")
 
