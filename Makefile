@@ -70,6 +70,7 @@ bench: $(VENV)/.test
 	$(VENV)/bin/python benchmarks/statistics_coverage.py
 	$(VENV)/bin/python benchmarks/ipi_speed.py
 	$(VENV)/bin/python benchmarks/hot_electrons.py
+	$(VENV)/bin/python benchmarks/extrapolation.py
 	$(VENV)/bin/python benchmarks/lammps_cost.py
 	$(VENV)/bin/python benchmarks/lammps_potential.py
 	$(VENV)/bin/python benchmarks/lammps_scaling.py

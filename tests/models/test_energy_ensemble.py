@@ -6,6 +6,7 @@ import warnings
 from pathlib import Path
 
 import ase.build
+import ase.io
 import numpy as np
 import pytest
 import torch
@@ -15,6 +16,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from helpers.models import rattled_aluminium
 
 from petdos_md.base.errors import ModelError
+from petdos_md.cli.main import main
 from petdos_md.models.comparison import random_structures
 from petdos_md.models.energy_ensemble import EnergyEnsemble
 from petdos_md.models.export import export_model
@@ -82,14 +84,21 @@ def test_equals_metatrain(tmp_path: Path) -> None:
         assert own.block().samples == other.block().samples
 
 
-def test_made_at_export(checkpoints: tuple[Path, Path], tmp_path: Path) -> None:
+def test_made_at_export(checkpoints: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Of training and validation structures: the formula by brute force, calibrated on the latter; all else as without."""
     training = [with_energy(rattled_aluminium(seed, 1 + 0.01 * seed)) for seed in range(6)]
     validation = [with_energy(rattled_aluminium(seed, 0.95)) for seed in range(10, 16)]
-    for name, more in (("plain", {}), ("known", {"training": training, "validation": validation})):
-        export_model(checkpoints[0], tmp_path / f"{name}.pt", llpr=checkpoints[1], grid_start=-12.0, **more)
+    command = ["export", str(checkpoints[0]), "--llpr", str(checkpoints[1]), "--grid-start=-12"]
+    for name, structures in (("training", training), ("validation", validation)):
+        ase.io.write(tmp_path / f"{name}.xyz", structures, format="extxyz")
+    sets = ["--training-set", str(tmp_path / "training.xyz"), "--validation-set", str(tmp_path / "validation.xyz")]
+    assert main([*command, "-o", str(tmp_path / "plain.pt")]) == 0
+    assert main([*command, *sets, "-o", str(tmp_path / "known.pt")]) == 0
+    assert main([*command, *sets[2:], "-o", str(tmp_path / "half.pt")]) == 2
+    assert "--validation-set needs --training-set as well" in capsys.readouterr().err
     plain, known = (DOSModel.load(tmp_path / f"{name}.pt", device="cpu") for name in ("plain", "known"))
     assert plain.info.fingerprint == known.info.fingerprint
+    assert known.readout.knows_training_set and known.readout.rigidity.n_structures == 6
     offered = plain.evaluator.module.capabilities().outputs
     assert not [output for output in OUTPUTS if output in offered]
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from pathlib import Path
 
 import numpy as np
 import pytest
+from ase.neighborlist import neighbor_list
 from helpers.counting_model import write_counting_model
 from helpers.lammps_tools import ALLOY, instance, run_lmp
 from helpers.once import once
 from helpers.potentials import CUTOFF_A, EPSILON_EV, SIGMA_A, write_lennard_jones
+
+from petdos_md.lammps import atoms_of
 
 pytestmark = pytest.mark.usefixtures("lammps_plugin")
 BARE = (
@@ -78,6 +82,77 @@ def test_hybrid(lj: Path) -> None:
     for name in ("ours", "half and half", "numbered"):
         for a, b in zip(found[name], found["own"], strict=True):
             assert np.allclose(a, b, rtol=1e-6, atol=1e-7), name
+
+
+@pytest.mark.parametrize("newton", ["on", "off"])
+def test_charges(newton: str, lj: Path) -> None:
+    """Overlaid with Coulomb forces: what these add is the sum over pairs, cut or by Ewald's of LAMMPS alone."""
+    deck = f"newton {newton}\natom_style charge\n{BARE}set type 1 charge 0.5\nset type 2 charge -0.7\n"
+    ours = f"metatomic {lj} uncertainty_threshold off"
+    ewald = "kspace_style ewald 1e-6\n"
+    decks = {
+        "alone": f"pair_style {ours}\npair_coeff * * Al Mg\n",
+        "cut": f"pair_style hybrid/overlay {ours} coul/cut 6\npair_coeff * * metatomic Al Mg\npair_coeff * * coul/cut\n",
+        "long": f"pair_style hybrid/overlay {ours} coul/long 6\npair_coeff * * metatomic Al Mg\npair_coeff * * coul/long\n{ewald}",
+        "ewald": f"pair_style coul/long 6\npair_coeff * *\n{ewald}",
+    }
+    energies, forces = {}, {}
+    for name, styles in decks.items():
+        with instance(deck + styles + THERMO + "run 0\n") as lmp:
+            n = lmp.get_natoms()
+            order = np.argsort(np.array(lmp.numpy.extract_atom("id"))[:n])
+            energies[name] = float(lmp.get_thermo("pe"))
+            forces[name] = np.array(lmp.numpy.extract_atom("f"))[:n][order]
+            charges = np.array(lmp.numpy.extract_atom("q"))[:n][order]
+            constant = float(lmp.extract_global("qqrd2e"))
+            atoms = atoms_of(lmp, ["Al", "Mg"])[order]
+    i, j, distances, vectors = neighbor_list("ijdD", atoms, 6.0)
+    products = constant * charges[i] * charges[j]
+    expected = np.zeros((len(atoms), 3))
+    np.add.at(expected, i, -(products / distances**3)[:, None] * vectors)
+    assert energies["cut"] - energies["alone"] == pytest.approx(0.5 * (products / distances).sum(), rel=1e-6)
+    np.testing.assert_allclose(forces["cut"] - forces["alone"], expected, atol=1e-5)
+    assert energies["long"] - energies["alone"] == pytest.approx(energies["ewald"], rel=1e-7)
+    np.testing.assert_allclose(forces["long"] - forces["alone"], forces["ewald"], atol=1e-6)
+
+
+@pytest.mark.parametrize("ranks", [0, 2])
+def test_lost_atoms(ranks: int, lj: Path, tmp_path: Path) -> None:
+    """An atom that flies out of the box: an error that ends all ranks, or the run of the others, as with the style of LAMMPS."""
+    cluster = """
+    units metal
+    boundary f f f
+    lattice fcc 4.05
+    region box block 0 4 0 4 0 4
+    create_box 2 box
+    region inner block 1 2 1 2 1 2
+    create_atoms 1 region inner
+    mass * 26.98
+    group fast id 1
+    timestep 0.0005
+    {potential}
+    thermo_style custom step atoms pe
+    thermo_modify norm no lost {lost} format float %.10g
+    fix md all nve
+    velocity fast set 0 0 -400 units box
+    run 30
+    """
+
+    def finish(potential: str, lost: str) -> subprocess.CompletedProcess[str]:
+        return run_lmp(cluster.format(potential=potential, lost=lost), tmp_path, ranks)
+
+    failed = finish(use(lj), "error")
+    assert (
+        failed.returncode != 0 and "ERROR: Lost atoms: original" in failed.stdout and "Traceback" not in failed.stderr
+    )
+    ends = []
+    for potential in (OWN, use(lj)):
+        done = finish(potential, "ignore")
+        assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+        (last,) = [line.split() for line in done.stdout.splitlines() if re.match(r"\s+30 +\d+ +-?\d", line)]
+        ends.append((int(last[1]), float(last[2])))
+    assert ends[0][0] == ends[1][0] == 13
+    assert ends[1][1] == pytest.approx(ends[0][1], rel=1e-6)
 
 
 def test_types_of_another_style(lj: Path) -> None:
