@@ -115,6 +115,12 @@ def test_one_line_where_it_is_not(hub: HubServer, tmp_path: Path, monkeypatch: p
         with pytest.raises(ModelError, match=message) as caught:
             Potential.find(name)
         assert "\n" not in str(caught.value) and "petdos export" in str(caught.value)
+    words = [sys.executable, "-m", "petdos_md", "md", "Al.xyz", "--potential", "pet-mad-s", "--dos", "almgsi-lda"]
+    ase.io.write(tmp_path / "Al.xyz", ase.build.bulk("Al", cubic=True))
+    nowhere = os.environ | {"HF_ENDPOINT": "http://127.0.0.1:1", "HF_HUB_OFFLINE": "1"}
+    words += ["--temperature", "300", "--steps", "2", "-o", "run.zarr"]
+    done = subprocess.run(words, cwd=tmp_path, env=nowhere, capture_output=True, text=True)
+    assert done.returncode == 2 and len(done.stderr.splitlines()) == 1 and not (tmp_path / "run.zarr").exists()
     assert not list((tmp_path / "cache" / "petdos-md").glob("*.pt"))
     monkeypatch.setitem(sys.modules, "upet", None)
     monkeypatch.setitem(sys.modules, "upet._models", None)

@@ -28,15 +28,21 @@ def download(repository: str, name: str, by_hand: str, endpoint: str | None = No
     """
     try:
         from huggingface_hub import hf_hub_download
-        from huggingface_hub.utils import logging
     except ModuleNotFoundError:
         raise ModelError(f"the download needs huggingface_hub: pip install huggingface_hub; or {by_hand}") from None
-    logging.set_verbosity_error()  # each failed attempt is a warning; the last one is reported below
+    report_errors_once()
     arguments: dict[str, Any] = {} if endpoint is None else {"endpoint": endpoint}
     try:
         return Path(hf_hub_download(repository, name, **arguments))
     except Exception as error:  # of the library, its HTTP client, or the disk
         raise ModelError(f"{name} of {repository} cannot be downloaded ({first_line(error)}); {by_hand}") from None
+
+
+def report_errors_once() -> None:
+    """Let huggingface_hub not warn of each attempt that fails: the last one is an error, and that is reported."""
+    from huggingface_hub.utils import logging
+
+    logging.set_verbosity_error()
 
 
 def first_line(error: BaseException) -> str:

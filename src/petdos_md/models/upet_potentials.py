@@ -17,7 +17,7 @@ from pathlib import Path
 
 from ..base.errors import ModelError
 from ..base.quiet import quiet
-from .hub import cache_root, download, first_line, made_once
+from .hub import cache_root, download, first_line, made_once, report_errors_once
 
 REPOSITORY = "lab-cosmo/upet"
 _NAME = re.compile(r"(?P<model>pet-(?!mad-dos)\w+)(-(?P<size>xs|s|m|l|xl))?(-v?(?P<version>\d+\.\d+\.\d+))?")
@@ -85,6 +85,7 @@ def _resolve(name: str, known: UpetName) -> UpetName:
             from upet._models import upet_resolve_model
     except ModuleNotFoundError as error:
         raise ModelError(_missing(name, error)) from None
+    report_errors_once()
     try:
         size, version = upet_resolve_model(known.model, known.size, known.version)
     except Exception as error:  # of upet, the client of the Hub, or the network
@@ -113,7 +114,8 @@ def _missing(name: str, error: ModuleNotFoundError) -> str:
 
 
 def _by_hand(name: str) -> str:
+    file = name if re.search(r"\d+\.\d+\.\d+$", name) else f"{name}-vVERSION"
     return (
-        f"on a machine with a network, get the checkpoint from https://huggingface.co/{REPOSITORY}/tree/main/models, and here "
-        f"`petdos export {name}.ckpt -o {name}.pt`, then --potential {name}.pt"
+        f"on a machine with a network, get {file}.ckpt from https://huggingface.co/{REPOSITORY}/tree/main/models, and here "
+        f"`petdos export {file}.ckpt -o {name}.pt`, then --potential {name}.pt"
     )
