@@ -26,6 +26,7 @@ TARGET = "mtt::dos"
 
 def prepare(args: argparse.Namespace) -> None:
     """Write ``train.xyz``, ``validation.xyz``, ``test.xyz`` with the DOS targets in ``info['dos']``."""
+    print("reading all data with their eigenvalues, which takes a minute or two", flush=True)
     found = read_data(args.data)
     if not found:
         sys.exit(f"no structures in {', '.join(map(str, args.data))}; run dft/compute.py first")
