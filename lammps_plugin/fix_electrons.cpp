@@ -5,6 +5,8 @@
 #include "collective.h"
 
 #include "atom.h"
+#include "comm.h"
+#include "error.h"
 #include "input.h"
 #include "modify.h"
 #include "update.h"
@@ -16,6 +18,9 @@
 #include <stdexcept>
 
 using namespace LAMMPS_NS;
+
+// Share of the smearing in the free energy, at kT below the smearing, from which on a warning is given.
+static constexpr double WARN_SHARE = 0.1;
 
 FixElectrons::FixElectrons(LAMMPS *lmp, int narg, char **arg) : Fix(lmp, narg, arg)
 {
@@ -114,7 +119,18 @@ std::vector<double> FixElectrons::response(const std::vector<double> &dos, doubl
     problem = error.what();
   }
   if (!problem.empty()) fail(problem);
+  warn_of_smearing();
   return found_.kernel;
+}
+
+void FixElectrons::warn_of_smearing()
+{
+  if (warned_ || !(std::abs(found_.smearing_share) > WARN_SHARE * std::abs(found_.free_energy))) return;
+  warned_ = true;
+  if (comm->me == 0)
+    error->warning(FLERR, "fix petdos/electrons: at {:g} K, kT = {:.2f} eV is below the smearing of {:g} eV of the DOS, which makes up "
+                          "about {:.2g} of the {:.2g} eV that the free energy of the electrons changes by",
+                   used_K_, petdos::BOLTZMANN_EV * used_K_, petdos::SMEARING_EV, found_.smearing_share, found_.free_energy);
 }
 
 double FixElectrons::compute_scalar()

@@ -32,11 +32,13 @@ class FixElectrons : public Fix {
 
  private:
   std::vector<double> response(const std::vector<double> &dos, double n_electrons);
+  void warn_of_smearing();
   double temperature_K();
   [[noreturn]] void fail(const std::string &);
 
   std::string compute_id_, variable_;
   double number_K_ = 0.0, used_K_ = 0.0, smearing_eV_ = 0.0;
+  bool warned_ = false;
   ComputePetdos *compute_ = nullptr;
   std::shared_ptr<Evaluation> evaluation_;    // that it has joined
   petdos::HotElectrons found_;

@@ -325,6 +325,11 @@ HotElectrons hot_electrons(const std::vector<double> &energies, const std::vecto
   const double k0 = electrons.integral(K0, mu, kT), k1 = electrons.integral(K1, mu, kT);
   const double k2 = electrons.integral(K2, mu, kT);
   found.heat_capacity = k0 > 0 ? std::max(k2 - k1 * k1 / k0, 0.0) / temperature_K : 0.0;
+  if (kT < SMEARING_EV) {
+    std::vector<double> unused(energies.size(), 0.0);
+    const double ground = electrons.ground_density(level, n_electrons, 0.0, unused);
+    found.smearing_share = SMEARING_EV * SMEARING_EV / 2 * (ground - k0);
+  }
   if (smearing_eV > 0) undo_smearing(electrons, level, n_electrons, kT, smearing_eV * smearing_eV / 2, found);
   found.thermal_energy = found.free_energy + temperature_K * found.entropy;
   return found;

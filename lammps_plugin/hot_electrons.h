@@ -10,11 +10,13 @@
 namespace petdos {
 
 constexpr double BOLTZMANN_EV = 8.617333262145e-5;    // eV/K, CODATA 2018
+constexpr double SMEARING_EV = 0.3;                   // of the targets of the densities of states
 
 // Relative to the ground state, at a constant number of electrons; eV, K.
 struct HotElectrons {
   double free_energy = 0.0, thermal_energy = 0.0, entropy = 0.0, chemical_potential = 0.0, heat_capacity = 0.0;
   std::vector<double> kernel;    // response of the free energy to the density of states
+  double smearing_share = 0.0;   // what the smearing adds to the free energy, where kT is below it
 };
 
 // `smearing_eV`: width of a Gaussian in the DOS to undo, 0 for none. Throws std::runtime_error with one line if the states end too low for

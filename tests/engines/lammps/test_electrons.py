@@ -16,7 +16,7 @@ from petdos_md.ase import HotElectronCalculator
 from petdos_md.base.errors import SettingError
 from petdos_md.models.hot_electrons import HotElectronForces, HotForces
 from petdos_md.models.model import DOSModel
-from petdos_md.physics.hot_electrons import highest_temperature_K
+from petdos_md.physics.hot_electrons import highest_temperature_K, hot_electrons, smearing_share
 from petdos_md.traces.trace import Trace
 
 pytestmark = pytest.mark.usefixtures("lammps_plugin")
@@ -449,6 +449,25 @@ def test_bad_input(tmp_path: Path, hot_path: Path, name: str) -> None:
     deck = f"{COLD}compute pe all pe\ncompute dos all petdos {hot_path} Al Mg\n{command}\nfix md all nve\nrun 2\n"
     done = run_lmp(deck, tmp_path)
     assert done.returncode != 0 and told in done.stdout + done.stderr, done.stdout + done.stderr
+
+
+def test_warning_where_the_change_is_smearing(tmp_path: Path) -> None:
+    """Silicon at kT = 0.17 eV: once, with the numbers of Python; none where kT is well above the smearing."""
+    deck = (
+        TERSOFF
+        + "compute dos all petdos almgsi-lda Si\nfix hot all petdos/electrons dos temp {}\nfix md all nve\nrun 2\n"
+    )
+    cold, hot = (run_lmp(deck.format(T), tmp_path) for T in (2000, 8000))
+    assert cold.returncode == hot.returncode == 0, cold.stdout + cold.stderr
+    told = [line for line in cold.stdout.splitlines() if "below the smearing of 0.3 eV" in line]
+    assert len(told) == 1 and "below the smearing" not in hot.stdout
+    share, change = (float(x) for x in re.findall(r"about (\S+) of the (\S+) eV that", told[0])[0])
+    model = DOSModel.load("almgsi-lda")
+    with instance(TERSOFF + "run 0\n") as lmp:
+        atoms = state(lmp, "Si")[0]
+    grid, dos, n = model.grid.energies, model.dos(atoms), model.n_electrons(atoms)
+    assert share == pytest.approx(float(smearing_share(grid, dos, n, 2000.0, 0.3)), rel=0.06)
+    assert change == pytest.approx(float(hot_electrons(grid, dos, n, 2000.0).free_energy), rel=0.06)
 
 
 def test_too_hot(tmp_path: Path, hot_path: Path, hot_model: DOSModel) -> None:

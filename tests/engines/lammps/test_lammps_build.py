@@ -248,7 +248,7 @@ def test_what_stands_twice() -> None:
 
     from petdos_md.base import fixes
     from petdos_md.models import chunks, evaluator, loading, output_names, readout
-    from petdos_md.physics import occupation
+    from petdos_md.physics import dft, occupation
     from petdos_md.traces import schema
     from petdos_md.traces.writer import Flushing
 
@@ -260,6 +260,7 @@ def test_what_stands_twice() -> None:
 
     for constant in ("NEUTRAL", "OVERFULL"):
         assert float(found("occupation.cpp", rf"double {constant} = ([^;]+);")) == getattr(occupation, constant)
+    assert float(found("hot_electrons.h", r"double SMEARING_EV = ([^;]+);")) == dft.SMEARING_EV
     for constant in ("FEATURES_OUTPUT", "POSITION_GRADIENT", "STRAIN_GRADIENT"):
         assert found("bridge.h", rf'{constant} = "([^"]+)"') == getattr(output_names, constant)
     for constant in ("LAST_LAYER_OUTPUT", "CUTOFF_SUM_OUTPUT"):
