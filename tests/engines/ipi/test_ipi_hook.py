@@ -125,7 +125,7 @@ def test_killed_in_every_way(tmp_path: Path, metal, metal_path: Path, monkeypatc
     found = truth(old) | truth(new)
     assert_true(trace, metal, found)
     # The average is that of i-PI's own trajectory, sorted by the temperature of the ensemble.
-    data = analyze(trace, metal)
+    data = analyze(trace, metal, reference="raw")
     for i, temperature in enumerate(LADDER):
         frames = [v["beads"][0] for (step, t), v in found.items() if t == temperature and step and step % 4 == 0]
         features = [sample.features for sample in metal.evaluate(frames)]
