@@ -61,7 +61,9 @@ def main() -> None:
         )
         print(f"{'analysis':<70} {'seconds':>8} {'CPU s':>7} {'target':>7} {'peak memory':>12}")
         for name, target, options in rows:
-            seconds, cpu, peak = measured(lambda options=options: analyze(trace, readout, **options))
+            seconds, cpu, peak = measured(
+                lambda options=options: analyze(trace, readout, **{"reference": "raw"} | options)
+            )
             print(f"{name:<70} {seconds:8.1f} {cpu:7.1f} {target:7.0f} {peak / 1e9:9.2f} GB", flush=True)
 
 

@@ -38,10 +38,22 @@ def main() -> None:
         readout = write_readout(Path(folder) / "readout.safetensors", args)
         trace = write_trace(Path(folder) / "run.zarr", readout, np.array([900.0]), args.frames)
         features = np.asarray(trace.features[:1], dtype=float)[0]
-        rows = [("denoised, Fermi level by integration", 180.0, lambda: analyze(trace, readout, denoise="integration"))]
+        rows = [
+            (
+                "denoised, Fermi level by integration",
+                180.0,
+                lambda: analyze(trace, readout, denoise="integration", reference="raw"),
+            )
+        ]
         if args.network:
             network = network_at(readout, features)
-            rows.append(("denoised, Fermi level by network", 180.0, lambda: analyze(trace, readout, denoise=network)))
+            rows.append(
+                (
+                    "denoised, Fermi level by network",
+                    180.0,
+                    lambda: analyze(trace, readout, denoise=network, reference="raw"),
+                )
+            )
         members, t = readout.members(features), np.geomspace(100, 5000, 16)
         rows.append(
             (
