@@ -3,6 +3,9 @@
 A *chain* is one run that is killed, resumed, killed again ... and at last allowed to finish. Just before a kill, a reader notes
 the samples in the trace: these were flushed, and each must be there after the kill and at the end, unchanged.
 
+A run goes on from its newest state. Samples of later steps, which a flush by the clock may have written, are dropped then and taken again: these
+are not promised to a reader in between, but must be there at the end.
+
 Nothing is waited for without a limit. A run that makes no progress for so long hangs: that is counted, and it is killed and resumed.
 Of i-PI a client may be killed alone, or stopped (SIGSTOP), so that it is there and does not answer; another client is started in
 its place, as one is for a client that ended by itself.
@@ -86,6 +89,8 @@ def one_chain(engine: str, run: Run, folder: Path, chain: int, n_kills: int) -> 
             if not victim_alone:
                 if run.is_over(where):
                     break
+                step = run.resumes_at(where)
+                flushed = {key: row for key, row in flushed.items() if key[1] <= step}
                 processes = run.start(where)
     finally:
         end(processes.everyone())

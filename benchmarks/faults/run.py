@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import signal
 import sys
 import tempfile
@@ -28,7 +29,8 @@ INTRODUCTION = """
 What happens when something goes wrong; the tables are what `python benchmarks/faults/run.py --write docs/faults.md` found.
 
 *Kills*: a run is killed with SIGKILL at a random moment, resumed as the page of its engine says, and killed again, until it ends. What a
-reader saw in the trace before a kill must be there after it; at the end, the samples are compared with those of a run that
+reader saw in the trace before a kill must be there after it (but for samples of steps after the state from which the run goes on, which are
+taken again); at the end, the samples are compared with those of a run that
 nobody disturbed. Of i-PI in a third of the cases one client is killed alone, or stopped so that it hangs: i-PI, which has a `timeout`
 in its `ffsocket`, must go on with another one. A run *hangs* that computes for a minute and a half without writing a sample.
 
@@ -76,6 +78,10 @@ def page(folder: Path) -> str:
         "Kills": ("kills", kills.table(kills.read(folder / "log.jsonl"))),
         "Full disk": ("disk", disk.table(kills.read(folder / "disk.jsonl"))),
         "Bad input": ("inputs", inputs.table(kills.read(folder / "inputs.jsonl"))),
+    }
+    parts = {
+        name: (part, [re.sub(rf"{re.escape(str(folder.resolve()))}/[^/ ]+/", "", line) for line in table])
+        for name, (part, table) in parts.items()
     }
     lines = ["# Faults", "", *INTRODUCTION.strip().splitlines()]
     for title, (part, table) in parts.items():

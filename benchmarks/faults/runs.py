@@ -72,6 +72,10 @@ class Run:
         """Start it, or go on with it, as the documentation says."""
         raise NotImplementedError
 
+    def resumes_at(self, folder: Path) -> float:
+        """The step that it would go on from: samples of later ones, if there are any, are dropped and taken again, as documented."""
+        return math.inf
+
     def is_over(self, folder: Path) -> bool:
         """Whether all steps are done, so that there is nothing to go on with, although it was killed."""
         return False
@@ -127,6 +131,10 @@ class LammpsRun(Run):
 
     def prepare(self, folder: Path) -> None:
         pass
+
+    def resumes_at(self, folder: Path) -> float:
+        state = newest_whole(folder)
+        return -1 if state is None else int(state.suffix[1:])
 
     def start(self, folder: Path) -> Processes:
         state = newest_whole(folder)
@@ -199,6 +207,9 @@ class IpiRun(Run):
             if "</simulation>" in text and step_of(text) <= self.up_to:
                 found[path] = step_of(text)
         return max(found, key=found.__getitem__, default=folder / "input.xml")
+
+    def resumes_at(self, folder: Path) -> float:
+        return step_of(self.newest(folder).read_text()) or -1
 
     def is_over(self, folder: Path) -> bool:
         return step_of(self.newest(folder).read_text()) >= self.steps
