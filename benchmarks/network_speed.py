@@ -196,7 +196,7 @@ def print_profile(sliced: tuple[AtomisticModel, tuple[str, ...]], n_atoms: int) 
         if event.key.startswith("aten::"):
             times[event.key.removeprefix("aten::").removeprefix("mkldnn_")] = event.self_cpu_time_total / 1e6
     total = sum(times.values())
-    gflop, speeds = counter.get_total_flops() / 1e9, (product_speed(), convolution_speed())
+    gflop, speeds = counter.get_total_flops() / 1e9, (product_speed(), product_speed(as_convolution=True))
     print(
         f"{n_atoms} atoms (liquid), {torch.get_num_threads()} threads: {total:.3f} s. {gflop:.1f} GFLOP in products of matrices; this machine does "
         f"{speeds[0]:.0f} GFLOP/s with MKL, {speeds[1]:.0f} with oneDNN: {gflop / max(speeds):.3f} s, {gflop / max(speeds) / total:.0%} of the time"
@@ -205,17 +205,6 @@ def print_profile(sliced: tuple[AtomisticModel, tuple[str, ...]], n_atoms: int) 
         print(f"  {sum(times.pop(name, 0.0) for name in names) / total:5.1%}  {kind}")
     largest = ", ".join(f"{name} {s / total:.1%}" for name, s in sorted(times.items(), key=lambda item: -item[1])[:3])
     print(f"  {sum(times.values()) / total:5.1%}  the rest; largest: {largest}")
-
-
-def convolution_speed() -> float:
-    """GFLOP/s of :func:`cost_per_frame.product_speed`'s product as a convolution over one point, which is how the network asks for it."""
-    a, b = torch.randn(1, 256, 4352), torch.randn(768, 256, 1)
-    times = []
-    for _ in range(50):
-        start = time.perf_counter()
-        torch.nn.functional.conv1d(a, b)
-        times.append(time.perf_counter() - start)
-    return 2 * 4352 * 256 * 768 / min(times) / 1e9
 
 
 def _close_pairs(atoms: ase.Atoms, cutoff: float) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:

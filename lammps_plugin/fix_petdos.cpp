@@ -237,8 +237,9 @@ void FixPetdos::warn_if_repeated()
 // Neither the DOS nor the spread of its members means much far from all that the model was trained on.
 void FixPetdos::warn_if_far()
 {
+  if (warned_of_extrapolation_) return;
   const double grade = compute_->model().extrapolation_grade(compute_->features());
-  if (warned_of_extrapolation_ || !(grade > FAR_OUTSIDE)) return;
+  if (!(grade > FAR_OUTSIDE)) return;
   warned_of_extrapolation_ = true;
   if (comm->me == 0)
     error->warning(FLERR, "fix petdos: step {} of replica {} is far outside the training set of {} (extrapolation grade {:.1f}, "

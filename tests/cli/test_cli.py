@@ -144,6 +144,10 @@ class TestMd:
         assert len(rows(tmp_path / "run.zarr")) >= 3
 
 
+def rerun_at_450_K(model: Path, folder: Path) -> list[str]:
+    return ["rerun", "--dos", str(model), f"{folder}/t.traj", "--temperature", "450", "-o", f"{folder}/o.zarr"]
+
+
 class TestRerun:
     @pytest.fixture
     def frames(self) -> list[Atoms]:
@@ -178,31 +182,13 @@ class TestRerun:
     )
     def test_index(self, index: str, numbers: list[int], frames, metal_path, tmp_path: Path) -> None:
         ase.io.write(tmp_path / "t.traj", frames)
-        arguments = [
-            "rerun",
-            "--dos",
-            str(metal_path),
-            f"{tmp_path}/t.traj",
-            "--temperature",
-            "450",
-            "-o",
-            f"{tmp_path}/o.zarr",
-        ]
+        arguments = rerun_at_450_K(metal_path, tmp_path)
         assert main([*arguments, f"--index={index}"]) == 0
         assert Trace.open(tmp_path / "o.zarr", "r").step.tolist() == numbers
 
     def test_resume_evaluates_only_what_is_missing(self, frames, metal_path, tmp_path: Path, capsys) -> None:
         ase.io.write(tmp_path / "t.traj", frames)
-        arguments = [
-            "rerun",
-            "--dos",
-            str(metal_path),
-            f"{tmp_path}/t.traj",
-            "--temperature",
-            "450",
-            "-o",
-            f"{tmp_path}/o.zarr",
-        ]
+        arguments = rerun_at_450_K(metal_path, tmp_path)
         assert main([*arguments, "--index", ":5"]) == 0
         assert main(arguments) == 2
         assert "exists; give --resume" in error(capsys)
@@ -223,16 +209,7 @@ class TestRerun:
     def test_frames_with_nan_are_skipped(self, frames, metal_path, tmp_path: Path, capsys) -> None:
         frames[3].positions[1, 2] = np.nan
         ase.io.write(tmp_path / "t.traj", frames)
-        arguments = [
-            "rerun",
-            "--dos",
-            str(metal_path),
-            f"{tmp_path}/t.traj",
-            "--temperature",
-            "450",
-            "-o",
-            f"{tmp_path}/o.zarr",
-        ]
+        arguments = rerun_at_450_K(metal_path, tmp_path)
         assert main(arguments) == 0
         assert "11 samples of 12 frames, 1 skipped" in capsys.readouterr().out
         assert main([*arguments, "--resume"]) == 0  # the same frame is not counted again

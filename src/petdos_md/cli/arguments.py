@@ -12,12 +12,14 @@ import sys
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from ..base.errors import SettingError
 
 if TYPE_CHECKING:
     from ..models.model import DOSModel
+
+_Number = TypeVar("_Number", int, float)
 
 # NumPy and torch take a while to import: what needs them is imported in functions, so that --help answers at once.
 
@@ -202,25 +204,22 @@ def choose_denoising(value: str | None) -> bool | str:
 
 def steps_from_to(text: str) -> tuple[int | None, int | None]:
     """``1000:5000``, ``1000:`` or ``:5000``, for argparse."""
-    first, colon, last = text.partition(":")
-    try:
-        limits = int(first) if first else None, int(last) if last else None
-    except ValueError:
-        colon = ""
-    if not colon:
-        raise argparse.ArgumentTypeError(f"got {text!r}, expected FROM:TO, as in 1000:5000 or 1000:")
-    return limits
+    return _from_to(text, int, "FROM:TO, as in 1000:5000 or 1000:")
 
 
 def kelvin_from_to(text: str) -> tuple[float | None, float | None]:
     """``5000:9000``, ``5000:`` or ``:9000``, for argparse."""
+    return _from_to(text, float, "FROM:TO in K, as in 5000:9000 or 5000:")
+
+
+def _from_to(text: str, number: Callable[[str], _Number], expected: str) -> tuple[_Number | None, _Number | None]:
     first, colon, last = text.partition(":")
     try:
-        limits = float(first) if first else None, float(last) if last else None
+        limits = number(first) if first else None, number(last) if last else None
     except ValueError:
         colon = ""
     if not colon:
-        raise argparse.ArgumentTypeError(f"got {text!r}, expected FROM:TO in K, as in 5000:9000 or 5000:")
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected {expected}")
     return limits
 
 

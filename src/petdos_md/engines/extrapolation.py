@@ -30,26 +30,21 @@ class ExtrapolationWatch:
 
     :param model: that the samples are of
     :param say: what takes the warning; by default the log
-
-    Attributes: ``n_far_outside``, the samples seen with a grade above :data:`~petdos_md.models.rigidity.FAR_OUTSIDE`.
     """
 
     def __init__(self, model: DOSModel, say: Callable[[str], None] = logger.warning) -> None:
         self._model, self._say = model, say
-        self.n_far_outside = 0
+        self._has_said = False
 
     def see(self, sample: Sample, where: str, atoms: Atoms | Callable[[], Atoms]) -> None:
-        """Count a sample, and warn of the first one that is far outside.
+        """Warn of a sample with a grade above :data:`~petdos_md.models.rigidity.FAR_OUTSIDE`, if it is the first one.
 
         :param where: which one it is, in words
         :param atoms: its structure, or what gives it; of the beads of a path integral, that of one
         """
-        grade = self._model.extrapolation_grade(sample)
-        if not grade > FAR_OUTSIDE:
+        if self._has_said or not (grade := self._model.extrapolation_grade(sample)) > FAR_OUTSIDE:
             return
-        self.n_far_outside += 1
-        if self.n_far_outside > 1:
-            return
+        self._has_said = True
         self._say(
             f"{self._model.info.name}: {where} is far outside its training set (extrapolation grade {grade:.1f}, 99 % of what it was trained "
             f"on have less than {OUTSIDE:g}): neither the DOS nor its model error is to be trusted; {self._elements(atoms if isinstance(atoms, Atoms) else atoms())}. This is said once"

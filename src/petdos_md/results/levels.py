@@ -33,7 +33,7 @@ def plot_levels(data: xr.Dataset, *, ax: GivenAxes = None) -> Figure:
     """Fermi level, gap and DOS at the Fermi level against frames, one line per method; bars at some frames are its model errors.
 
     :param data: of :func:`petdos_md.analysis.levels.frame_levels`
-    :param ax: axes three to draw into; a new figure if None
+    :param ax: three axes to draw into; a new figure if None
     :returns: the figure of the axes
     :raises ValueError: if the number of axes is another
     """

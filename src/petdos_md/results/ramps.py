@@ -23,7 +23,7 @@ def plot_ramp(data: xr.Dataset, *, ax: GivenAxes = None) -> Figure:
     """Three panels: temperature and C_el against time, C_el against temperature.
 
     :param data: of :func:`petdos_md.analysis.ramps.ramp`
-    :param ax: axes three to draw into; a new figure if None
+    :param ax: three axes to draw into; a new figure if None
     :returns: the figure of the axes
     :raises ValueError: if the number of axes is another
     """

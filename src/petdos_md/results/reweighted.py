@@ -90,7 +90,7 @@ def plot_reweighted(
     """Electronic heat capacity against temperature: the reweighted one as a line, the plain one as points; below, their difference,
     where sampling errors show that are too small to be seen above.
 
-    :param ax: axes two to draw into; a new figure if None
+    :param ax: two axes to draw into; a new figure if None
     :param normalization: what it refers to; k_B per atom if None
     :returns: the figure of the axes
     :raises ValueError: if the number of axes is another

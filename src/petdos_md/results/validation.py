@@ -27,7 +27,7 @@ def plot_errors(result: Validation, *, ax: GivenAxes = None) -> Figure:
     """Errors of the DOS per subset with the symmetry error (Fig. 1 of the article), and the share of structures below an error
     (Fig. 2).
 
-    :param ax: axes two to draw into; a new figure if None
+    :param ax: two axes to draw into; a new figure if None
     :returns: the figure of the axes
     :raises ValueError: if the number of axes is another
     """
@@ -41,7 +41,7 @@ def plot_errors(result: Validation, *, ax: GivenAxes = None) -> Figure:
 def plot_calibration(result: Validation, *, ax: GivenAxes = None) -> Figure:
     """z-score spread per channel, share of references within a multiple of the model error, and errors against model errors.
 
-    :param ax: axes three to draw into; a new figure if None
+    :param ax: three axes to draw into; a new figure if None
     :returns: the figure of the axes
     :raises ValueError: if the number of axes is another
     """
