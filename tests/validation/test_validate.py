@@ -9,8 +9,10 @@ from pathlib import Path
 import ase.build
 import ase.io
 import numpy as np
+import pandas as pd
 import pytest
-from helpers.models import N_CHANNELS
+from ase import Atoms
+from helpers.models import N_CHANNELS, rattled_aluminium
 from helpers.structures import structures
 from scipy.integrate import lebedev_rule
 
@@ -165,6 +167,7 @@ def test_summary_of_subsets(metal: DOSModel, dataset: Path) -> None:
     assert without.summary()["dos_rmse"] == pytest.approx(result.summary()["dos_rmse"], rel=1e-12)
     assert np.isnan(without.summary()["channel_z_spread"]) and np.isnan(without.integral("fermi_level")["z_spread"])
     assert "| - |" in format_validation(without)
+    assert not result.is_graded and result.summary()["n_far_outside"] is None and "rade" not in text
     assert f"{result.summary()['dos_rmse']:.4f}" in text and "heat capacity 500K" in text and "| hot-Al | 5 |" in text
 
 
@@ -253,18 +256,36 @@ def test_calibrated_model_keeps_the_mean(
     assert DOSModel.load(tmp_path / "again.pt", "cpu").readout.belongs_to(metal.info.fingerprint)
 
 
-def test_command_writes_what_it_prints(metal_path: Path, dataset: Path, tmp_path: Path, capsys) -> None:
+def test_command_writes_what_it_prints(guarded: DOSModel, dataset: Path, tmp_path: Path, capsys) -> None:
+    """With the grades of a model that knows its training set: by the inverse of the covariance, with each structure left out."""
     out = tmp_path / "out"
-    assert (
-        main(["validate", str(metal_path), str(dataset), "-o", str(out), "--no-symmetry", "--temperature", "800"]) == 0
-    )
+    given = ["validate", guarded.info.path, str(dataset), "-o", str(out), "--no-symmetry", "--temperature", "800"]
+    assert main(given) == 0
     told = capsys.readouterr().out
     assert (out / "validation.md").read_text().strip() in told
     whole = json.loads((out / "validation.json").read_text())
     assert whole["all"]["symmetry_error"] is None and set(whole["subsets"]) == {"cold-Al", "hot-Al"}
-    rows = (out / "structures.csv").read_text().splitlines()
-    assert len(rows) == 11 and "heat_capacity_800K_model_std (k_B/atom)" in rows[0]
+    table = pd.read_csv(out / "structures.csv")
+    assert len(table) == 10 and "heat_capacity_800K_model_std (k_B/atom)" in table
     assert {p.name for p in out.iterdir()} >= {"errors.png", "calibration.png"}
+
+    def per_atom(atoms: Atoms) -> np.ndarray:
+        return guarded.evaluate(atoms).features[:-2].astype(float) / len(atoms)
+
+    def variance(x: np.ndarray, rows: np.ndarray) -> float:
+        return float(x @ np.linalg.solve(rows.T @ rows + 1e-3 * np.eye(len(x)), x))
+
+    seen = np.array([per_atom(rattled_aluminium(seed)) for seed in range(30)])
+    unit = np.quantile([variance(x, np.delete(seen, k, axis=0)) for k, x in enumerate(seen)], 0.99)
+    grades = np.array([variance(per_atom(atoms), seen) / unit for atoms in ase.io.read(dataset, ":")])
+    np.testing.assert_allclose(table["extrapolation_grade"], grades, rtol=1e-3)
+    far = int((grades > 2).sum())
+    assert 0 < far < 10 and f"; {far} of 10 structures are far outside that set (grade above 2)" in told
+    for subset, found in (("all", whole["all"]), *whole["subsets"].items()):
+        own = grades[(table["subset"] == subset) | (subset == "all")]
+        numbers = found["extrapolation_grade_median"], found["extrapolation_grade_max"], found["n_far_outside"]
+        assert numbers == pytest.approx((np.median(own), own.max(), (own > 2).sum()), rel=1e-3)
+        assert f"| {found['extrapolation_grade_max']:.2g} |\n" in told
 
 
 def test_bad_input(metal: DOSModel, metal_path: Path, dataset: Path, tmp_path: Path) -> None:

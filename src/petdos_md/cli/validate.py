@@ -83,6 +83,7 @@ def _write_structures(result: Validation, path: Path) -> None:
     for c in result.comparisons:
         row: dict[str, Any] = {"subset": c.subset, "atoms": c.n_atoms, "electrons": float(c.n_electrons)}
         row |= {"dos_error": float(c.error), "symmetry_error": float(c.symmetry), "shift (eV)": float(c.shift_eV)}
+        row |= {"extrapolation_grade": float(c.extrapolation_grade)} if result.is_graded else {}
         for name, unit in result.units.items():
             headers = (f"{name}_reference ({unit})", f"{name} ({unit})", f"{name}_model_std ({unit})")
             row |= dict(zip(headers, map(float, c.integrals[name]), strict=True))

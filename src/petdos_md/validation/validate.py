@@ -9,6 +9,8 @@
   the DOS: the number of states N(E) below the Fermi level, E_F, mu and C_el. Members are taken through each derivation as a
   whole. If the spread of the members is the error, z has a root mean square (``z_spread``) of 1, and 68.3 and 95.4 % of the
   references lie within one and two standard deviations. Levels are compared after the best shift, the zero having no meaning.
+- distance from the training set: extrapolation grades (:mod:`petdos_md.models.rigidity`), if the file of the model knows that set.
+  What a data set says of a model holds for structures that are as far from the training set as its own.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ import numpy as np
 from ..base.constants import BOLTZMANN_EV
 from ..base.errors import SettingError
 from ..models.model import DOSModel
+from ..models.rigidity import FAR_OUTSIDE
 from ..physics import thermo
 from .metrics import Z_WANTED, align, chance_interval, rotated, rotations, shifted_target, symmetry_error, z_scores
 from .references import Reference
@@ -39,6 +42,7 @@ class Comparison:
     :param error: Eq. 8, eV^-0.5 electrons^-1 state
     :param symmetry: Eq. 10, same unit; NaN if it was not asked for
     :param shift_eV: by which the model's axis lies higher than that of the reference
+    :param extrapolation_grade: without unit; NaN if the model does not know its training set
     :param dos, target: ``(n_channels,)`` states/eV, the latter moved onto the axis of the model
     :param z: ``(n_channels,)`` z-scores of the channels, NaN where the target is undefined or there is no ensemble
     :param integrals: name -> (reference, mean of members or prediction, their standard deviation or NaN)
@@ -50,6 +54,7 @@ class Comparison:
     error: float
     symmetry: float
     shift_eV: float
+    extrapolation_grade: float
     fermi_level: float
     dos: np.ndarray = field(repr=False)
     target: np.ndarray = field(repr=False)
@@ -79,6 +84,11 @@ class Validation:
     def subsets(self) -> list[str]:
         """Names of the subsets, sorted."""
         return sorted({c.subset for c in self.comparisons})
+
+    @property
+    def is_graded(self) -> bool:
+        """Whether there are extrapolation grades."""
+        return all(np.isfinite(c.extrapolation_grade) for c in self.comparisons)
 
     def channel_spread(self, subset: str | None = None, fewest: float = 0.5) -> np.ndarray:
         """Root mean square z-score of each channel, ``(n_channels,)``.
@@ -129,6 +139,7 @@ class Validation:
         errors = np.array([c.error for c in found])
         symmetry = np.array([c.symmetry for c in found])
         shifts = np.array([c.shift_eV for c in found])
+        grades = np.array([c.extrapolation_grade for c in found])
         return {
             "structures": len(found),
             "dos_rmse": float(np.sqrt((errors**2).mean())),
@@ -137,6 +148,9 @@ class Validation:
             "symmetry_error": float(np.sqrt((symmetry**2).mean())),
             "shift_mean_eV": float(shifts.mean()),
             "shift_std_eV": float(shifts.std()),
+            "extrapolation_grade_median": float(np.median(grades)),
+            "extrapolation_grade_max": float(grades.max()),
+            "n_far_outside": int((grades > FAR_OUTSIDE).sum()) if self.is_graded else None,
             **self._channel_summary(subset),
             "integrals": {name: self.integral(name, subset) for name in self.units},
         }
@@ -235,6 +249,7 @@ def compare(
         error=float(np.sqrt(best.squared_error) / n_electrons),
         symmetry=scatter,
         shift_eV=best.refined * grid.step,
+        extrapolation_grade=model.extrapolation_grade(sample),
         fermi_level=integrals["fermi_level"][1],
         dos=dos,
         target=target,
@@ -247,23 +262,11 @@ def format_validation(result: Validation) -> str:
     """Tables in Markdown: the data set, its subsets, and the calibration of integrals."""
     total = result.summary()
     low, high = Z_WANTED
-    lines = [
-        f"{result.model}: {total['structures']} structures, {result.n_members} members",
-        "",
-        "| subset | structures | DOS RMSE | median | worst | symmetry error | z of channels | z of N(E_F) |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    for subset in [None, *(result.subsets if len(result.subsets) > 1 else [])]:
-        s = total if subset is None else result.summary(subset)
-        z = s["integrals"]["states_below_fermi"]["z_spread"]
-        lines.append(
-            f"| {'all' if subset is None else subset} | {s['structures']} | {s['dos_rmse']:.4f} | {s['dos_median']:.4f} | "
-            f"{s['dos_worst']:.4f} | {_number(s['symmetry_error'])} | {_number(s['channel_z_spread'])} | {_number(z)} |"
-        )
+    lines = [f"{result.model}: {total['structures']} structures, {result.n_members} members", "", *_subset_rows(result)]
     lines += [
         "",
         "Errors of the DOS in eV^-0.5 electrons^-1 state, after the best rigid shift (Eqs. 8-10); z: root mean square of (reference - "
-        f"prediction) / model error, 1 if the model error is right, {low:g} to {high:g} wanted.",
+        f"prediction) / model error, 1 if the model error is right, {low:g} to {high:g} wanted.{_grades_in_words(total)}",
         "",
         "| integral | unit | mean | MAE | RMSE | bias | model error | z | within 1 and 2 sigma |",
         "|---|---|---|---|---|---|---|---|---|",
@@ -288,6 +291,31 @@ def format_validation(result: Validation) -> str:
         f"| references within 1 and 2 sigma (68 %, 95 % wanted) | {_percent(total['channel_within_1'])}, {_percent(total['channel_within_2'])} |",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _subset_rows(result: Validation) -> list[str]:
+    """The first table: all structures, then each subset."""
+    names = ["subset", "structures", "DOS RMSE", "median", "worst", "symmetry error", "z of channels", "z of N(E_F)"]
+    names += ["grade"] * result.is_graded
+    lines = [f"| {' | '.join(names)} |", "|" + "---|" * len(names)]
+    for subset in [None, *(result.subsets if len(result.subsets) > 1 else [])]:
+        s = result.summary(subset)
+        row = ["all" if subset is None else subset, str(s["structures"])]
+        row += [f"{s[key]:.4f}" for key in ("dos_rmse", "dos_median", "dos_worst")]
+        row += [_number(s["symmetry_error"]), _number(s["channel_z_spread"])]
+        row += [_number(s["integrals"]["states_below_fermi"]["z_spread"])]
+        row += [f"{s['extrapolation_grade_max']:.2g}"] * result.is_graded
+        lines.append(f"| {' | '.join(row)} |")
+    return lines
+
+
+def _grades_in_words(total: dict[str, Any]) -> str:
+    if total["n_far_outside"] is None:
+        return ""
+    return (
+        f" Grade: largest extrapolation grade, 1 for the 99th percentile of the training set; {total['n_far_outside']} of "
+        f"{total['structures']} structures are far outside that set (grade above {FAR_OUTSIDE:g})."
+    )
 
 
 def _integrals(
