@@ -74,6 +74,10 @@ def test_equals_upet(name: str, version: str, files: Path, hub: HubServer, tmp_p
     """Size and version by upet's rules; energies and forces are those of its calculator on the same checkpoint."""
     path = cached_potential(name, endpoint=hub.endpoint)
     assert path == tmp_path / "cache" / "petdos-md" / version / f"{version}.pt"
+    given = parse(name)
+    assert given is not None
+    size, newest = _models.upet_resolve_model(given.model, given.size, given.version)
+    assert version == f"{given.model}-{size}-v{newest}"
     atoms = ase.build.bulk("Al", cubic=True)
     atoms.rattle(0.1, seed=1)
     expected = UPETCalculator(checkpoint_path=files / f"{version}.ckpt", device="cpu")
@@ -109,7 +113,8 @@ def test_drives_dynamics(hub: HubServer, tmp_path: Path, metal_path: Path, monke
 
 def test_one_line_where_it_is_not(hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, message in (
-        ("pet-mad-l", "pet-mad-l cannot be found on lab-cosmo/upet"),
+        ("pet-mad-l", r"pet-mad-l cannot be found on lab-cosmo/upet \(of pet-mad: s-v1.0.2, s-v1.10.0, xs-v2.0.0\)"),
+        ("pet-none", r"pet-none cannot be found on lab-cosmo/upet \(of pet-none: none\)"),
         ("pet-mad-s-v9.9.9", r"models/pet-mad-s-v9.9.9.ckpt of lab-cosmo/upet cannot be downloaded"),
     ):
         with pytest.raises(ModelError, match=message) as caught:
@@ -123,8 +128,7 @@ def test_one_line_where_it_is_not(hub: HubServer, tmp_path: Path, monkeypatch: p
     assert done.returncode == 2 and len(done.stderr.splitlines()) == 1 and not (tmp_path / "run.zarr").exists()
     assert not list((tmp_path / "cache" / "petdos-md").glob("*.pt"))
     monkeypatch.setitem(sys.modules, "upet", None)
-    monkeypatch.setitem(sys.modules, "upet._models", None)
-    with pytest.raises(ModelError, match=r"pet-mad-s needs upet.*: pip install upet"):
+    with pytest.raises(ModelError, match=r"pet-mad-s needs upet: pip install -U upet"):
         Potential.find("pet-mad-s")
     with pytest.raises(SettingError, match="one of upet"):
         Potential.find("morse")

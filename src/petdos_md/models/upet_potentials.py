@@ -20,6 +20,8 @@ from ..base.quiet import quiet
 from .hub import cache_root, download, first_line, made_once, report_errors_once
 
 REPOSITORY = "lab-cosmo/upet"
+SIZES = ["s", "m", "xs", "l", "xl"]
+"""In upet's order of preference for a name without a size."""
 _NAME = re.compile(r"(?P<model>pet-(?!mad-dos)\w+)(-(?P<size>xs|s|m|l|xl))?(-v?(?P<version>\d+\.\d+\.\d+))?")
 
 
@@ -82,22 +84,29 @@ def _resolve(name: str, known: UpetName) -> UpetName:
         return known
     try:
         with quiet():
-            from upet._models import upet_resolve_model
-    except ModuleNotFoundError as error:
+            from upet import list_upet
+    except ImportError as error:
         raise ModelError(_missing(name, error)) from None
     report_errors_once()
     try:
-        size, version = upet_resolve_model(known.model, known.size, known.version)
+        listed = list_upet(model=known.model, print_summary=False)
     except Exception as error:  # of upet, the client of the Hub, or the network
         raise ModelError(f"{name} cannot be found on {REPOSITORY} ({first_line(error)}); {_by_hand(name)}") from None
-    return UpetName(known.model, size, str(version))
+    sizes = [known.size] if known.size else SIZES
+    wanted = [(sizes.index(a["size"]), a["version"]) for a in listed if a["size"] in sizes]
+    wanted = [(size, version) for size, version in wanted if known.version in (None, version)]
+    if not wanted:
+        there = ", ".join(f"{a['size']}-v{a['version']}" for a in listed if a["size"] in SIZES) or "none"
+        raise ModelError(f"{name} cannot be found on {REPOSITORY} (of {known.model}: {there}); {_by_hand(name)}")
+    size, version = min(wanted, key=lambda found: (found[0], [-part for part in _key(found[1])]))
+    return UpetName(known.model, sizes[size], version)
 
 
 def _export(stem: str, path: Path, endpoint: str | None) -> None:
     try:
         with quiet():
             from upet import save_upet
-    except ModuleNotFoundError as error:
+    except ImportError as error:
         raise ModelError(_missing(stem, error)) from None
     checkpoint = download(REPOSITORY, f"models/{stem}.ckpt", _by_hand(stem), endpoint)
     try:
@@ -109,8 +118,8 @@ def _export(stem: str, path: Path, endpoint: str | None) -> None:
         ) from None
 
 
-def _missing(name: str, error: ModuleNotFoundError) -> str:
-    return f"{name} needs {error.name}: pip install upet; or give the path of a metatomic model (.pt)"
+def _missing(name: str, error: ImportError) -> str:
+    return f"{name} needs {error.name}: pip install -U upet; or give the path of a metatomic model (.pt)"
 
 
 def _by_hand(name: str) -> str:
