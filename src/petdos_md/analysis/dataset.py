@@ -18,7 +18,6 @@ import xarray as xr
 
 from ..base.errors import StructureError
 from ..models.readout import Readout
-from ..physics import thermo
 from ..physics.carriers import carriers
 from ..physics.quantities import LINEAR, QUANTITIES, EnsembleValues
 from .extrapolation import QUANTILES as GRADE_QUANTILES
@@ -108,25 +107,20 @@ def add_carriers(
     :raises StructureError: if one of them has no gap
     """
 
-    def count(part: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+    def count(part: np.ndarray, strict: bool) -> list[tuple[np.ndarray, np.ndarray]]:
         rows = zip(part, n_electrons, data["temperature"].values, data["n_atoms"].values, strict=True)
-        return [carriers(energies, dos, float(n), float(t), n_atoms=int(size)) for dos, n, t, size in rows]
+        return [
+            carriers(energies, dos, float(n), float(t), n_atoms=int(size), strict=strict) for dos, n, t, size in rows
+        ]
 
-    parts = [count(dos[:, None])]
-    closed = n_members = 0
-    for part in slices:
-        rows = zip(part, n_electrons, data["n_atoms"].values, strict=True)
-        gaps = np.stack([thermo.band_gap(energies, dos, float(n), int(size)) for dos, n, size in rows])
-        n_members += gaps.shape[1]
-        closed += int((gaps <= 0).any(axis=0).sum())
-        if not closed:
-            parts.append(count(part))
+    # (temperatures, n and p, the model and its members)
+    counts = np.concatenate([count(dos[:, None], True), *(count(part, False) for part in slices)], axis=-1)
+    closed = int(np.isnan(counts).any(axis=(0, 1)).sum())
     if closed:
         raise StructureError(
-            f"{closed} of {n_members} members of the ensemble have no gap, so that the model error of carriers is not known; denoise by the network "
-            "(--denoise=network), or do not count carriers"
+            f"{closed} of {counts.shape[-1] - 1} members of the ensemble have no gap, so that the model error of carriers is not known; denoise "
+            "by the network (--denoise=network), or do not count carriers"
         )
-    counts = np.concatenate(parts, axis=-1)  # (temperatures, n and p, the model and its members)
     several = counts.shape[-1] > 2
     # angstrom^-3 to cm^-3
     density = 1e24 / data["volume"].values[:, None]

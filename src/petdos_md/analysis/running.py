@@ -137,9 +137,10 @@ class RunningAverage:
         state = self._find(temperature_K)
         return 0 if state is None else state.n_samples
 
-    def update(self, sample: Sample) -> None:
+    def update(self, sample: Sample) -> float:
         """Take in one frame.
 
+        :returns: its extrapolation grade (:mod:`petdos_md.models.rigidity`), NaN if the model does not know its training set
         :raises ModelError: if it comes from another model
         :raises StructureError: if its number of atoms or electrons differs from earlier frames of this temperature
         """
@@ -157,6 +158,7 @@ class RunningAverage:
         grade = float(self.readout.extrapolation_grade(sample.features))
         state.grade_max = float(np.fmax(state.grade_max, grade))
         state.n_far_outside += grade > FAR_OUTSIDE
+        return grade
 
     def extend(self, samples: Iterable[Sample]) -> None:
         """Take in many frames, for example those of a trace that a run resumes from."""

@@ -322,8 +322,8 @@ class DOSObserver:
         sample = replace(sample, **labels)
         if not self.trace.append(sample):
             return
-        self.running.update(sample)
-        self._extrapolation.see(sample, f"step {sample.step} of replica {self.replica}", atoms or self.atoms)
+        grade = self.running.update(sample)
+        self._extrapolation.see(sample, f"step {sample.step} of replica {self.replica}", atoms or self.atoms, grade)
         self.n_samples += 1
         if self._options.flush_every and self.n_samples % self._options.flush_every == 0:
             self.trace.flush()

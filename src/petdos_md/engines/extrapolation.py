@@ -36,13 +36,18 @@ class ExtrapolationWatch:
         self._model, self._say = model, say
         self._has_said = False
 
-    def see(self, sample: Sample, where: str, atoms: Atoms | Callable[[], Atoms]) -> None:
+    def see(self, sample: Sample, where: str, atoms: Atoms | Callable[[], Atoms], grade: float | None = None) -> None:
         """Warn of a sample with a grade above :data:`~petdos_md.models.rigidity.FAR_OUTSIDE`, if it is the first one.
 
         :param where: which one it is, in words
         :param atoms: its structure, or what gives it; of the beads of a path integral, that of one
+        :param grade: of the sample, if it is known already
         """
-        if self._has_said or not (grade := self._model.extrapolation_grade(sample)) > FAR_OUTSIDE:
+        if self._has_said:
+            return
+        if grade is None:
+            grade = self._model.extrapolation_grade(sample)
+        if not grade > FAR_OUTSIDE:
             return
         self._has_said = True
         self._say(

@@ -25,6 +25,7 @@ def carriers(
     *,
     n_atoms: int,
     threshold: float = GAP_THRESHOLD,
+    strict: bool = True,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Electrons above and holes below the middle of the gap, per structure, at the self-consistent chemical potential.
 
@@ -32,14 +33,15 @@ def carriers(
 
     :param dos: ``(..., n)`` states/eV; shapes broadcast as in :mod:`petdos_md.physics.thermo`
     :param threshold: states/eV/atom below which the DOS counts as a gap
+    :param strict: whether a DOS without a gap is an error; else its numbers are NaN
     :returns: n and p, each of the broadcast shape
-    :raises StructureError: if one of the DOS has no gap
+    :raises StructureError: if one of the DOS has no gap, and that is an error
     """
     energies, dos = np.asarray(energies, dtype=float), np.asarray(dos, dtype=float)
     mu = thermo.chemical_potential(energies, dos, n_electrons, temperature_K)
     shape = mu.shape
     gap = np.broadcast_to(thermo.band_gap(energies, dos, n_electrons, n_atoms, threshold), shape)
-    if (gap <= 0).any():
+    if strict and (gap <= 0).any():
         at = np.broadcast_to(thermo.dos_at_fermi_level(energies, dos, n_electrons), shape)[gap <= 0].flat[0] / n_atoms
         raise StructureError(
             f"carriers are counted in a gap, but the DOS at the Fermi level is {at:.3g} states/eV/atom (a gap has less than "
@@ -48,8 +50,8 @@ def carriers(
     level = np.broadcast_to(thermo.fermi_level(energies, dos, n_electrons), shape)
     temperature = np.broadcast_to(np.asarray(temperature_K, dtype=float), shape)
     every = np.broadcast_to(dos, (*shape, len(energies)))
-    n, p = np.empty(shape), np.empty(shape)
-    for where in np.ndindex(shape):
+    n, p = np.full(shape, np.nan), np.full(shape, np.nan)
+    for where in map(tuple, np.argwhere(gap > 0)):
         g, middle = every[where], level[where]
         # A grid point at the middle of the gap, so that nothing is counted on the wrong side.
         here = float(np.interp(middle, energies, g))
