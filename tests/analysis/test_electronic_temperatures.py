@@ -89,7 +89,7 @@ def test_cold_frames(tmp_path: Path) -> None:
     )
     assert "electronic_temperature" not in frame_levels(cold, readout(), methods=("raw",), members=False).coords
     assert np.isnan(ramp(cold, readout())["electronic_temperature"]).all()
-    with pytest.raises(SettingError, match="frames at 300 K do not tell the temperature of their electrons"):
+    with pytest.raises(SettingError, match="frames at 300 K do not record the temperature of their electrons"):
         analyze(cold, readout(), electronic_temperatures_K="frames")
 
 

@@ -105,7 +105,7 @@ def test_a_model_that_does_not_know_says_nothing(tmp_path: Path) -> None:
     follower = Follower(tmp_path / "run.zarr", readout())
     follower.update()
     assert follower.states[0].result.n_far_outside == 0 and np.isnan(follower.states[0].result.grade_max)
-    with pytest.raises(ValueError, match="does not tell its training set"):
+    with pytest.raises(ValueError, match="does not record its training set"):
         plot_extrapolation(data)
 
 

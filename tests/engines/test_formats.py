@@ -121,7 +121,7 @@ def test_other_files_of_lammps(lammps: tuple[Path, Atoms]) -> None:
     same_crystal(read_structure(str(folder / "data.lmp"), Interpretation(species="Al,Mg")), expected, 1e-5)
     strange = (folder / "data.lmp").read_text().replace("1 26.982", "1 100")
     (folder / "strange.lmp").write_text(strange)
-    with pytest.raises(PetdosError, match="an atom of mass 100, which tell no elements; give --species"):
+    with pytest.raises(PetdosError, match="an atom of mass 100, which name no elements; give --species"):
         read_structure(str(folder / "strange.lmp"))
 
 

@@ -135,7 +135,7 @@ def test_what_is_refused(run: Path, guarded: DOSModel, metal: DOSModel, model: D
     refused(moved, TraceError, "no frame has the step of a sample")
     for atoms in frames:
         del atoms.info["step"]
-    refused(frames, SettingError, "frame 0 does not tell its step; give the steps between frames")
+    refused(frames, SettingError, "frame 0 does not say its step; give the steps between frames")
     counted = select_frames(guarded, [run / "run.zarr"], [run / "other.traj"], 1, stride=10)
     assert counted.chosen[0].step == 20
     with pytest.raises(ModelError, match="does not know its training set"):

@@ -70,7 +70,7 @@ class Inputs:
         """Electrons at the temperatures of the ensembles, at others, or (``frames``) at those of the hot electrons of the frames.
 
         :raises SettingError: if a temperature is not positive, others are given and the frames are of several ensembles, or frames do not
-            tell the temperature of their electrons
+            record the temperature of their electrons
         """
         temperatures, group = _electronic_temperatures(self.frames, electronic_temperatures_K)
         return Conditions(temperatures, group, self.n_electrons[group], self.n_atoms[group])
@@ -229,7 +229,7 @@ def _electronic_temperatures(
         if cold.any():
             where = frames.temperatures_K[frames.group[cold][0]]
             raise SettingError(
-                f"frames at {where:g} K do not tell the temperature of their electrons; give numbers of K in place of 'frames'"
+                f"frames at {where:g} K do not record the temperature of their electrons; give numbers of K in place of 'frames'"
             )
         # To digits that no rounding of a mean touches: 8000 K stays 8000 K.
         means = [float(f"{frames.mean_of(frames.electronic_temperature_K, int(g)):.12g}") for g in groups]

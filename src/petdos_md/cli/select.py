@@ -43,7 +43,7 @@ def add_parser(commands: Commands) -> None:
         "--first-index", type=int, default=0, metavar="I", help="index of the first one (default: %(default)s)"
     )
     parser.add_argument(
-        "--stride", type=int, metavar="K", help="steps between frames of files that do not tell their steps"
+        "--stride", type=int, metavar="K", help="steps between frames of files that do not say their steps"
     )
     add_path(parser, "--model", metavar="M", help="the model, if it is no longer where the trace says")
     add_reading(parser)

@@ -60,9 +60,9 @@ class Reading:
 
     :param index: which frames, as a slice (``::10``)
     :param batch: structures evaluated together
-    :param file_format: ASE's name of the format, if the file name does not tell it
+    :param file_format: ASE's name of the format, if the file name does not say it
     :param replica: for frames that do not name theirs
-    :param how: what the file does not tell: elements of types, cell, units, ...
+    :param how: what the file does not say: elements of types, cell, units, ...
     :raises SettingError: for a batch without structures
     """
 
@@ -199,7 +199,7 @@ def _labelled(trajectory: Path, temperature_K: float | None, how: Reading) -> It
 
 
 def _open_trace(output: Path, model: DOSModel, source: str) -> Trace:
-    """The trace, which must hold samples of this trajectory alone; what the ensemble was, no file tells for sure."""
+    """The trace, which must hold samples of this trajectory alone; what the ensemble was, no file says for sure."""
     trace = Trace.open(output, model=model, engine="rerun", metadata={"source": source})
     if trace.engine != "rerun":
         raise TraceError(

@@ -4,7 +4,7 @@
 >>> chosen.write("new.extxyz")                                                 # doctest: +SKIP
 
 Features are those of traces, structures those of trajectories. A structure belongs to a sample if it has its step, its replica where the file
-tells one, its number of atoms and its volume; of those that are picked, the model is asked whether their features are those of the trace.
+names one, its number of atoms and its volume; of those that are picked, the model is asked whether their features are those of the trace.
 """
 
 from __future__ import annotations
@@ -86,11 +86,11 @@ def select_frames(
     :param trajectories: of one trace any number; of several one for each, in their order
     :param n: how many at most; equal frames count once
     :param first_index: ``index`` of the first structure
-    :param stride: steps between frames of files that do not tell their steps: frame k is step k times this
+    :param stride: steps between frames of files that do not say their steps: frame k is step k times this
     :param file_format, how: of the trajectories, as for :func:`petdos_md.engines.rerun.rerun_trajectory`
     :raises ModelError: if the model does not know the covariance of its training set, or is not that of a trace
     :raises TraceError: if a trajectory has frames of other structures than its trace, or none of its samples
-    :raises SettingError: if a file cannot be read or does not tell its steps, or numbers of traces and trajectories do not fit
+    :raises SettingError: if a file cannot be read or does not say its steps, or numbers of traces and trajectories do not fit
     """
     rigidity = model.readout.rigidity
     if rigidity is None:
@@ -156,7 +156,7 @@ class _File:
             labels = labels_of(atoms.info, counted, f"{self.path}: frame {number}")
             if "step" not in labels:
                 raise SettingError(
-                    f"{self.path}: frame {number} does not tell its step; give the steps between frames (stride, --stride), or set "
+                    f"{self.path}: frame {number} does not say its step; give the steps between frames (stride, --stride), or set "
                     'atoms.info["step"] in the file'
                 )
             rows = self._rows.get(labels["step"], [])

@@ -27,7 +27,7 @@ def plot_extrapolation(results: Results, *, ax: Axes | None = None) -> Figure:
     """
     named = {name: data for name, data in by_name(results).items() if "extrapolation_grade" in data}
     if not named:
-        raise ValueError("no result has extrapolation grades: the file of the model does not tell its training set")
+        raise ValueError("no result has extrapolation grades: the file of the model does not record its training set")
     with matplotlib.rc_context(STYLE):
         panels = make_panels(ax, 1, (6.2, 3.6))
         (axes,) = panels.axes

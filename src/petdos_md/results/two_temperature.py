@@ -7,7 +7,7 @@
 True
 
 ``fix ttm/mod`` knows C_e(X) = C_limit + (a_0 + a_1 X + ... + a_4 X^4) exp(-(A X)^2), X = T_e / 1000 K, per electron; the coefficients are
-fitted to the table, and the largest deviation is told. ``fix ttm/cascade`` of newer versions (keyword ``cetab``) interpolates a table of T_e and C_e
+fitted to the table, and the largest deviation is printed. ``fix ttm/cascade`` of newer versions (keyword ``cetab``) interpolates a table of T_e and C_e
 per electron between its rows, and takes the first and the last value beyond them. What a DOS does not know (coupling, diffusion, laser) is left
 at zero, to be filled in.
 """

@@ -25,7 +25,7 @@ from .text import FrameError
 SUFFIXES = {".xtc": "XTC", ".trr": "TRR", ".dcd": "DCD", ".nc": "NCDF", ".ncdf": "NCDF"}
 _WITH_STEPS = ("XTC", "TRR")
 _XTC_HEAD, _DCD_FIRST = 96, 84
-"""Bytes that tell the length of a frame; those in the first record of a DCD."""
+"""Bytes that hold the length of a frame; those in the first record of a DCD."""
 
 
 def read_binary(path: Path, how: Interpretation) -> Iterator[Frame]:
@@ -47,7 +47,7 @@ def read_binary(path: Path, how: Interpretation) -> Iterator[Frame]:
         try:
             with reader_for(str(path), convert_units=True) as reader:
                 for step in reader:
-                    yield Frame(_atoms(step, topology, kind, f"{path}: frame {number}", how), tells_pbc=False)
+                    yield Frame(_atoms(step, topology, kind, f"{path}: frame {number}", how), states_pbc=False)
                     number += 1
         except SettingError:
             raise

@@ -38,7 +38,7 @@ def read_traj(path: Path) -> Iterator[Frame]:
     number = 0
     try:
         with TrajectoryReader(path) as file:
-            for number in range(len(file)):  # told in messages
+            for number in range(len(file)):  # named in messages
                 atoms = file[number]
                 yield Frame(atoms)
     except Exception as error:  # whatever ASE stumbles over in a damaged file
@@ -77,7 +77,7 @@ def read_lammps_data(path: Path, how: Interpretation) -> Iterator[Frame]:
         if bad.any() or not _has_masses(path):
             what = f"an atom of mass {masses[bad][0]:g}" if bad.any() else "no masses"
             raise SettingError(
-                f"{path}: has types and {what}, which tell no elements; give --species, as in --species Al,Mg"
+                f"{path}: has types and {what}, which name no elements; give --species, as in --species Al,Mg"
             )
     yield Frame(atoms)
 
@@ -91,7 +91,7 @@ def read_any(path: Path, file_format: str | None, name: str) -> Iterator[Frame]:
     """
     if name in _WITHOUT_ELEMENTS:
         raise SettingError(f"{path}: is {_WITHOUT_ELEMENTS[name]}")
-    tells = name not in (
+    states = name not in (
         "proteindatabank",
         "mol",
         "sdf",
@@ -107,7 +107,7 @@ def read_any(path: Path, file_format: str | None, name: str) -> Iterator[Frame]:
         frames = _models(frames, path)
     for number, atoms in enumerate(frames):
         _check_occupancy(atoms, f"{path}: frame {number}")
-        yield Frame(atoms, tells_pbc=tells)
+        yield Frame(atoms, states_pbc=states)
     if name == "vasp-xml" and b"</modeling>" not in _end(path):
         raise SettingError(f"{path}: is cut after frame {number}: it does not end with </modeling>")
     if name == "espresso-out" and b"JOB DONE" not in _end(path):
@@ -119,7 +119,7 @@ def read_any(path: Path, file_format: str | None, name: str) -> Iterator[Frame]:
 def _models(frames: Iterator[Atoms], path: Path) -> Iterator[Atoms]:
     """Models of a PDB file: one CRYST1 holds for those behind it, and what ASE makes of ENDMDL before END is none.
 
-    :raises SettingError: if atoms have no element, which their names do not tell: CA is a carbon or calcium
+    :raises SettingError: if atoms have no element, which their names do not say: CA is a carbon or calcium
     """
     with open_bytes(path) as stream:
         for line in stream:

@@ -1,4 +1,4 @@
-"""Structures from files in any format that ASE reads, and some more; what cannot be read is told in one line.
+"""Structures from files in any format that ASE reads, and some more; what cannot be read is reported in one line.
 
 >>> read_structure("Al.cif")                                                    # doctest: +SKIP
 >>> for number, atoms in read_frames("run.traj", "::10"):                       # doctest: +SKIP
@@ -45,7 +45,7 @@ _N_ELEMENTS = 118
 def read_structure(path: str, how: Interpretation | None = None, file_format: str | None = None) -> Atoms:
     """The last structure of a file, or that with the number in ``FILE@NUMBER`` if no file has that very name.
 
-    :param how: what the file does not tell
+    :param how: what the file does not say
     :raises SettingError: if there is none
     :raises StructureError: if it has no atoms or numbers that are not finite
     """
@@ -73,8 +73,8 @@ def read_frames(
     """Frames of a file with their numbers in it, one by one.
 
     :param index: which, as a slice (``100::10``) or a single number
-    :param file_format: ASE's name of the format, if the file does not tell it
-    :param how: what the file does not tell
+    :param file_format: ASE's name of the format, if the file does not say it
+    :param how: what the file does not say
     :raises SettingError: if the file is missing, cannot be read, or the index is no slice; whole frames before a broken one are
         yielded first
     """
@@ -145,14 +145,14 @@ def _frames(path: Path, file_format: str | None, how: Interpretation) -> Iterato
 def _complete(frames: Iterator[Frame], where: str, how: Interpretation) -> Iterator[Atoms]:
     """The atoms of frames with what the user knows beyond the file; says so once if no direction is periodic."""
     warned = how.pbc is not None
-    for number, (atoms, tells_pbc) in enumerate(frames):
+    for number, (atoms, states_pbc) in enumerate(frames):
         here = f"{where}: frame {number}"
         if len(atoms) and not (atoms.numbers.min() >= 1 and atoms.numbers.max() <= _N_ELEMENTS):
             odd = next(n for n in atoms.numbers.tolist() if not 1 <= n <= _N_ELEMENTS)
             what = "a ghost atom (X)" if odd == 0 else f"an atom of atomic number {odd}"
             raise SettingError(f"{here} has {what}, expected elements; take it out, or write the element that it is")
         how.complete(atoms, here)
-        if not (warned or tells_pbc or atoms.pbc.any()):
+        if not (warned or states_pbc or atoms.pbc.any()):
             warned = True
             logger.warning(
                 "%s has no cell, so it is taken for a cluster in vacuum; give --cell A B C if it is periodic, --pbc none if not",
@@ -189,7 +189,7 @@ def _format(path: Path, start: bytes) -> str:
 
 
 def _format_of_ase(path: Path, start: bytes) -> str:
-    """As ASE tells it; for pipes and names that it does not know, whether the content is that of an xyz file."""
+    """As ASE finds it; for pipes and names that it does not know, whether the content is that of an xyz file."""
     name = ""
     if is_regular(path):
         with _explained(path), suppress(UnknownFileTypeError):

@@ -1,4 +1,4 @@
-"""What a file does not tell: elements of its types, cell, periodic directions, units, topology.
+"""What a file does not say: elements of its types, cell, periodic directions, units, topology.
 
 >>> how = Interpretation(species="Al,Mg", cell=(4.05, 4.05, 4.05), pbc="xy", units="metal")
 >>> how.types, how.periodic, how.length_A(None, "a.xyz")
@@ -47,7 +47,7 @@ UNITS = {
 
 @dataclass(frozen=True)
 class Interpretation:
-    """How to read what a file leaves open; None means that the file must tell.
+    """How to read what a file leaves open; None means that the file must say it.
 
     :param species: elements by type, ``"Al,Mg"`` or ``"1=Al,2=Mg"``
     :param cell: A B C (angstrom) and perhaps alpha beta gamma (degrees), nine numbers (three vectors), or a file with that cell,
@@ -113,8 +113,8 @@ class Interpretation:
     def length_A(self, of_file: str | None, where: object) -> float:
         """The unit of length.
 
-        :param of_file: what the file tells
-        :raises SettingError: if the file tells something else than the user, or something unknown
+        :param of_file: what the file says
+        :raises SettingError: if the file says something else than the user, or something unknown
         """
         if of_file is None:
             return UNITS[self.units or "angstrom"].length_A
@@ -138,7 +138,7 @@ class Interpretation:
         if self.periodic is not None:
             atoms.pbc = self.periodic
         if atoms.calc is not None and (self.cell is not None or self.periodic is not None):
-            atoms.calc.atoms = atoms.copy()  # what the file tells of the structure is still of this one
+            atoms.calc.atoms = atoms.copy()  # what the file says of the structure is still of this one
 
     @staticmethod
     def _cell_of_file(path: str | os.PathLike[str]) -> np.ndarray:
@@ -154,8 +154,8 @@ class Frame(NamedTuple):
     """A structure as its file has it.
 
     :param atoms: labels are in ``info``: ``step``, ``time_fs``, ...
-    :param tells_pbc: whether the file says which directions are periodic
+    :param states_pbc: whether the file says which directions are periodic
     """
 
     atoms: Atoms
-    tells_pbc: bool = True
+    states_pbc: bool = True

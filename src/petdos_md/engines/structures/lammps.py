@@ -154,7 +154,7 @@ def _cell(bounds: str, box: list[str]) -> tuple[np.ndarray, np.ndarray, list[boo
     words = bounds.split()
     periodic = [word.startswith("p") for word in words if word in {a + b for a in "pfsm" for b in "pfsm"}]
     if len(periodic) != 3:
-        periodic = [True, True, True]  # of versions before 2010, whose boxes did not tell
+        periodic = [True, True, True]  # of versions before 2010, whose boxes did not say
     if bounds.startswith("abc origin"):
         return rows[:, :3], rows[:, 3], periodic
     low, high = rows[:, 0].copy(), rows[:, 1].copy()

@@ -116,8 +116,8 @@ def _frame(comment: str, rows: list[str], vectors: list[str], how: Interpretatio
         for pattern, labels in ((_CP2K, _cp2k_labels), (_LAMMPS, _lammps_labels)):
             if (match := pattern.match(comment)) is not None:
                 atoms = _plain(rows, how, where, how.length_A(None, where))
-                tells_pbc = labels(atoms, match, where)
-                return Frame(atoms, tells_pbc)
+                states_pbc = labels(atoms, match, where)
+                return Frame(atoms, states_pbc)
     return _extended(comment, rows, vectors, how, where)
 
 
@@ -147,7 +147,7 @@ def _ipi(comment: str, rows: list[str], how: Interpretation, where: str) -> Fram
     step = re.search(r"\bStep:\s*(\S+)", comment)
     if step is not None:
         atoms.info["step"] = step[1]
-    return Frame(atoms, tells_pbc=cell is not None)
+    return Frame(atoms, states_pbc=cell is not None)
 
 
 def _cp2k_labels(atoms: Atoms, match: re.Match[str], where: str) -> bool:
@@ -234,7 +234,7 @@ def _extended(comment: str, rows: list[str], vectors: list[str], how: Interpreta
         atoms.set_cell(factor * atoms.cell.array)
         atoms.positions *= factor
     _lammps_names(atoms.info, how)
-    return Frame(atoms, tells_pbc=bool(vectors) or re.search(r"\bpbc\s*=|\bLattice\s*=", comment) is not None)
+    return Frame(atoms, states_pbc=bool(vectors) or re.search(r"\bpbc\s*=|\bLattice\s*=", comment) is not None)
 
 
 def _check_comment(comment: str, where: str) -> None:
