@@ -226,16 +226,18 @@ def _is_text(node: ast.expr) -> bool:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folders", nargs="*", default=list(TESTS), choices=[*TESTS, []])
+    parser.add_argument("folders", nargs="*", metavar="FOLDER", help=f"{', '.join(TESTS)} (default: all)")
     parser.add_argument("--changes", type=int, default=40, help="of each folder")
     parser.add_argument("--minutes", type=float, default=15.0, help="for each folder")
     parser.add_argument("--seed", type=int, default=1, help="another one draws other changes")
     parser.add_argument("--only", default="", metavar="MODULE:LINE", help="all changes of one line")
     args = parser.parse_args()
+    if unknown := set(args.folders) - set(TESTS):
+        parser.error(f"got {', '.join(sorted(unknown))}, expected of {', '.join(TESTS)}")
     for name in PRELOADED:
         importlib.import_module(name)
     found = wanted = 0
-    for folder in args.folders:
+    for folder in args.folders or TESTS:
         results = list(run(folder, args.changes, 60 * args.minutes, args.seed, args.only))
         mine = sum(killed for _, killed in results)
         print(f"{folder}: {mine} of {len(results)} changes found by the tests", flush=True)

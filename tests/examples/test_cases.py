@@ -35,9 +35,11 @@ def case(monkeypatch: pytest.MonkeyPatch):
     return load
 
 
-def run(name: str, folder: Path, *arguments: str) -> str:
-    command = [sys.executable, str(CASES / name), "--quick", "-o", str(folder), *arguments]
-    done = subprocess.run(command, capture_output=True, text=True)
+def run(name: str, *arguments: object) -> str:
+    """In a process of its own, as users do."""
+    done = subprocess.run(
+        [sys.executable, CASES / name, "--quick", *map(str, arguments)], capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     return done.stdout
 
@@ -47,14 +49,27 @@ def tables(told: str, label: str) -> list[str]:
     return re.findall(rf"K, {label}\n.*\n.*\n-.*\n(.*)", told)
 
 
+@pytest.fixture
+def call(case, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]):
+    """:func:`run` in this process, which has the libraries already."""
+
+    def main(name: str, *arguments: object) -> str:
+        monkeypatch.setattr(sys, "argv", [str(CASES / name), "--quick", *map(str, arguments)])
+        assert not case(name.removesuffix(".py")).main()
+        return capfd.readouterr().out
+
+    return main
+
+
 @needs_chgnet
 @pytest.mark.parametrize(("name", "n_phases"), [("gaas.py", 6), ("li3ps4.py", 3)])
-def test_phases(name: str, n_phases: int, tmp_path: Path) -> None:
+def test_phases(name: str, n_phases: int, call, tmp_path: Path) -> None:
     """A model that is named in a second call, on the stored frames, gives what it gave on the fly; nothing runs twice."""
-    first = tables(run(name, tmp_path, "--dos", "live=trio-pbesol"), "live")
+    how = "--steps", 8, "-o", tmp_path, "--dos", "live=trio-pbesol"
+    first = tables((run if name == "gaas.py" else call)(name, *how), "live")
     trajectories = {p.name: p.stat().st_mtime_ns for p in tmp_path.glob("*.traj")}
     assert len(first) == n_phases and len(trajectories) == n_phases
-    told = run(name, tmp_path, "--dos", "live=trio-pbesol", "later=trio-pbesol")
+    told = call(name, *how, "later=trio-pbesol")
     assert tables(told, "live") == tables(told, "later") == first
     assert {p.name: p.stat().st_mtime_ns for p in tmp_path.glob("*.traj")} == trajectories
     assert len(list(tmp_path.glob("*.check.xyz"))) == n_phases
@@ -62,10 +77,11 @@ def test_phases(name: str, n_phases: int, tmp_path: Path) -> None:
 
 
 @needs_chgnet
-def test_alloy(tmp_path: Path) -> None:
+def test_alloy(call, tmp_path: Path) -> None:
     """As above, through i-PI: labels of temperature survive the exchange."""
-    run("alloy.py", tmp_path, "--dos", "live=trio-pbesol")
-    run("alloy.py", tmp_path, "--dos", "live=trio-pbesol", "later=trio-pbesol")
+    how = "--clients", 1, "-o", tmp_path, "--dos", "live=trio-pbesol"
+    run("alloy.py", *how)
+    call("alloy.py", *how, "later=trio-pbesol")
     rows = [line.split(",") for line in (tmp_path / "heat-capacity.csv").read_text().splitlines()[1:]]
     found = {label: np.array([r[1:] for r in rows if r[0] == label], dtype=float) for label in ("live", "later")}
     assert found["live"].shape == (4, 8)
