@@ -82,7 +82,7 @@ def main() -> int:
             return status or 1
     traces = {label: trace_of(label, model, args.output, ladder) for label, model in models.items()}
     burn_in = args.steps // 5 if args.burn_in is None else args.burn_in
-    compare(traces, models, args.output, burn_in)
+    compare(traces, models, args.output, burn_in, n_structures=8 if args.quick else None)
     return 0
 
 

@@ -47,8 +47,13 @@ class Curve:
         return list(zip(*vars(self).values(), strict=True))
 
 
-def compare(traces: dict[str, Path], models: dict[str, pm.DOSModel], folder: Path, burn_in: int) -> None:
-    """Print tables; write ``heat-capacity.csv`` and ``alloy.png``."""
+def compare(
+    traces: dict[str, Path], models: dict[str, pm.DOSModel], folder: Path, burn_in: int, n_structures: int | None = None
+) -> None:
+    """Print tables; write ``heat-capacity.csv`` and ``alloy.png``.
+
+    :param n_structures: of the data for the curves of DFT, the first ones; default: all
+    """
     curves = {label: curve(trace, models[label], burn_in) for label, trace in traces.items()}
     names = "temperature (K),frames,denoised,model error,sampling error,raw,reweighted,sampling error of MBAR"
     lines = [f"model,{names}"]
@@ -59,7 +64,7 @@ def compare(traces: dict[str, Path], models: dict[str, pm.DOSModel], folder: Pat
             print(f"{t:5.0f}  {n:6.0f}  {c[0]:8.4f}  {c[1]:6.4f}  {c[2]:8.4f}  {c[3]:6.4f}  {c[4]:10.4f}  {c[5]:6.4f}")
             lines.append(",".join([label, f"{t:g}", f"{n:.0f}", *(f"{x:.6f}" for x in c)]))
     (folder / "heat-capacity.csv").write_text("\n".join(lines) + "\n")
-    draw(curves, folder / "alloy.png")
+    draw(curves, folder / "alloy.png", n_structures)
 
 
 def curve(trace: Path, model: pm.DOSModel, burn_in: int) -> Curve:
@@ -72,10 +77,10 @@ def curve(trace: Path, model: pm.DOSModel, burn_in: int) -> Curve:
     return Curve(temperatures, denoised["n_samples"].values, *found, raw["heat_capacity"].values, again, its_error)
 
 
-def draw(curves: dict[str, Curve], file: Path) -> None:
+def draw(curves: dict[str, Curve], file: Path, n_structures: int | None) -> None:
     """C_el with both errors beside DFT of the training data; and what method and smearing change."""
     temperatures = next(iter(curves.values())).temperatures
-    smeared, sharp = heat_capacities_of_data(temperatures)
+    smeared, sharp = heat_capacities_of_data(temperatures, n_structures)
     mean_smeared, mean_sharp = smeared.mean(axis=0), sharp.mean(axis=0)
     bias = 100 * (mean_smeared / mean_sharp - 1)
     print("\nbias of the smearing of 0.3 eV, from the eigenvalues of the data:")
@@ -119,11 +124,13 @@ def reweighted(
     return found["heat_capacity"].values / scale, found["heat_capacity_sampling_err"].values / scale
 
 
-def heat_capacities_of_data(temperatures: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def heat_capacities_of_data(temperatures: np.ndarray, n_structures: int | None) -> tuple[np.ndarray, np.ndarray]:
     """With the smearing of the targets and without: ``(n_structures, n_temperatures)`` k_B per atom."""
     with lzma.open(DATA, "rt") as handle:
         structures = [
-            a for a in ase.io.read(handle, index=":", format="extxyz") if a.info["tag"].startswith("hea-fcc-")
+            a
+            for a in ase.io.read(handle, index=slice(n_structures), format="extxyz")
+            if a.info["tag"].startswith("hea-fcc-")
         ]
     structures = [a for a in structures if "compressed" not in a.info["tag"]]
     grid, smeared, sharp = EnergyGrid(-5.0, 0.05, 561), [], []

@@ -277,15 +277,15 @@ class TestObserver:
 
     def test_stops_at_the_target_error(self, atoms, metal, tmp_path: Path) -> None:
         dyn = dynamics(atoms)
-        observer = DOSObserver(atoms, metal, tmp_path / "t.zarr", 600, dynamics=dyn, target_error=0.05)
-        dyn.attach(observer, interval=2)
+        observer = DOSObserver(atoms, metal, tmp_path / "t.zarr", 600, dynamics=dyn, target_error=0.1)
+        dyn.attach(observer, interval=8)
         assert observer.run(6000)
         result = observer.result()
-        assert result.reliable and result.heat_capacity.sampling_err <= 0.05 * result.heat_capacity.value
+        assert result.reliable and result.heat_capacity.sampling_err <= 0.1 * result.heat_capacity.value
         assert 62 <= dyn.nsteps < 6000
         # one that was met is met after a restart, and one that cannot be met is not
         observer.trace.close()
-        assert DOSObserver(atoms, metal, tmp_path / "t.zarr", 600, target_error=0.05).converged
+        assert DOSObserver(atoms, metal, tmp_path / "t.zarr", 600, target_error=0.1).converged
         assert not DOSObserver(atoms, metal, tmp_path / "t.zarr", 600, target_error=1e-9).converged
 
     def test_an_optimizer_is_no_dynamics(self, atoms, metal, tmp_path: Path) -> None:

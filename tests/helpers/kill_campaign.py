@@ -1,9 +1,10 @@
-"""Run a ``petdos`` command, kill it at random moments, resume it until it ends; tell what was seen on the way.
+"""Run a ``petdos`` command, kill it at random moments, resume it until it ends, into one trace after another; tell what was seen on the way.
 
-    python kill_campaign.py SEED MAX_KILLS LONGEST_S TRACE petdos-arguments...
+    python kill_campaign.py FOLDER SEED N_KILLS LONGEST_S petdos-arguments...
 
 Each try is a process of its own, forked from one that has imported everything, so that a try takes no longer than the run
-itself. Prints a line of JSON: the number of kills and of those that hit while samples were there and the run was not over.
+itself. Most kills are to hit a run at work, not one that is loading its model; chance decides how many traces (0.zarr, 1.zarr, ...) are
+needed for that. Prints a line of JSON: the number of kills, of those that hit while samples were there and the run was not over, and of traces.
 """
 
 from __future__ import annotations
@@ -85,26 +86,33 @@ def touched(trace: Path) -> int:
     return sum(os.stat(path).st_mtime_ns for path in (trace, *trace.glob("*/c")) if path.exists())
 
 
-def main() -> None:
-    seed, max_kills, longest_s, path = int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]), sys.argv[4]
-    arguments = sys.argv[5:]
-    rng = random.Random(seed)
-    log = Path(path + ".log")
+def chain(rng: random.Random, max_kills: int, longest_s: float, trace: Path, arguments: list[str]) -> tuple[int, int]:
+    """Tries until one ends: kills, and those with samples on the disk."""
+    log = trace.with_suffix(".log")
     kills = in_the_middle = 0
     seen: dict[tuple[int, int], bytes] = {}
     while True:
         delay = rng.uniform(0.0, longest_s) if kills < max_kills else None
-        status = attempt(arguments, log, Path(path), delay, at_work=rng.random() < 0.75)
-        now = rows(path)
+        status = attempt([*arguments, "-o", str(trace)], log, trace, delay, at_work=rng.random() < 0.75)
+        now = rows(trace)
         lost = [key for key, row in seen.items() if now.get(key) != row]
         assert not lost, f"samples lost or changed after kill {kills}: {lost}"
         if status is not None:
             assert status == 0, f"status {status}: {log.read_text()[-2000:]}"
-            break
+            return kills, in_the_middle
         kills += 1
         in_the_middle += len(now) > 0
         seen = now
-    print(json.dumps({"kills": kills, "in_the_middle": in_the_middle, "samples": len(now)}))
+
+
+def main() -> None:
+    folder, seed, n_kills, longest_s = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4])
+    rng = random.Random(seed)
+    kills = middle = number = 0
+    while (kills < n_kills or middle < n_kills // 3) and kills < 10 * n_kills:
+        found = chain(rng, min(n_kills, 12), longest_s, folder / f"{number}.zarr", sys.argv[5:])
+        kills, middle, number = kills + found[0], middle + found[1], number + 1
+    print(json.dumps({"kills": kills, "in_the_middle": middle, "traces": number}))
 
 
 if __name__ == "__main__":

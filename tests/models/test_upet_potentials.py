@@ -118,7 +118,7 @@ def test_one_line_where_it_is_not(hub: HubServer, tmp_path: Path, monkeypatch: p
         ("pet-mad-s-v9.9.9", r"models/pet-mad-s-v9.9.9.ckpt of lab-cosmo/upet cannot be downloaded"),
     ):
         with pytest.raises(ModelError, match=message) as caught:
-            Potential.find(name)
+            cached_potential(name, endpoint=hub.endpoint)
         assert "\n" not in str(caught.value) and "petdos export" in str(caught.value)
     words = [sys.executable, "-m", "petdos_md", "md", "Al.xyz", "--potential", "pet-mad-s", "--dos", "almgsi-lda"]
     ase.io.write(tmp_path / "Al.xyz", ase.build.bulk("Al", cubic=True))

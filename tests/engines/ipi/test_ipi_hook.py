@@ -161,7 +161,7 @@ def test_launcher(tmp_path: Path, metal, metal_path: Path, capsys) -> None:
 
 def test_launcher_on_a_full_disk(tmp_path: Path, metal_path: Path, disk: Path) -> None:
     """It ends by itself, with one line and a status that is not 0; with room again, nothing is missing."""
-    path = write_input(tmp_path, steps=60, checkpoint=2)
+    path = write_input(tmp_path, steps=24, checkpoint=2)
     (disk / "ballast").write_bytes(bytes(os.statvfs(disk).f_bavail * 4096 - 20 * 4096))
     command = [PETDOS, "ipi", path, "--dos", metal_path, "--every", "2", "-o", disk / "run.zarr"]
     assert Run(*command).end() == 2
@@ -172,7 +172,7 @@ def test_launcher_on_a_full_disk(tmp_path: Path, metal_path: Path, disk: Path) -
     assert "Traceback" not in log and len(Trace.open(disk / "run.zarr", "r")) == 0
     (disk / "ballast").unlink()
     assert Run(*command).end() == 0, Path("log").read_text()[-3000:]
-    assert_complete(Trace.open(disk / "run.zarr", "r"), LADDER, 2, 60)
+    assert_complete(Trace.open(disk / "run.zarr", "r"), LADDER, 2, 24)
 
 
 @pytest.mark.parametrize(
