@@ -12,14 +12,16 @@ from petdos_md.physics.networks import DOSNetwork, Network
 E, STEP = GRID.energies, GRID.step
 
 
-def brute_force(dos: np.ndarray, level: float, n_electrons: float, n_atoms: int) -> np.ndarray:
+def brute_force(
+    dos: np.ndarray, level: float, n_electrons: float, n_atoms: int, threshold: float = 0.1, slope: float = 100.0
+) -> np.ndarray:
     """Eqs. 11-16 with sums over pairs of channels, for one DOS; SciPy's quadrature does the last integral."""
     n = len(dos)
     offsets = np.arange(-24, 25)
     kernel = np.exp(-0.5 * (offsets * STEP / 0.3) ** 2)
     mirrored = np.r_[dos[1:25][::-1], dos, dos[-25:-1][::-1]]
     smooth = np.array([kernel @ mirrored[i : i + 49] for i in range(n)]) / kernel.sum() / n_atoms
-    thresholded = dos / (1 + np.exp(-100 * (smooth - 0.1)))
+    thresholded = dos / (1 + np.exp(-slope * (smooth - threshold)))
     inside = level > E
     below = scipy.integrate.trapezoid(
         np.r_[thresholded[inside], np.interp(level, E, thresholded)], np.r_[E[inside], level]

@@ -16,17 +16,18 @@ from petdos_md.analysis.analyze import analyze
 from petdos_md.base.errors import ChemicalPotentialError, ModelError
 from petdos_md.models.loading import PET_MAD_GRID
 from petdos_md.physics import thermo
-from petdos_md.physics.denoise import Denoise, states_below
+from petdos_md.physics.denoise import SLOPE, THRESHOLD, Denoise, states_below
 
 E, STEP = GRID.energies, GRID.step
 
 
-def test_equals_brute_force() -> None:
+@pytest.mark.parametrize(("threshold", "slope"), [(THRESHOLD, SLOPE), (0.0, 0.5)])
+def test_equals_brute_force(threshold: float, slope: float) -> None:
     dos = readout().members(np.array([s.features for s in samples(3, seed=1, temperature_K=300.0)]))
     levels = thermo.fermi_level(E, dos, N_ELECTRONS)
-    clean = Denoise(E, N_ATOMS, N_ELECTRONS)(dos.copy(), slice(0, 3))
+    clean = Denoise(E, N_ATOMS, N_ELECTRONS, threshold=threshold, slope=slope)(dos.copy(), slice(0, 3))
     for where in np.ndindex(3, N_MEMBERS):
-        expected = brute_force(dos[where], levels[where], N_ELECTRONS, N_ATOMS)
+        expected = brute_force(dos[where], levels[where], N_ELECTRONS, N_ATOMS, threshold, slope)
         np.testing.assert_allclose(clean[where], expected, rtol=2e-5, atol=2e-6)
     # electrons hold exactly at the level, which need not be a grid point
     np.testing.assert_allclose(states_below(E, clean.reshape(-1, GRID.n), levels.ravel()), N_ELECTRONS, rtol=1e-12)

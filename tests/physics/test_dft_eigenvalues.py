@@ -68,6 +68,11 @@ def test_spin_channels_and_spinors() -> None:
     separate = [0.5 * Bands.from_arrays(x, w).whole_dos(GRID.energies) for x in (up, down)]
     np.testing.assert_allclose(polarized.whole_dos(GRID.energies), sum(separate), rtol=1e-12, atol=1e-300)
     assert polarized.weights.sum() == pytest.approx(2.0)
+    # a k-point without weight (of a band structure, say) adds nothing
+    idle = Bands.from_arrays(np.vstack([up, up[:1] - 0.3]), np.append(w, 0.0))
+    np.testing.assert_allclose(
+        idle.whole_dos(GRID.energies), Bands.from_arrays(up, w).whole_dos(GRID.energies), rtol=1e-12
+    )
     # a degenerate pair of spinors is one band of both spins
     doubled = Bands.from_arrays(np.repeat(up, 2, axis=1), w, spinors=True)
     np.testing.assert_allclose(
