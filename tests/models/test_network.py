@@ -33,7 +33,7 @@ from petdos_md.models.testing import SMALL, write_checkpoints
 CUTOFF = SMALL["cutoff"]
 FEATURES = "mtt::aux::dos_last_layer_features"
 ENERGY_FEATURES = "mtt::aux::energy_last_layer_features"
-SCRIPTED = ("as PET-MAD-DOS", "feed-forward, four layers", "repulsion")
+SCRIPTED = ("as PET-MAD-DOS", "repulsion")
 """Architectures that are compiled too, which takes seconds; the others run in Python, which is the same program."""
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-12}
 
