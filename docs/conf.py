@@ -25,6 +25,7 @@ highlight_language = "text"  # of blocks that name none: commands, decks
 pygments_style = "friendly"
 pygments_dark_style = "monokai"
 
+myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 3
 html_math_renderer = "mathml"
 copybutton_prompt_text = r"\$ |>>> "

@@ -125,6 +125,33 @@ def readme(folder: str) -> str:
     return re.sub(rf"\]\(\.\./({'|'.join(READMES)})/README\.md\)", r"](\1.md)", text)
 
 
+def index() -> str:
+    """The first page: all pages, and below a figure of each program that draws some, two in a row."""
+    pages = "\n".join([*EXAMPLES, "lammps", *READMES])
+    cells = []
+    for name, (title, _) in EXAMPLES.items():
+        if figures := json.loads((GALLERY / f"{name}.json").read_text())["figures"]:
+            cells.append((f"[![{title}]({figures[0]})]({name}.md)", f"[{title}]({name}.md)"))
+    cells += [("", "")] * (len(cells) % 2)
+    rows = [
+        f"| {left} | {right} |" for i in range(0, len(cells), 2) for left, right in zip(*cells[i : i + 2], strict=True)
+    ]
+    return f"""# Gallery
+
+The programs of `examples/`, run as they are when these pages are made, with the shipped model on one machine; the last three in their short form.
+
+```{{toctree}}
+:maxdepth: 1
+
+{pages}
+```
+
+| | |
+|---|---|
+{chr(10).join(rows)}
+"""
+
+
 def write(file: Path, text: str) -> None:
     if not file.exists() or file.read_text() != text:  # an unchanged page is not built again
         file.write_text(text)
@@ -148,12 +175,7 @@ def main() -> None:
     write(GALLERY / "lammps.md", decks())
     for folder in READMES:
         write(GALLERY / f"{folder}.md", readme(folder))
-    elements = "\n".join([*EXAMPLES, "lammps", *READMES])
-    write(
-        GALLERY / "index.md",
-        "# Gallery\n\nThe programs of `examples/`, run as they are when these pages are made, with the shipped model on one machine; "
-        f"the last three in their short form.\n\n```{{toctree}}\n:maxdepth: 1\n\n{elements}\n```\n",
-    )
+    write(GALLERY / "index.md", index())
 
 
 if __name__ == "__main__":

@@ -98,7 +98,7 @@ def run_demo(output: str | os.PathLike[str], quick: bool = False) -> dict[str, x
     figures, costs = Figures(folder, model, traces), Costs(folder / "timings.json")
     for system in job:
         _simulate(system, traces[system.name], model, _settings(system, quick), figures, costs)
-    analyses = {name: analyze(path, model, reference="raw") for name, path in traces.items()}
+    analyses = {name: analyze(path, model) for name, path in traces.items()}
     figures.draw(analyses)
     for system in job:
         write_report(analyses[system.name], folder / system.file)

@@ -16,6 +16,7 @@ import xarray as xr
 from ..analysis.analyze import analyze
 from ..base.constants import BOLTZMANN_EV
 from ..base.errors import PetdosError, SettingError
+from ..base.rounding import with_errors
 from ..models.model import DOSModel
 from ..results.plot import plot_dos, plot_heat_capacity, save
 from ..traces.trace import Trace
@@ -30,8 +31,8 @@ def table(analyses: dict[str, xr.Dataset], costs: dict[str, dict[str, float]]) -
     :param analyses: of :func:`petdos_md.analyze`, by system
     :param costs: by system and temperature (``f"{T:g}"``): time of the observer, in % of that of the dynamics
     """
-    head = ["system", "T", "frames", "mu", "E_F", "gap", "C_el", "± model", "± sampling", "cost"]
-    units = ["", "K", "", "eV", "eV", "eV", "k_B/atom", "", "", "% of MD"]
+    head = ["system", "T", "frames", "mu", "E_F", "gap", "C_el (± model ± sampling)", "cost"]
+    units = ["", "K", "", "eV", "eV", "eV", "k_B/atom", "% of MD"]
     rows = [head, units]
     for name, data in analyses.items():
         for i, temperature in enumerate(data["temperature"].values):
@@ -68,7 +69,7 @@ class Figures:
         for name, path in self.traces.items():
             try:
                 if path.exists() and len(trace := Trace.open(path, "r")):
-                    analyses[name] = analyze(trace, self.model, reference="raw")
+                    analyses[name] = analyze(trace, self.model)
             except PetdosError:  # too little to draw yet
                 continue
         if analyses:
@@ -120,11 +121,10 @@ class Costs:
 def _cells(data: xr.Dataset, cost: float) -> list[str]:
     """What the table says of one temperature."""
     per_atom = float(data["n_atoms"]) * BOLTZMANN_EV
-    heat, *errors = (float(data[f"heat_capacity{kind}"]) / per_atom for kind in ("", "_model_std", "_sampling_err"))
+    heat = [float(data[f"heat_capacity{kind}"]) / per_atom for kind in ("", "_model_std", "_sampling_err")]
     return [
         f"{int(data['n_samples'])}",
         *(f"{float(data[key]):.3f}" for key in ("chemical_potential", "fermi_level", "gap")),
-        f"{heat:.4f}",
-        *("?" if math.isnan(x) else f"{x:.1g}" for x in errors),
+        with_errors(heat),
         "?" if math.isnan(cost) else f"{cost:.1f}",
     ]

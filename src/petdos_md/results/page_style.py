@@ -52,6 +52,9 @@ details summary { cursor: pointer; color: var(--link); }
   main { max-width: none; padding: 0; }
   figure svg { filter: none; max-height: 11cm; }
   details:not([open]) { display: none; }
+  .wide { overflow: visible; }
+  table.numbers { font-size: 8pt; }
+  .numbers th, .numbers td { padding: .25rem .25rem; }
   h2, h3 { break-after: avoid; }
   .numbers, .facts tr, .notes li { break-inside: avoid; }
   @page { margin: 18mm 16mm; }
