@@ -60,12 +60,19 @@ ComputePetdos::ComputePetdos(LAMMPS *lmp, int narg, char **arg)
   extvector = 1;
   size_vector = output_features_ ? model_->info().n_features : size_vector;
   memory->create(vector, size_vector, "petdos:vector");
+  if (output_features_) return;
+  array_flag = 1;
+  extarray = 0;    // of two columns, of which only the second is extensive
+  size_array_rows = size_vector;
+  size_array_cols = 2;
+  memory->create(array, size_array_rows, size_array_cols, "petdos:array");
 }
 
 ComputePetdos::~ComputePetdos()
 {
   if (evaluation_) evaluation_->withdraw(this);
   memory->destroy(vector);
+  memory->destroy(array);
 }
 
 void ComputePetdos::init()
@@ -92,9 +99,22 @@ void ComputePetdos::compute_vector()
   std::copy(values, values + size_vector, vector);
 }
 
+// Energies and DOS, as `fix ave/time ... mode vector` writes them.
+void ComputePetdos::compute_array()
+{
+  invoked_array = update->ntimestep;
+  need_finite();
+  const double *values = dos().data() + first_;
+  for (int i = 0; i < size_array_rows; ++i) {
+    array[i][0] = model_->energies()[first_ + i];
+    array[i][1] = values[i];
+  }
+}
+
 double ComputePetdos::memory_usage()
 {
-  return static_cast<double>(sizeof(double) * (features_.size() + dos_.size() + size_vector)) + evaluation_->memory_usage();
+  const double numbers = static_cast<double>(features_.size() + dos_.size() + size_vector) + 2.0 * size_array_rows;
+  return sizeof(double) * numbers + evaluation_->memory_usage();
 }
 
 // Collective.

@@ -26,6 +26,7 @@ class ComputePetdos : public Compute {
   void init() override;
   double compute_scalar() override;
   void compute_vector() override;
+  void compute_array() override;
   double memory_usage() override;
 
   // For fix petdos; collective.

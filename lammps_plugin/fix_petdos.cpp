@@ -25,6 +25,7 @@ namespace {
 
 constexpr double NOT_KNOWN = std::numeric_limits<double>::quiet_NaN();
 constexpr int RESTART_FORMAT = 2;
+constexpr int RUN = 1;                 // of Update::whichflag, 2 being a minimization
 constexpr double FAR_OUTSIDE = 2.0;    // as in petdos_md.models.rigidity
 
 }    // namespace
@@ -103,6 +104,7 @@ void FixPetdos::end_of_step()
 void FixPetdos::post_run()
 {
   flush();
+  if (trace_ && update->whichflag == RUN) sum_up();
 }
 
 // Samples up to this step are on disk before the restart file is whole, whenever the run is killed: who goes on from the file
@@ -308,6 +310,7 @@ void FixPetdos::store(petdos::Row &row, bool finite)
   std::string problem;
   if (trace_) {
     try {
+      ++(finite ? taken_ : skipped_);
       if (finite)
         trace_->append(std::move(row));
       else
@@ -325,6 +328,17 @@ void FixPetdos::flush()
   on_first_rank([&] {
     if (trace_) trace_->flush();
   });
+}
+
+// What there is now, at the end of a run; of rank 0.
+void FixPetdos::sum_up()
+{
+  const petdos::ModelInfo &model = compute_->model().info();
+  utils::logmesg(lmp, "fix petdos: {} samples in {}, {} of this run{}; {} ({}) ran on {}{}\n", trace_->size(), file_, taken_,
+                 skipped_ ? fmt::format(", {} frames skipped", skipped_) : "", model.name, model.dtype,
+                 compute_->model().network()->capabilities().device,
+                 comm->nprocs > 1 ? fmt::format(", {} ranks", comm->nprocs) : "");
+  taken_ = skipped_ = 0;
 }
 
 void FixPetdos::fail(const std::string &message)

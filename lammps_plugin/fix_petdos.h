@@ -47,6 +47,7 @@ class FixPetdos : public Fix {
   double kinetic_temperature();
   void store(petdos::Row &, bool);
   void flush();
+  void sum_up();
   [[noreturn]] void fail(const std::string &);
   void on_first_rank(const std::function<void()> &);
   void everywhere(const std::function<void()> &);
@@ -60,6 +61,7 @@ class FixPetdos : public Fix {
   std::unique_ptr<petdos::TraceWriter> trace_;    // of rank 0
   bool is_open_ = false;
   bigint seen_step_ = -1;                         // of the last frame that was looked at
+  bigint taken_ = 0, skipped_ = 0;                // frames of this run
 
   // LAMMPS forgets its time in the first run after read_restart (22 July 2025): it is taken note of before, and from the trace.
   bigint defined_step_;

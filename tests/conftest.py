@@ -11,6 +11,9 @@ from pathlib import Path
 # One thread for a worker: there is a worker for each core, and one thread makes small models reproducible and quick.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
+# Ranks that wait leave their core to others, of which tests have more than there are cores.
+os.environ.setdefault("MPIR_CVAR_CH4_PROGRESS_THROTTLE", "1")
+os.environ.setdefault("MPIR_CVAR_CH4_PROGRESS_THROTTLE_NO_PROGRESS_COUNT", "200")
 
 import ase.build
 import pytest

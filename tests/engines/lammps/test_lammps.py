@@ -92,15 +92,16 @@ def test_units(units: str, shipped: DOSModel) -> None:
         assert np.abs(vector(lmp) - expected).max() < 2e-5 * expected.max()
 
 
-def test_window_and_thermo_norm(shipped: DOSModel) -> None:
-    """A part of the DOS; LAMMPS divides extensive quantities by the number of atoms if told to."""
+def test_window_and_thermo_norm(shipped: DOSModel, tmp_path: Path) -> None:
+    """A part of the DOS, also with its energies; LAMMPS divides extensive quantities by the number of atoms if told to."""
     deck = (
         ALLOY
-        + """
+        + f"""
     compute all all petdos almgsi-lda Al Mg
     compute part all petdos almgsi-lda Al Mg window -2.0 3.025
     variable v equal c_part[11]
-    thermo_style custom step c_part[11]
+    fix ave all ave/time 1 1 1 c_part[1] c_part[2] mode vector file {tmp_path}/dos.txt
+    thermo_style custom step c_part[11] c_part[11][1] c_part[11][2]
     thermo_modify norm yes
     run 0
     """
@@ -112,6 +113,12 @@ def test_window_and_thermo_norm(shipped: DOSModel) -> None:
         assert np.array_equal(part, vector(lmp, "all")[inside]) and len(part) == 101
         assert scalar(lmp, "part") == scalar(lmp, "all")
         assert float(lmp.extract_variable("v")) == part[10]
+        last = lmp.last_thermo()
+        assert last["c_part[11]"] == part[10] / 32 and last["c_part[11][2]"] == part[10]
+        assert last["c_part[11][1]"] == pytest.approx(energies[inside][10], abs=1e-12)
+        array = np.array(lmp.numpy.extract_compute("part", 0, 2))
+        np.testing.assert_allclose(array, np.stack([energies[inside], part], axis=1), rtol=1e-14, atol=1e-12)
+    np.testing.assert_allclose(np.loadtxt(tmp_path / "dos.txt", skiprows=4)[:, 1:], array, rtol=1e-5, atol=1e-9)
 
 
 def test_npt_swap_and_minimize(shipped: DOSModel) -> None:
@@ -164,33 +171,35 @@ def test_evaluated_once_in_a_step(tmp_path: Path) -> None:
 
 
 def test_ranks_and_chunks(lammps_model: DOSModel, lammps_model_path: Path, tmp_path: Path) -> None:
-    """Two and three ranks, one of them without atoms, and chunks: all equal the serial result, and Python's."""
-    deck = (
-        LONG
-        + f"""
-    compute feat all petdos {lammps_model_path} Al Mg output features chunk ${{chunk}}
-    fix obs all petdos 1 feat ${{out}}.zarr temp 300
-    dump d all custom 1 ${{out}}.dump id type x y z
-    dump_modify d format float %.17g
-    run 0
-    """
-    )
+    """Three ranks, one of them without atoms, and chunks: all equal the serial result, and Python's."""
     import ase.io
 
-    def features(out: str, ranks: int, chunk: int, z: str, filled: int) -> np.ndarray:
-        given = {"out": out, "chunk": str(chunk), "z": z, "low": str(z.count("f")), "filled": str(filled)}
-        done = run_lmp(deck, tmp_path, ranks, *(word for k, v in given.items() for word in ("-var", k, v)))
-        assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    def deck(out: str, chunk: int = 10000, z: str = "p", filled: int = 24) -> str:
+        box = LONG.replace("${z}", z).replace("${low}", str(z.count("f"))).replace("${filled}", str(filled))
+        return f"""
+        {box.replace("run 0", "")}
+        compute feat all petdos {lammps_model_path} Al Mg output features chunk {chunk}
+        fix obs all petdos 1 feat {out}.zarr temp 300
+        dump d all custom 1 {out}.dump id type x y z
+        dump_modify d format float %.17g
+        run 0
+        """
+
+    def features(out: str) -> np.ndarray:
         return np.array(Trace.open(tmp_path / f"{out}.zarr", "r").features[0])
 
-    serial = features("serial", 0, 10000, "p", 24)
+    for ranks, decks in (
+        (0, [deck("serial"), deck("half", z="f", filled=10)]),
+        (3, [deck("three"), deck("three_chunks", 250), deck("empty_rank", z="f", filled=10)]),
+    ):
+        done = run_lmp("clear\n".join(decks), tmp_path, ranks)
+        assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     atoms = ase.io.read(tmp_path / "serial.dump")
     atoms.symbols[:] = np.array(["", "Al", "Mg"])[atoms.numbers]
-    assert deviation(serial, lammps_model.evaluate(atoms).features) < 1e-10
-    assert deviation(features("two", 2, 10000, "p", 24), serial) < 1e-10
-    assert deviation(features("two_chunks", 2, 250, "p", 24), serial) < 1e-10
-    half = features("half", 0, 10000, "f", 10)
-    assert deviation(features("empty_rank", 3, 10000, "f", 10), half) < 1e-10
+    assert deviation(features("serial"), lammps_model.evaluate(atoms).features) < 1e-10
+    assert deviation(features("three"), features("serial")) < 1e-10
+    assert deviation(features("three_chunks"), features("serial")) < 1e-10
+    assert deviation(features("empty_rank"), features("half")) < 1e-10
 
 
 @pytest.mark.parametrize("ranks", [0, 2])

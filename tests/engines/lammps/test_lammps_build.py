@@ -49,7 +49,7 @@ def test_command_and_doctor(lammps_plugin: Path, capsys: pytest.CaptureFixture[s
 
 def test_found_without_environment(lammps_plugin: Path, tmp_path: Path) -> None:
     """By `lmp`, with the potentials of LAMMPS; and `import lammps` finds the MPI library."""
-    done = run_lmp(DECK, tmp_path)
+    done = run_lmp(DECK, tmp_path, 1)
     assert done.returncode == 0 and str(lammps_plugin) in done.stdout
     code = "import lammps, os; l = lammps.lammps(cmdargs=['-log', 'none', '-screen', 'none']); print(l.version());"
     code += "print(os.environ['LAMMPS_POTENTIALS'], l.has_style('compute', 'petdos'), l.has_style('fix', 'petdos'))"
