@@ -25,8 +25,8 @@ CUTOFF_A, SIGMA_A, EPSILON_EV = 5.0, 2.3, 0.2
 class LennardJones(torch.nn.Module):
     """A truncated and shifted Lennard-Jones potential, in nanometers and kJ/mol, from half of the pairs.
 
-    It also says an uncertainty of each energy, 0.01 eV for each pair of the atom, and forces and a stress of its own which are no
-    derivatives: all forces are 1, 2, 3 kJ/mol/nm.
+    It also says an uncertainty of each energy, 0.01 eV for each pair of the atom, twice the energy (``energy/twice``), and forces and a stress
+    of its own which are no derivatives: all forces are 1, 2, 3 kJ/mol/nm, the stress is 10, 20, 30 kJ/mol/nm^3 on the diagonal and 1 beside it.
     """
 
     def __init__(self, nan_below_nm: float, cutoff_nm: float, sigma_nm: float, epsilon: float) -> None:
@@ -70,8 +70,13 @@ class LennardJones(torch.nn.Module):
             elif name == "non_conservative_force":
                 values = torch.tensor([[[1.0], [2.0], [3.0]]], dtype=positions.dtype).repeat(len(chosen), 1, 1)
                 components = [xyz]
+            elif name == "non_conservative_stress":
+                values = torch.ones((1, 3, 3, 1), dtype=positions.dtype)
+                for k in range(3):
+                    values[0, k, k] = 10.0 * (k + 1)
+                samples, components = whole, [xyz.rename("xyz", "xyz_1"), xyz.rename("xyz", "xyz_2")]
             else:
-                values = of_atoms[chosen].unsqueeze(1)
+                values = (2.0 if name == "energy/twice" else 1.0) * of_atoms[chosen].unsqueeze(1)
                 if output.sample_kind == "system":
                     values, samples = values.sum(0, keepdim=True), whole
             property = Labels(["energy"], torch.zeros((1, 1), dtype=torch.int32))
@@ -83,14 +88,16 @@ class LennardJones(torch.nn.Module):
 def write_lennard_jones(path: Path, more_outputs: bool = True, nan_below_A: float = 0.0, reach: float = 1.0) -> None:
     """A :class:`LennardJones` for aluminium and magnesium, in double precision.
 
-    :param more_outputs: with uncertainty and non-conservative forces
+    :param more_outputs: with all outputs and energies of atoms, else the energy of the whole alone
     :param nan_below_A: a shorter distance makes everything NaN
     :param reach: declared range over the cutoff
     """
     kJ_mol = 96.48533212331
     model = LennardJones(nan_below_A / 10, CUTOFF_A / 10, SIGMA_A / 10, EPSILON_EV * kJ_mol)
-    outputs = {"energy": ModelOutput(unit="kJ/mol", sample_kind="atom")}
+    outputs = {"energy": ModelOutput(unit="kJ/mol", sample_kind="atom" if more_outputs else "system")}
     if more_outputs:
+        outputs["energy/twice"] = ModelOutput(unit="kJ/mol", sample_kind="atom", description="two of them")
+        outputs["non_conservative_stress"] = ModelOutput(unit="kJ/mol/nm^3", sample_kind="system")
         outputs["energy_uncertainty"] = ModelOutput(unit="kJ/mol", sample_kind="atom")
         outputs["non_conservative_force"] = ModelOutput(unit="kJ/mol/nm", sample_kind="atom")
     capabilities = ModelCapabilities(

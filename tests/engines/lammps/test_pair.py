@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from ase import Atoms
-from helpers.lammps_tools import ALLOY, LONG, instance, run_lmp
+from helpers.lammps_tools import ALLOY, LONG, instance, run_lmp, vector
 from helpers.once import once
 from helpers.potentials import (
     CUTOFF_A,
@@ -20,6 +21,9 @@ from helpers.potentials import (
     write_sliced_potential,
     write_soap_bpnn,
 )
+
+from petdos_md.models.files import as_written, find_model
+from petdos_md.models.model import DOSModel
 
 pytestmark = [
     pytest.mark.usefixtures("lammps_plugin"),
@@ -72,8 +76,9 @@ def by_ase(words: str, atoms: Atoms) -> tuple[float, np.ndarray, np.ndarray | No
     """Energy, forces, stress (3, 3) and precision of a model by metatomic's own calculator."""
     atoms = atoms.copy()
     atoms.calc, dtype = calculator(words.split()[0])
-    stress = atoms.get_stress(voigt=False) if atoms.pbc.all() else None
-    return atoms.get_potential_energy(), atoms.get_forces(), stress, dtype
+    with as_written():  # compiling takes more time than all of these evaluations
+        stress = atoms.get_stress(voigt=False) if atoms.pbc.all() else None
+        return atoms.get_potential_energy(), atoms.get_forces(), stress, dtype
 
 
 @lru_cache
@@ -82,17 +87,15 @@ def calculator(name: str) -> tuple[Any, str]:
     from metatomic.torch import load_atomistic_model
     from metatomic_ase import MetatomicCalculator
 
-    from petdos_md.models.files import find_model
-
     model = load_atomistic_model(str(find_model(name)))
     return MetatomicCalculator(model, uncertainty_threshold=None), model.capabilities().dtype
 
 
-def by_lammps(lmp) -> tuple[Atoms, float, np.ndarray, np.ndarray]:
+def by_lammps(lmp, *elements: str) -> tuple[Atoms, float, np.ndarray, np.ndarray]:
     """Configuration, energy (eV), forces (eV/angstrom) and stress of the potential alone (eV/angstrom^3) in units metal."""
     from petdos_md.lammps import atoms_of
 
-    atoms = atoms_of(lmp, ["Al", "Mg"])
+    atoms = atoms_of(lmp, list(elements) or ["Al", "Mg"])
     forces = np.array(lmp.numpy.extract_atom("f"))[: len(atoms)]
     xx, yy, zz, xy, xz, yz = (-float(v) * EV_A3_PER_BAR for v in lmp.numpy.extract_compute("p", 0, 1))
     stress = np.array([[xx, xy, xz], [xy, yy, yz], [xz, yz, zz]])
@@ -104,8 +107,8 @@ def use(words: str, elements: str = "Al Mg") -> str:
     return f"pair_style metatomic {words}\npair_coeff * * {elements}\ncompute p all pressure NULL virial\n"
 
 
-def assert_agree(lmp, words: str) -> None:
-    atoms, energy, forces, stress = by_lammps(lmp)
+def assert_agree(lmp, words: str, *elements: str) -> None:
+    atoms, energy, forces, stress = by_lammps(lmp, *elements)
     expected_energy, expected_forces, expected_stress, dtype = by_ase(words, atoms)
     tolerance = TOLERANCE[dtype]
     # Single precision: LAMMPS is given a sum of energies of atoms, ASE that sum after rounding.
@@ -120,7 +123,7 @@ BOXES = {
     "periodic": "",
     "triclinic": "change_box all triclinic xy final 1.5 xz final -0.8 yz final 0.6 remap\n",
     "slab": "change_box all boundary p p f z final -3 12\n",
-    "cluster": "change_box all boundary s s s\n",
+    "cluster": "change_box all boundary s f m\n",
 }
 
 
@@ -133,6 +136,9 @@ def test_equals_ase(architecture: str, box: str, models: dict[str, str]) -> None
         lmp.command("fix md all nve")
         lmp.command("run 3")
         assert_agree(lmp, words)
+        if box == "triclinic":  # two types of one element
+            lmp.commands_string("pair_coeff * * Mg 12\nrun 0")
+            assert_agree(lmp, words, "Mg", "Mg")
 
 
 @pytest.mark.parametrize("atoms", ["one", "two far apart", "primitive cell"])
@@ -188,7 +194,7 @@ def test_closed_form(models: dict[str, str]) -> None:
     md = "compute each all pe/atom\nfix md all nve\nthermo_style custom step pe press\nrun 20\n"
     own = f"pair_style lj/cut {CUTOFF_A}\npair_modify shift yes\npair_coeff * * {EPSILON_EV} {SIGMA_A}\n"
     results = []
-    for potential in (own, use(models["Lennard-Jones"])):
+    for potential in (own, use(models["Lennard-Jones"] + " check_consistency on device cpu")):
         with instance("atom_modify map array\n" + BARE + potential + md) as lmp:
             n = lmp.get_natoms()
             order = np.argsort(np.array(lmp.numpy.extract_atom("id"))[:n])
@@ -232,52 +238,51 @@ def test_finite_differences(architecture: str, models: dict[str, str]) -> None:
         assert (up - down) / (2 * step) / volume == pytest.approx(stress[0, 0], rel=10 * tolerance, abs=1e-5)
 
 
-RANKS = f"""
-newton ${{newton}}
-{LONG_BARE}
-pair_style metatomic ${{model}}
-pair_coeff * * Al Mg
-compute p all pressure NULL virial
-compute each all pe/atom
-thermo_style custom step pe c_p[1] c_p[2] c_p[3] c_p[4] c_p[5] c_p[6]
-thermo_modify format float %.17g norm no
-dump d all custom 1 ${{out}}.dump id fx fy fz c_each
-dump_modify d format float %.17g sort id
-run 0
-"""
+def to_files(out: str, newton: str, words: str, z: str = "p", filled: int = 24) -> str:
+    """A deck that writes energy and pressures to ``OUT.txt``, forces and energies of atoms to ``OUT.dump``."""
+    box = LONG_BARE.replace("${z}", z).replace("${low}", str(z.count("f"))).replace("${filled}", str(filled))
+    values = "pe " + " ".join(f"c_p[{k}]" for k in range(1, 7))
+    return f"""
+    newton {newton}
+    {box}
+    {use(words)}
+    compute each all pe/atom
+    thermo_style custom step {values}
+    thermo_modify norm no
+    dump d all custom 1 {out}.dump id fx fy fz c_each
+    dump_modify d format float %.17g sort id
+    run 0
+    print "{" ".join(f"$({value}:%.17g)" for value in values.split())}" file {out}.txt
+    """
 
 
 def test_ranks(models: dict[str, str], tmp_path: Path) -> None:
-    """Two to four ranks, one of them without atoms, newton on and off: all equal the serial result, and chunks do."""
-
-    def run(
-        out: str, ranks: int, newton: str, words: str, z: str = "p", filled: int = 24
-    ) -> tuple[np.ndarray, np.ndarray]:
-        given = {"out": out, "newton": newton, "z": z, "low": str(z.count("f")), "filled": str(filled)}
-        deck = RANKS.replace("${model}", words)
-        done = run_lmp(deck, tmp_path, ranks, *(word for k, v in given.items() for word in ("-var", k, v)))
-        assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
-        lines = done.stdout.splitlines()
-        row = next(i for i, line in enumerate(lines) if line.split()[:2] == ["Step", "PotEng"]) + 1
-        return np.loadtxt(tmp_path / f"{out}.dump", skiprows=9)[:, 1:], np.array(lines[row].split(), float)
-
-    def assert_same(found: tuple[np.ndarray, np.ndarray], expected: tuple[np.ndarray, np.ndarray], rel: float) -> None:
-        for a, b in (
-            (found[0][:, :3], expected[0][:, :3]),
-            (found[0][:, 3], expected[0][:, 3]),
-            (found[1][2:], expected[1][2:]),
-        ):
-            assert np.abs(a - b).max() < rel * np.abs(b).max()
-        assert found[1][1] == pytest.approx(expected[1][1], rel=rel)
-
+    """Three and four ranks, one of them without atoms, newton on and off: all equal the serial result, and chunks do."""
     sliced, lj = models["sliced PET"], models["Lennard-Jones"]
-    serial = run("serial", 0, "on", sliced)
-    assert_same(run("two", 2, "off", sliced), serial, 1e-10)
-    assert_same(run("chunks", 0, "on", sliced + " chunk 250"), serial, 1e-10)
-    half = run("half", 0, "on", sliced, "f", 10)
-    assert_same(run("empty_rank", 3, "on", sliced, "f", 10), half, 1e-10)
-    assert_same(run("lj4", 4, "off", lj), run("lj", 0, "on", lj), 1e-10)
-    assert_same(run("shipped4", 4, "on", SHIPPED), run("shipped", 0, "on", SHIPPED), 1e-5)
+    half: dict[str, Any] = {"z": "f", "filled": 10}
+    for ranks, decks in (
+        (0, [to_files("serial", "on", sliced), to_files("half", "on", sliced, **half), to_files("lj", "on", lj)]),
+        (0, [to_files("chunks", "on", sliced + " chunk 250"), to_files("shipped", "on", SHIPPED)]),
+        (3, [to_files("three", "off", sliced), to_files("empty_rank", "on", sliced, **half)]),
+        (4, [to_files("lj4", "off", lj), to_files("shipped4", "on", SHIPPED)]),
+    ):
+        done = run_lmp("clear\n".join(decks), tmp_path, ranks)
+        assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+
+    def parts(out: str) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Energy, pressures, forces, energies of atoms."""
+        rows, numbers = np.loadtxt(tmp_path / f"{out}.dump", skiprows=9), np.loadtxt(tmp_path / f"{out}.txt")
+        return numbers[:1], numbers[1:], rows[:, 1:4], rows[:, 4]
+
+    for found, expected, rel in (
+        ("three", "serial", 1e-10),
+        ("chunks", "serial", 1e-10),
+        ("empty_rank", "half", 1e-10),
+        ("lj4", "lj", 1e-10),
+        ("shipped4", "shipped", 1e-5),
+    ):
+        for a, b in zip(parts(found), parts(expected), strict=True):
+            assert np.abs(a - b).max() < rel * np.abs(b).max(), (found, expected)
 
 
 def test_derivatives_in_slices(models: dict[str, str]) -> None:
@@ -286,6 +291,27 @@ def test_derivatives_in_slices(models: dict[str, str]) -> None:
     with instance(deck + use(models["sliced PET"]) + "run 0\n") as lmp:
         assert lmp.get_natoms() == 1008
         assert_agree(lmp, models["sliced PET"])
+
+
+def test_shared_pass_in_slices_with_uncertainty(tmp_path: Path) -> None:
+    """Forces, DOS and uncertainties of one pass over more atoms than are differentiated at once: those of the package."""
+    deck = BARE.replace("block 0 2 0 2 0 2", "block 0 7 0 6 0 6") + f"log {tmp_path}/log\n"
+    deck += use(f"{SHIPPED} uncertainty_threshold 0.05") + f"compute dos all petdos {SHIPPED} Al Mg\n"
+    # The pass of step 2 is asked for the DOS, too, and its warning is the second one.
+    with instance(deck + "fix md all nve\nthermo_style custom step pe c_dos c_p[1]\nthermo 2\nrun 2\n") as lmp:
+        atoms, energy, forces, _ = by_lammps(lmp)
+        dos, ids = vector(lmp), np.array(lmp.numpy.extract_atom("id"))[: len(atoms)]
+    model = DOSModel.load(SHIPPED)
+    sample, expected_energy, expected_forces, _ = model.evaluate_with_forces(atoms)
+    # In Python, a sum of a thousand atoms in single precision.
+    assert len(atoms) == 1008 and energy == pytest.approx(expected_energy, rel=1e-5)
+    assert np.abs(forces - expected_forces).max() < 2e-5 * np.abs(expected_forces).max()
+    assert np.abs(dos - model.dos(sample)).max() < 1e-5 * dos.max()
+    said = re.findall(r"of (\d+) atoms .* atom (\d+) by (\S+) \(step 2\)", (tmp_path / "log").read_text())
+    ((above, worst, by),) = said
+    uncertain = model.evaluator.rows_of_atoms(atoms, "energy_uncertainty")[:, 0]
+    assert int(above) == (uncertain > 0.05).sum() and float(by) == pytest.approx(uncertain.max(), rel=1e-4)
+    assert uncertain[ids == int(worst)] == pytest.approx(uncertain.max(), rel=1e-4)
 
 
 def test_trajectory(models: dict[str, str]) -> None:
@@ -307,6 +333,7 @@ def test_trajectory(models: dict[str, str]) -> None:
         lmp.command("run 50")
         found = np.array(lmp.numpy.extract_atom("x"))[:n]
     atoms.calc = calculator(words)[0]
-    VelocityVerlet(atoms, 0.002 / time_unit).run(50)
+    with as_written():
+        VelocityVerlet(atoms, 0.002 / time_unit).run(50)
     apart = found - atoms.positions
     assert np.abs(apart - 8.1 * np.round(apart / 8.1)).max() < 1e-9

@@ -73,13 +73,16 @@ def test_hybrid(lj: Path) -> None:
         + zbl,
         "numbered": f"pair_style hybrid/overlay metatomic_1 {lj} uncertainty_threshold off zbl 3 4\n"
         "pair_coeff * * metatomic_1 13 12\n" + zbl,
+        "variant": both.format(
+            f"metatomic {lj} variant/energy twice scale 0.5 uncertainty_threshold off", "metatomic Al Mg"
+        ),
     }
     found = {}
     for name, deck in decks.items():
         with instance(BARE + deck + THERMO + "run 0\n") as lmp:
             forces = np.array(lmp.numpy.extract_atom("f"))[: lmp.get_natoms()]
             found[name] = (float(lmp.get_thermo("pe")), float(lmp.get_thermo("press")), forces)
-    for name in ("ours", "half and half", "numbered"):
+    for name in ("ours", "half and half", "numbered", "variant"):
         for a, b in zip(found[name], found["own"], strict=True):
             assert np.allclose(a, b, rtol=1e-6, atol=1e-7), name
 
@@ -138,16 +141,16 @@ def test_lost_atoms(ranks: int, lj: Path, tmp_path: Path) -> None:
     run 30
     """
 
-    def finish(potential: str, lost: str) -> subprocess.CompletedProcess[str]:
+    def finish(potential: str, lost: str, ranks: int) -> subprocess.CompletedProcess[str]:
         return run_lmp(cluster.format(potential=potential, lost=lost), tmp_path, ranks)
 
-    failed = finish(use(lj), "error")
+    failed = finish(use(lj), "error", ranks)
     assert (
         failed.returncode != 0 and "ERROR: Lost atoms: original" in failed.stdout and "Traceback" not in failed.stderr
     )
     ends = []
-    for potential in (OWN, use(lj)):
-        done = finish(potential, "ignore")
+    for potential, on in ((OWN, 0), (use(lj), ranks)):
+        done = finish(potential, "ignore", on)
         assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
         (last,) = [line.split() for line in done.stdout.splitlines() if re.match(r"\s+30 +\d+ +-?\d", line)]
         ends.append((int(last[1]), float(last[2])))
