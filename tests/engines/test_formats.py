@@ -65,7 +65,7 @@ def lammps(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Atoms]:
         if modify:
             lines.append(f"dump_modify d{i} {modify}")
     data = f"write_data {folder / 'data.lmp'}"
-    done = run_lmp(DECK.format(dumps="\n".join(lines)) + data, folder)  # whose files are complete when it has ended
+    done = run_lmp(DECK.format(dumps="\n".join(lines)) + data, folder, 1)  # whose files are complete when it has ended
     assert done.returncode == 0, done.stdout
     with instance(DECK.format(dumps="")) as lmp:
         (low, high, xy, yz, xz, _, _) = lmp.extract_box()
