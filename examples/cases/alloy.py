@@ -126,7 +126,8 @@ def simulate(args: argparse.Namespace, text: str) -> int:
         while not socket.exists() and server.poll() is None:
             time.sleep(0.1)
         command = [sys.executable, Path(__file__).resolve(), "--client", address(folder), "--potential", args.potential]
-        clients = [subprocess.Popen([*command, "-o", folder], **options) for _ in range(args.clients)]
+        command += ["--device", args.device, "-o", folder]
+        clients = [subprocess.Popen(command, **options) for _ in range(args.clients)]
         try:
             follow(server, folder, args.steps)
         finally:
@@ -157,7 +158,7 @@ def client(args: argparse.Namespace) -> int:
     from ase.calculators.socketio import SocketClient
 
     atoms = ase.io.read(args.output / "alloy.xyz")
-    atoms.calc = find_potential(args.potential).calculator()
+    atoms.calc = find_potential(args.potential, device=args.device).calculator()
     SocketClient(unixsocket=args.client).run(atoms, use_stress=True)
     return 0
 

@@ -54,6 +54,7 @@ def parser(description: str, output: str) -> argparse.ArgumentParser:
         "the path of a metatomic model (.pt), as PET-MAD (default: %(default)s)")  # fmt: skip
     found.add_argument("--dos", nargs="+", default=["general=trio-pbesol"], metavar="LABEL=MODEL",
         help="models of the DOS, names or paths; the first samples on the fly (default: %(default)s)")  # fmt: skip
+    found.add_argument("--device", default="cpu", help="of chgnet, as cuda (default: %(default)s)")
     found.add_argument("--steps", type=int, metavar="N", help="of each simulation, after equilibration")
     found.add_argument(
         "--only",
@@ -68,20 +69,20 @@ def parser(description: str, output: str) -> argparse.ArgumentParser:
     return found
 
 
-def find_potential(name: str, model: pm.DOSModel | None = None) -> Potential:
+def find_potential(name: str, model: pm.DOSModel | None = None, device: str = "cpu") -> Potential:
     """The potential of a name: all that ``petdos md --potential`` takes, and ``chgnet``."""
     if name != "chgnet":
         return Potential.find(name, model)
-    return Potential.wrap(chgnet(), "chgnet")
+    return Potential.wrap(chgnet(device), "chgnet")
 
 
-def chgnet() -> object:
+def chgnet(device: str = "cpu") -> object:
     """CHGNet (DOI 10.1038/s42256-023-00716-3) of PyPI, whose weights are in its wheel, as an ASE calculator."""
     try:
         from chgnet.model import CHGNet, CHGNetCalculator
     except ModuleNotFoundError:
         sys.exit("chgnet is not installed; pip install 'petdos-md[cases]', or give another --potential")
-    return CHGNetCalculator(CHGNet.load(use_device="cpu", verbose=False), use_device="cpu")
+    return CHGNetCalculator(CHGNet.load(use_device=device, verbose=False), use_device=device)
 
 
 def chosen(phases: list[Phase], only: list[str] | None) -> list[Phase]:
@@ -152,7 +153,7 @@ def run_phases(
     """
     args.output.mkdir(parents=True, exist_ok=True)
     models = load_models(args.dos)
-    potential = find_potential(args.potential, next(iter(models.values())))
+    potential = find_potential(args.potential, next(iter(models.values())), args.device)
     results = {
         f"{phase.name} K": sample(phase, potential, models, args.output, settings)
         for phase in chosen(phases, args.only)

@@ -63,6 +63,7 @@ def train(args: argparse.Namespace, stage: str, start: Path | None) -> None:
         name = {"training_set": "train", "validation_set": "validation"}[part]
         options[part]["systems"]["read_from"] = str(args.output / f"{name}.xyz")
         options[part]["targets"]["mtt::dos"]["num_subtargets"] = args.grid.n
+    options["device"] = args.device
     if args.epochs is not None:
         options["architecture"]["training"]["num_epochs"] = args.epochs
     if start is not None:
@@ -196,6 +197,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true",
                         help="one epoch with a tenth of the structures in outputs/quick, to see that all stages work")  # fmt: skip
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--device", default="cpu", help="of the training, as cuda (default: %(default)s)")
     args = parser.parse_args()
     if args.quick:
         args.epochs, args.fraction = args.epochs or 1, min(args.fraction, 0.1)
