@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 from ase.calculators.emt import EMT
 from metatomic.torch import load_atomistic_model
-from metatomic_ase import MetatomicCalculator
 
 from petdos_md.ase import DOSCalculator
 from petdos_md.base.errors import ModelError, SettingError
-from petdos_md.engines.potentials import Potential
+from petdos_md.engines.potentials import Potential, metatomic_calculator
 from petdos_md.models.model import DOSModel
+
+MetatomicCalculator = metatomic_calculator()
 
 
 def test_one_network_for_both(metal: DOSModel, metal_path: Path, model_path: Path) -> None:
@@ -41,7 +42,10 @@ def test_model_in_memory(checkpoints: tuple[Path, Path], metal: DOSModel, metal_
 
 def test_no_banner(metal_path: Path) -> None:
     """Of a library that is imported for the calculator; errors are still told, with what was printed before them."""
-    code = "import sys; from petdos_md.engines.potentials import Potential; Potential.find(sys.argv[1])"
+    code = "import sys, torch; from petdos_md.engines.potentials import Potential; Potential.find(sys.argv[1])\n"
+    code += (
+        "assert torch.cuda.is_available() or 'warp' not in sys.modules  # which takes seconds, and works on GPUs alone"
+    )
     done = subprocess.run([sys.executable, "-c", code, str(metal_path)], capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     code = "import os\nfrom petdos_md.base.quiet import quiet\nwith quiet():\n    os.write(1, b'native'); print('one'); 1 / 0"

@@ -142,13 +142,13 @@ def test_spread_of_members() -> None:
 
 def test_shipped_model_in_metatomics_calculator() -> None:
     """No warning for a crystal of silicon at 300 K; one where it is squeezed to three fifths of its volume."""
-    from metatomic_ase import MetatomicCalculator
+    from petdos_md.engines.potentials import metatomic_calculator
 
     crystal = ase.build.bulk("Si", cubic=True, a=5.39)
     crystal.rattle(0.08, seed=1)
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
-        crystal.calc = MetatomicCalculator(str(find_model("almgsi-lda")), device="cpu")
+        crystal.calc = metatomic_calculator()(str(find_model("almgsi-lda")), device="cpu")
         energy = crystal.get_potential_energy()
         assert energy == pytest.approx(
             DOSModel.load("almgsi-lda", device="cpu").evaluate_with_forces(crystal)[1], rel=1e-6

@@ -72,13 +72,13 @@ def test_separated_equals_stock(pair, kind: str) -> None:
 
 def test_energy_head_is_kept(pair) -> None:
     """Energy, forces and stress of the backbone equal those of the stock network in metatomic's own ASE calculator."""
-    from metatomic_ase import MetatomicCalculator
+    from petdos_md.engines.potentials import metatomic_calculator
 
     separated, stock, tolerance = pair
     atoms = random_structures(list(ELECTRONS), separated.cutoff, seed=4)["periodic"]
     _, energy, forces, stress = separated.evaluate_with_forces(atoms)
 
-    atoms.calc = MetatomicCalculator(stock.evaluator.module, device="cpu")
+    atoms.calc = metatomic_calculator()(stock.evaluator.module, device="cpu")
     assert energy == pytest.approx(atoms.get_potential_energy(), rel=tolerance)
     assert np.abs(forces - atoms.get_forces()).max() <= 10 * tolerance * np.abs(forces).max()
     expected = atoms.get_stress(voigt=False)

@@ -1,6 +1,6 @@
-"""Libraries that print a banner while they are imported: nothing that a user of this package could act on.
+"""Libraries that print a banner while they are imported, or import what is of no use here: nothing that a user of this package could act on.
 
->>> with quiet():                                                                       # doctest: +SKIP
+>>> with quiet(), hidden("nvalchemiops"):                                               # doctest: +SKIP
 ...     from metatomic_ase import MetatomicCalculator
 """
 
@@ -38,3 +38,16 @@ def quiet() -> Iterator[None]:
             if failed:
                 kept.seek(0)
                 sys.stderr.write(kept.read().decode(errors="replace"))
+
+
+@contextmanager
+def hidden(name: str) -> Iterator[None]:
+    """Let imports of a package fail as if it were not installed, unless it has been imported already."""
+    if name in sys.modules:
+        yield
+        return
+    sys.modules[name] = None  # type: ignore[assignment]  # which stops an import, says Python's documentation
+    try:
+        yield
+    finally:
+        del sys.modules[name]

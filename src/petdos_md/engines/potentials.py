@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from typing import Any
 from ase.calculators.calculator import Calculator
 
 from ..base.errors import ModelError, PetdosError, SettingError
-from ..base.quiet import quiet
+from ..base.quiet import hidden, quiet
 from ..models.files import as_written, find_model, load_file, shipped_models
 from ..models.model import DOSModel
 from ..models.upet_potentials import cached_potential, parse
@@ -86,10 +87,8 @@ class Potential:
         module = load_file(path)
         if "energy" not in module.capabilities().outputs:
             raise ModelError(f"{path}: has no energy output, so it cannot drive dynamics; give another --potential")
-        with quiet():
-            from metatomic_ase import MetatomicCalculator
 
-        class AsWritten(MetatomicCalculator):
+        class AsWritten(metatomic_calculator()):  # type: ignore[misc]  # a class that is not known before
             def calculate(self, *args: Any, **kwargs: Any) -> None:
                 with as_written():
                     super().calculate(*args, **kwargs)
@@ -97,6 +96,18 @@ class Potential:
         # No skin: neighbors, and with them the rounding of the forces, then depend on the structure alone.
         calculator = AsWritten(module, neighbor_skin=0.0)
         return cls(str(path.resolve()), functools.partial(_reset, calculator))
+
+
+def metatomic_calculator() -> Any:
+    """The class of metatomic's ASE calculator.
+
+    It would import NVIDIA's neighbor lists where they are installed (upet needs them). That takes three seconds, and they work on GPUs alone.
+    """
+    import torch
+
+    with quiet(), nullcontext() if torch.cuda.is_available() else hidden("nvalchemiops"):
+        from metatomic_ase import MetatomicCalculator
+    return MetatomicCalculator
 
 
 def _is_of(path: Path, model: DOSModel) -> bool:

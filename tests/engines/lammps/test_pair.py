@@ -22,6 +22,7 @@ from helpers.potentials import (
     write_soap_bpnn,
 )
 
+from petdos_md.engines.potentials import metatomic_calculator
 from petdos_md.models.files import as_written, find_model
 from petdos_md.models.model import DOSModel
 
@@ -85,10 +86,9 @@ def by_ase(words: str, atoms: Atoms) -> tuple[float, np.ndarray, np.ndarray | No
 def calculator(name: str) -> tuple[Any, str]:
     """That of metatomic, and the precision of the model."""
     from metatomic.torch import load_atomistic_model
-    from metatomic_ase import MetatomicCalculator
 
     model = load_atomistic_model(str(find_model(name)))
-    return MetatomicCalculator(model, uncertainty_threshold=None), model.capabilities().dtype
+    return metatomic_calculator()(model, uncertainty_threshold=None), model.capabilities().dtype
 
 
 def by_lammps(lmp, *elements: str) -> tuple[Atoms, float, np.ndarray, np.ndarray]:
