@@ -35,7 +35,7 @@ run 0
 
 @pytest.fixture
 def atoms(tmp_path: Path) -> Atoms:
-    made = ase.build.bulk("Al", cubic=True) * (4, 4, 40)
+    made = ase.build.bulk("Al", cubic=True) * (4, 4, 18)
     made.rattle(0.1, seed=1)
     ase.io.write(tmp_path / "atoms.data", made, format="lammps-data", masses=True)
     return made
