@@ -143,7 +143,7 @@ def test_equals_ase(architecture: str, box: str, models: dict[str, str]) -> None
 
 @pytest.mark.parametrize("atoms", ["one", "two far apart", "primitive cell"])
 def test_few_atoms(atoms: str, models: dict[str, str]) -> None:
-    """An atom without neighbors; and a cell much smaller than the cutoff, in which an atom is its own neighbor many times."""
+    """An atom without neighbors, and none; and a cell much smaller than the cutoff, in which an atom is its own neighbor many times."""
     decks = {
         "one": "boundary f f f\nregion box block 0 9 0 9 0 9\ncreate_box 2 box\ncreate_atoms 2 single 4 4 4\n",
         "two far apart": "region box block 0 40 0 40 0 40\ncreate_box 2 box\ncreate_atoms 1 single 1 1 1\ncreate_atoms 2 single 20 20 20\n",
@@ -156,6 +156,9 @@ def test_few_atoms(atoms: str, models: dict[str, str]) -> None:
             expected, expected_forces, _, dtype = by_ase(models[name], found)
             assert energy == pytest.approx(expected, rel=TOLERANCE[dtype])
             assert np.abs(forces - expected_forces).max() < 1e-5
+            if atoms == "one":
+                lmp.commands_string("delete_atoms group all\nrun 0")
+                assert lmp.get_natoms() == 0 and lmp.get_thermo("pe") == 0.0
 
 
 STYLES = {"real": 1.0, "metal": 1.0, "si": 1e10, "cgs": 1e8, "electron": 0.529177210903, "micro": 1e4, "nano": 10.0}
