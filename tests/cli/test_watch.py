@@ -21,7 +21,7 @@ from petdos_md.base.constants import BOLTZMANN_EV
 from petdos_md.base.errors import SettingError
 from petdos_md.cli.main import main
 from petdos_md.models.readout import Readout
-from petdos_md.results.watching import sparkline, watch_page
+from petdos_md.results.watching import sparkline, watch_page, watch_text
 from petdos_md.traces.trace import Trace
 
 FRAMES = samples(200, seed=7, temperature_K=900.0)
@@ -70,6 +70,12 @@ def test_follows_a_growing_trace(tmp_path: Path) -> None:
         trace.flush()
         follower.update()
         assert follower.states[0].result.n_samples == len(trace) == 51
+    for width in (30, 45, 60, 100):  # what is still to take is seen in the narrowest window, notes as a whole in all
+        lines = watch_text(follower, width)
+        assert max(map(len, lines)) <= width and ("▁" in "".join(lines)) == (width == 100)
+        head = next(line for line in lines if "T (K)" in line)
+        assert ("to 0.1 %" in head or width == 30) and ("samples" in head) == (width > 45)
+        assert "share of C_el" in " ".join(" ".join(lines).split())
     with pytest.raises(SettingError, match="target error"):
         Follower(path, target_error=0.0)
 

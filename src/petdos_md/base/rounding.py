@@ -2,6 +2,8 @@
 
 >>> with_errors([0.09518, 0.0033, 5e-6])
 '0.0952 ± 0.0033 ± 5e-06'
+>>> two_digits(0.3), two_digits(12.3)
+('0.30', '12')
 >>> with_named_errors([0.09518, 0.0033, float("nan")])
 '0.0952 ± 0.0033 (model)'
 """
@@ -10,6 +12,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+
+
+def two_digits(x: float) -> str:
+    """Two significant digits, zeros at the end included: ``0.30``, ``12``."""
+    return f"{x:#.2g}".rstrip(".")
 
 
 def with_errors(numbers: Sequence[float]) -> str:

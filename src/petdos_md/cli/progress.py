@@ -17,7 +17,7 @@ from ..analysis.analyze import analyze
 from ..analysis.running import RunningResult
 from ..base.constants import BOLTZMANN_EV
 from ..base.errors import PetdosError
-from ..base.rounding import with_named_errors
+from ..base.rounding import two_digits, with_named_errors
 from ..engines.md import Simulation
 from ..models.model import DOSModel
 from ..results.report import format_table
@@ -102,7 +102,7 @@ def _extrapolation(result: RunningResult) -> str:
     if math.isnan(result.grade_max):
         return ""
     far = f", {result.n_far_outside} far outside the training set" if result.n_far_outside else ""
-    return f"{far}, extrapolation grade up to {result.grade_max:.2g}"
+    return f"{far}, extrapolation grade up to {two_digits(result.grade_max)}"
 
 
 def print_outcome(trace: str, model: DOSModel, more: str = "") -> None:

@@ -22,7 +22,7 @@ h1 { font-size: 1.7rem; line-height: 1.25; margin: 0 0 .25rem; }
 h2 { font-size: 1.2rem; margin: 2.2rem 0 .7rem; padding-bottom: .25rem; border-bottom: 1px solid var(--line); }
 h3 { font-size: .95rem; margin: 1.3rem 0 .3rem; overflow-wrap: anywhere; }
 header p, .small, figcaption, .what { color: var(--soft); }
-header p { margin: 0; }
+header p { margin: 0 0 1rem; }
 .small, figcaption { font-size: .87rem; }
 .what { font-size: .82rem; }
 .what::before { content: "\\2013\\00a0"; }

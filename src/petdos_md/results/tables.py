@@ -18,7 +18,7 @@ import pandas as pd
 import xarray as xr
 
 from ..base.constants import BOLTZMANN_EV
-from ..base.rounding import with_errors
+from ..base.rounding import two_digits, with_errors
 from .normalization import in_units
 
 SHORT = (
@@ -90,15 +90,11 @@ def result_table(result: xr.Dataset, normalization: str | None = None) -> Table:
         independent = "?" if math.isnan(n) else ("" if int(at["sampling_reliable"]) else "< ") + f"{n:.0f}"
         levels = [f"{float(at[name]):.3f}" for name in ("chemical_potential", "fermi_level", "gap")]
         cells = [with_errors(list(values[i])) for _, values in capacities]
-        grade = [_two_digits(float(at["extrapolation_grade_max"]))] if graded else []
+        grade = [two_digits(float(at["extrapolation_grade_max"]))] if graded else []
         kinds = ("ensemble_temperature", "temperature") if hot else ("temperature",)
         temperatures = [f"{float(at[name]):g}" for name in kinds]
         rows.append([*temperatures, f"{int(at['n_samples'])}", independent, *grade, *levels, *cells])
     return Table(names, units, rows)
-
-
-def _two_digits(x: float) -> str:
-    return f"{x:#.2g}".rstrip(".")
 
 
 def electrons_apart(result: xr.Dataset) -> bool:

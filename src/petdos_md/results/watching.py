@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import html
 import math
+import textwrap
 from collections.abc import Sequence
 from datetime import datetime
 
@@ -22,7 +23,7 @@ from matplotlib.ticker import MaxNLocator
 
 from ..analysis.following import Follower, TemperatureState
 from ..base.constants import BOLTZMANN_EV
-from ..base.rounding import with_errors
+from ..base.rounding import two_digits, with_errors
 from .page_style import in_html, page_start
 from .style import LINE_STYLES, STYLE, GivenAxes, make_panels, sampling_error_patch, save_svg, system_color
 
@@ -33,35 +34,29 @@ SPARK_WIDTH = 24
 def watch_text(follower: Follower, width: int = 100) -> list[str]:
     """Lines: a heading, one row per temperature, a footing.
 
-    :param width: of the terminal, in characters; longer lines are cut
+    :param width: of the terminal, in characters; in a narrow one, columns that can be missed are left out and notes are broken
     """
-    lines = [_heading(follower), ""]
+    lines = [*textwrap.wrap(_heading(follower), width), ""]
     if follower.states:
-        rows = [_names(follower), *(_cells(state) for state in follower.states)]
-        widths = [max(len(row[k]) for row in rows) for k in range(len(rows[0]))]
-        room = max(8, min(SPARK_WIDTH, width - sum(widths) - 2 * len(widths)))
-        curves = ["so far", *(sparkline(_shown(state), room) for state in follower.states)]
-        for row, curve in zip(rows, curves, strict=True):
-            lines.append("  ".join([*(cell.rjust(w) for cell, w in zip(row, widths, strict=True)), curve]))
-        lines += ["", *_notes(follower)]
+        lines += [*_table(follower, width), ""]
+        lines += [line for note in _notes(follower) for line in textwrap.wrap(note, width, subsequent_indent="  ")]
     if follower.message:
-        lines.append(follower.message)
-    return [line[:width] for line in lines]
+        lines += textwrap.wrap(follower.message, width)
+    return lines
 
 
 def watch_page(follower: Follower, refresh_s: float) -> str:
     """A page that reloads itself and needs no other file."""
     esc = html.escape
-    rows = "".join(
-        "<tr>" + "".join(f"<td>{esc(cell)}</td>" for cell in _cells(state)) + "</tr>" for state in follower.states
-    )
-    head = "".join(f"<th>{in_html(name)}</th>" for name in _names(follower))
+    head, *cells = _rows(follower)
+    rows = "".join("<tr>" + "".join(f"<td>{esc(cell)}</td>" for cell in row) + "</tr>" for row in cells)
+    names = "".join(f"<th>{in_html(name)}</th>" for name in head)
     figure = f"<figure>{save_svg(plot_convergence(follower.states))}</figure>" if follower.states else ""
     notes = "".join(f"<p class='small'>{in_html(note)}</p>" for note in [*_notes(follower), follower.message] if note)
     return (
         page_start(_heading(follower), f'<meta http-equiv="refresh" content="{refresh_s:g}">') + "\n"
         f"<header><h1>Electronic heat capacity</h1><p>{esc(_heading(follower))}</p></header>"
-        f'<div class="wide"><table class="numbers"><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>{figure}{notes}'
+        f'<div class="wide"><table class="numbers"><thead><tr>{names}</tr></thead><tbody>{rows}</tbody></table></div>{figure}{notes}'
         f"<p class='small'>Written {datetime.now():%Y-%m-%d %H:%M:%S}; reloads itself every {refresh_s:g} s.</p></main></body></html>\n"
     )
 
@@ -77,7 +72,7 @@ def plot_convergence(states: Sequence[TemperatureState], *, ax: GivenAxes = None
     """
     with matplotlib.rc_context(STYLE):
         n_columns = min(len(states), 3)
-        size = 1.0 + 2.6 * n_columns, 0.9 + 2.0 * -(-len(states) // n_columns)
+        size = 1.0 + 2.6 * max(n_columns, 2), 0.9 + 2.0 * -(-len(states) // n_columns)
         panels = make_panels(ax, len(states), size, n_columns)
         for k, (panel, state) in enumerate(zip(panels.axes, states, strict=True)):
             _convergence_panel(panel, state, k)
@@ -124,6 +119,24 @@ def _convergence_panel(axes: Axes, state: TemperatureState, k: int) -> None:
     axes.ticklabel_format(axis="y", useOffset=False)
 
 
+def _table(follower: Follower, width: int) -> list[str]:
+    rows = _rows(follower)
+    kept = list(range(len(rows[0])))
+    widths = [max(len(row[k]) for row in rows) for k in kept]
+    for name in ("sampling", "grade", "samples"):
+        if name in rows[0] and sum(widths[k] + 2 for k in kept) - 2 > width:
+            kept.remove(rows[0].index(name))
+    room = min(SPARK_WIDTH, width - sum(widths[k] + 2 for k in kept))
+    curves = ["so far", *(sparkline(_shown(state), room) for state in follower.states)] if room >= 8 else []
+    lines = ["  ".join(row[k].rjust(widths[k]) for k in kept)[:width] for row in rows]
+    return [f"{line}  {curve}" for line, curve in zip(lines, curves, strict=True)] if curves else lines
+
+
+def _rows(follower: Follower) -> list[list[str]]:
+    graded = _is_graded(follower.states)
+    return [_names(follower), *(_cells(state, graded) for state in follower.states)]
+
+
 def _shown(state: TemperatureState) -> np.ndarray:
     """Without the first samples, whose jumps would hide what came later."""
     return state.capacities[state.n_seen >= 0.05 * state.n_seen[-1]]
@@ -139,7 +152,7 @@ def _is_graded(states: Sequence[TemperatureState]) -> bool:
     return any(math.isfinite(state.result.grade_max) for state in states)
 
 
-def _cells(state: TemperatureState) -> list[str]:
+def _cells(state: TemperatureState, graded: bool) -> list[str]:
     result, heat = state.result, state.result.heat_capacity
     unit = result.n_atoms * BOLTZMANN_EV
     error = state.relative_error
@@ -151,7 +164,7 @@ def _cells(state: TemperatureState) -> list[str]:
         if math.isnan(state.n_to_target)
         else f"{amount(state.n_to_target)} more"
     )
-    grade = [] if math.isnan(result.grade_max) else [f"{result.grade_max:.2g}"]
+    grade = ["?" if math.isnan(result.grade_max) else two_digits(result.grade_max)] * graded
     return [
         f"{result.temperature_K:g}",
         f"{result.n_samples}",

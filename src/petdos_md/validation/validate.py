@@ -23,6 +23,7 @@ import numpy as np
 
 from ..base.constants import BOLTZMANN_EV
 from ..base.errors import SettingError
+from ..base.rounding import two_digits
 from ..models.model import DOSModel
 from ..models.rigidity import FAR_OUTSIDE
 from ..physics import thermo
@@ -304,7 +305,7 @@ def _subset_rows(result: Validation) -> list[str]:
         row += [f"{s[key]:.4f}" for key in ("dos_rmse", "dos_median", "dos_worst")]
         row += [_number(s["symmetry_error"]), _number(s["channel_z_spread"])]
         row += [_number(s["integrals"]["states_below_fermi"]["z_spread"])]
-        row += [f"{s['extrapolation_grade_max']:.2g}"] * result.is_graded
+        row += [two_digits(s["extrapolation_grade_max"])] * result.is_graded
         lines.append(f"| {' | '.join(row)} |")
     return lines
 
