@@ -105,8 +105,9 @@ class TestCopies:
         first, second = run(300.0, seed=1), run(300.0, seed=2)
         paths = [write(tmp_path / "a.zarr", first), write(tmp_path / "b.zarr", [first[0], *second[1:]])]
         assert int(analyze(paths, readout())["n_samples"][0]) == 48
+        third = [replace(sample, potential_energy_eV=-1.0 - i) for i, sample in enumerate(second)]
         with pytest.raises(TraceError, match="hold the same 2 frames"):
-            analyze([paths[0], write(tmp_path / "c.zarr", [*first[:2], *second[2:]])], readout())
+            analyze([paths[0], write(tmp_path / "c.zarr", [*first[:2], *third[2:]])], readout())
 
     def test_runs_with_the_same_labels_are_no_copies(self, tmp_path: Path) -> None:
         paths = [write(tmp_path / f"{k}.zarr", run(300.0, seed=k)) for k in (1, 2)]
