@@ -45,7 +45,12 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "src" / "petdos_md"
 TESTS = {
     "physics": ["tests/physics"],
-    "analysis": ["tests/analysis", "tests/results/test_exports.py", "tests/faults/test_series.py", "tests/faults/test_weight_tables.py"],
+    "analysis": [
+        "tests/analysis",
+        "tests/results/test_exports.py",
+        "tests/faults/test_series.py",
+        "tests/faults/test_weight_tables.py",
+    ],
     "traces": ["tests/traces", "tests/faults/test_traces.py"],
 }
 OWN_TESTS = {

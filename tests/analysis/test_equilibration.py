@@ -34,10 +34,13 @@ def test_as_many_independent_samples_as_pymbar_finds(phi: float, drift: float) -
     assert 0.7 < np.mean(counts) < 1.3
 
 
-@pytest.mark.parametrize("phi", [0.0, 0.8])
-def test_stationary_series_are_seldom_called_drifting(phi: float) -> None:
+@pytest.mark.parametrize(("phi", "spread"), [(0.0, 0.0), (0.8, 0.0), (0.0, 1.5)])
+def test_stationary_series_are_seldom_called_drifting(phi: float, spread: float) -> None:
+    """Also with weights of which few are large in the first half."""
     x = ar1(phi, 300, 120, seed=1)
-    alarms = [detect_burn_in(x[:, i]).significant for i in range(120)]
+    weights = np.exp(spread * np.random.default_rng(2).normal(size=x.shape))
+    weights[150:] = 1.0
+    alarms = [detect_burn_in(x[:, i], weights[:, i]).significant for i in range(120)]
     assert np.mean(alarms) <= 0.05
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 import scipy.signal
 
-from petdos_md.analysis.reliability import assess
+from petdos_md.analysis.reliability import assess, effective_correlation
 from petdos_md.analysis.statistics import MIN_SAMPLES, standard_error
 
 
@@ -134,6 +136,40 @@ def test_vibrations_sampled_finely_are_not_held_for_slow() -> None:
     estimate = standard_error(x)
     assert np.corrcoef(x[1:, 0], x[:-1, 0])[0, 1] > 0.9
     assert estimate.reliable.mean() > 0.9
+
+
+def test_lags_count_where_half_of_the_samples_have_a_partner() -> None:
+    """A slow series among single samples: its correlation is that of the whole only if it is half of it."""
+    slow = ar1(0.95, 101, 1, seed=4)
+    singles = np.random.default_rng(5).normal(size=(101, 1))
+    for n, told in ((99, False), (101, True)):
+        x = np.concatenate([slow[:n], singles[: 200 - n]])
+        bounds = np.r_[0, np.arange(n, 201)]
+        assert (effective_correlation(x - x.mean(axis=0), bounds)[0] > 0.1) == told
+
+
+def test_slow_parts_of_replicas_are_those_of_brute_force() -> None:
+    """Means of blocks within each series, pairs of blocks counted one by one."""
+    rng = np.random.default_rng(6)
+    lengths = [96, 64, 130, 40, 77]
+    series = [ar1(0.9, n, 1, seed=10 + i)[:, 0] + rng.normal() for i, n in enumerate(lengths)]
+    whole = np.concatenate(series)
+    mean, variance = whole.mean(), whole.var()
+    largest, length, parts = 1.0, 1, [x - mean for x in series]
+    while sum(map(len, parts)) >= 32:
+        pairs = [a * b for x in parts for a, b in itertools.pairwise(x)]
+        blocks = np.concatenate(parts)
+        if len(pairs) < 16:
+            break
+        if len(blocks) < 128:
+            square = np.mean(blocks**2)
+            next_one = np.clip(np.mean(pairs) / square, 0.0, 0.999)
+            largest = max(largest, length * square / variance * (1 + next_one) / (1 - next_one))
+        parts = [np.array([(x[i] + x[i + 1]) / 2 for i in range(0, len(x) - 1, 2)]) for x in parts]
+        length *= 2
+    centered = (whole - mean)[:, None]
+    found = assess(centered, centered, np.ones(len(whole)), np.cumsum([0, *lengths]))
+    assert found.slow[0] == pytest.approx(largest, rel=1e-12) and largest > 2
 
 
 @pytest.mark.parametrize("phi", [0.0, 0.5, 0.9])
