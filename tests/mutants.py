@@ -84,7 +84,6 @@ EQUIVALENT: dict[str, str] = {
     "physics/occupation.py: <= -> < in reached = mine[(kT[mine] <= hot) & ~np.isnan(root[element[mine]])]": "kT is never exactly one of the steps of cooling",
     "physics/thermo.py: 0 -> 1 in moved -= b.occupation.values[b.element, 0] * np.maximum(energies[0] - mu, 0) ** 2 / 2": "mu below the grid is refused before",
     "physics/occupation.py: - -> + in last = i + high[0] if len(high) else len(neutral) - 1": "a gap that ends with the grid has one root",
-    'traces/merge.py: True -> False in attributes["sources"] = [_describe(source, number) for source, number in zip(sources, numbers, strict=True)]': "one number for each source",
     "traces/schema.py: - -> + in helpers = [threading.Thread(target=work) for _ in range(min(len(descriptors), SYNC_THREADS) - 1)]": "two more threads",
     "traces/keys.py: 1 -> 2 in if len(steps) > 1 and (before is None or first > before) and (strides == strides[0]).all():": "two steps are a run by the other way, too",
 }
@@ -172,6 +171,14 @@ class _Finder(ast.NodeVisitor):
 
     def visit_JoinedStr(self, node: ast.JoinedStr) -> None:
         pass
+
+    def visit_Call(self, node: ast.Call) -> None:
+        """``strict`` of zip states what is so."""
+        if isinstance(node.func, ast.Name) and node.func.id == "zip":
+            for argument in node.args:
+                self.visit(argument)
+        else:
+            self.generic_visit(node)
 
     def visit_Compare(self, node: ast.Compare) -> None:
         terms = [node.left, *node.comparators]

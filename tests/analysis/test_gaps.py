@@ -9,6 +9,7 @@ import pytest
 from helpers.synthetic import FINGERPRINT, GRID, N_ELECTRONS, write
 
 from petdos_md.analysis.analyze import analyze
+from petdos_md.base.errors import StructureError
 from petdos_md.base.sample import ModelInfo, Sample
 from petdos_md.models.readout import Readout
 from petdos_md.results.plot import plot_heat_capacity
@@ -86,3 +87,17 @@ def test_members_that_differ_by_too_much_are_noted(tmp_path: Path) -> None:
         # Where a member has no states left, the formula of C_el is negative and C_el is held at zero.
         assert (abs(mean / value - 1) > 0.05) == noted
         assert any("the mean of C_el over members is" in note for note in result.attrs["notes"]) == noted
+
+
+def test_carriers_need_a_gap_of_every_member(tmp_path: Path) -> None:
+    """One of four members fills it (deviations of members sum up to zero): no model error of the numbers of carriers."""
+    dos, inside, below, deep = step_dos(1.0, 0.4), np.abs(E) < 0.45, E <= 1e-9, (E > -4) & (E < -3)
+    shape = inside - deep * np.trapezoid(inside[below], E[below]) / np.trapezoid(1.0 * deep, E)  # keeps the Fermi level
+    for size, name in ((0.1, "a"), (0.3, "b")):
+        members = size * np.array([-1.0, -1.0, 3.0, -1.0])[:, None] * shape
+        if name == "a":
+            result = analyze(*trace_of(tmp_path / f"{name}.zarr", dos, members), carriers=True)
+            assert result["holes"][0] > 0 and result["holes_model_std"][0] > 0
+        else:
+            with pytest.raises(StructureError, match="1 of 4 members of the ensemble have no gap"):
+                analyze(*trace_of(tmp_path / f"{name}.zarr", dos, members), carriers=True)

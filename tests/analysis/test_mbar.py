@@ -106,6 +106,16 @@ def test_one_temperature_is_its_own_average(tmp_path: Path) -> None:
     assert abs(float(reweighted["n_effective"][0]) - 400) < 1e-6
 
 
+@pytest.mark.parametrize(("phi", "noted"), [(0.0, False), (0.9, True)])
+def test_few_independent_frames_are_noted(phi: float, noted: bool, tmp_path: Path) -> None:
+    """Of 150 frames whose energies are correlated by phi^2, 150 (1 - phi^2) / (1 + phi^2) count: 16."""
+    series = oscillators(150, 500.0, np.random.default_rng(1), phi)
+    found = reweighted_estimate(
+        write(tmp_path / "x.zarr", {500.0: series}), [500.0], synthetic.readout(), members=False
+    )
+    assert any("fewer than 20 independent frames count" in note for note in found.attrs.get("notes", [])) == noted
+
+
 def test_two_states_solve_bennetts_equation(tmp_path: Path) -> None:
     """With two states MBAR is BAR: free energy and weights follow from one equation, solved here by hand."""
     rng = np.random.default_rng(3)
