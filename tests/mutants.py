@@ -47,6 +47,8 @@ TESTS = {
     "physics": ["tests/physics"],
     "analysis": [
         "tests/analysis",
+        "tests/physics/test_carriers.py",
+        "tests/physics/test_denoise.py",
         "tests/results/test_exports.py",
         "tests/faults/test_series.py",
         "tests/faults/test_weight_tables.py",
@@ -76,6 +78,7 @@ EQUIVALENT: dict[str, str] = {
     "analysis/statistics.py: 32e6 -> 48000000.0 in _CHUNK_BYTES = 32e6": _MEMORY,
     "analysis/transforms.py: * -> / in frame_step = max(1, min(n, int(max_bytes / (8 * channels * member_step))))": _MEMORY,
     'analysis/notes.py: >= -> > in metal = (data["gap"].values == 0) & (_share_at_fermi_level(data) >= PSEUDOGAP)': _TOLERANCE,
+    "analysis/reliability.py: 32 -> 33 in _MIN_BLOCKS = 32": _TOLERANCE,
     "analysis/reliability.py: 0.9999 -> 1.49985 in reflection = np.clip((rho[order] - predicted) / residual, -0.9999, 0.9999)": _TOLERANCE,
     "physics/denoise.py: 64 -> 65 in _BLOCK = 64  # densities of states treated at once, so that they stay in the cache": _MEMORY,
     "physics/occupation.py: < -> <= in rows = rows[np.isin(rows, element[mine[kT[mine] < hot]])]": "kT is never exactly one of the steps of cooling",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +10,12 @@ import pytest
 from helpers.denoising import brute_force, random_network
 from helpers.synthetic import GRID, N_ATOMS, N_ELECTRONS, N_MEMBERS, readout, samples, write
 
+from petdos_md.analysis.inputs import find_networks
 from petdos_md.analysis.levels import band_gap, frame_levels
 from petdos_md.analysis.statistics import standard_error
 from petdos_md.analysis.weights import FrameWeights
 from petdos_md.base.errors import SettingError
+from petdos_md.models.model import DOSModel
 from petdos_md.physics import thermo
 from petdos_md.physics.denoise import states_below
 
@@ -103,3 +106,14 @@ def test_progress_ends_with_the_whole(tmp_path: Path) -> None:
     total = 12 * (1 + N_MEMBERS)  # the model's own DOS and its members
     assert calls[-1] == (total, total)
     assert [done for done, _ in calls] == sorted(done for done, _ in calls)
+
+
+def test_networks_lie_beside_the_model() -> None:
+    """That of the trace, or one that is named; a readout in memory has none."""
+    model = DOSModel.load("almgsi-lda")
+    everywhere = {"fermi_level", "gap", "dos_at_fermi_level"}
+    nowhere = replace(model.info, path="")
+    assert set(find_networks(None, model.info, model.readout)) == everywhere
+    assert set(find_networks("almgsi-lda", nowhere, model.readout)) == everywhere
+    assert set(find_networks(model, nowhere, model.readout)) == everywhere
+    assert find_networks(model.readout, model.info, model.readout) == find_networks(None, nowhere, model.readout) == {}

@@ -106,6 +106,15 @@ def test_one_temperature_is_its_own_average(tmp_path: Path) -> None:
     assert abs(float(reweighted["n_effective"][0]) - 400) < 1e-6
 
 
+@pytest.mark.parametrize(("high", "between"), [(520.0, [505, 510, 515]), (503.0, 500 * 1.006 ** (np.arange(1, 4) / 4))])
+def test_temperatures_between_those_of_the_run(high: float, between: list[float], tmp_path: Path) -> None:
+    """Three, evenly in the logarithm; whole numbers if these are no closer than 2 K."""
+    rng = np.random.default_rng(1)
+    trace = write(tmp_path / "x.zarr", {t: oscillators(60, t, rng) for t in (500.0, high)})
+    found = reweighted_estimate(trace, None, synthetic.readout(), members=False)
+    np.testing.assert_allclose(found["temperature"], [500.0, *between, high], rtol=1e-12)
+
+
 @pytest.mark.parametrize(("phi", "noted"), [(0.0, False), (0.9, True)])
 def test_few_independent_frames_are_noted(phi: float, noted: bool, tmp_path: Path) -> None:
     """Of 150 frames whose energies are correlated by phi^2, 150 (1 - phi^2) / (1 + phi^2) count: 16."""

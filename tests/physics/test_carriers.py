@@ -205,7 +205,7 @@ class TestWeights:
         "text, message",
         [
             ("step weight\n0 0\n10 0\n20 0", "all weights at 300 K are zero"),
-            ("step weight\n0 1\n10 1", r"no weight for step 20 \(replica 0\)"),
+            ("step weight\n0 1\n10 1", r"no weight for step 20 \(replica 0\) of \S+a.zarr, expected"),
             ("step weight\n0 1\n10 -1\n20 1", "weight -1.0 of step 10"),
             ("step weight\n0 1\n10 nan\n20 1", "weight nan of step 10"),
             ("step weight\n0 1\n0 1\n20 1", r"step 0 \(replica 0\) is listed twice"),
