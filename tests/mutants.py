@@ -85,8 +85,9 @@ EQUIVALENT: dict[str, str] = {
     "physics/occupation.py: + -> - in halley = newton / np.clip(1 + newton * dk0 / (2 * k0), 0.5, 2.0)": "another way to the same root",
     "physics/variational.py: 0 -> 1 in i = np.clip(segment, 0, len(self.steps) - 1)": "a segment's polynomial, from its other end",
     "physics/occupation.py: <= -> < in reached = mine[(kT[mine] <= hot) & ~np.isnan(root[element[mine]])]": "kT is never exactly one of the steps of cooling",
-    "physics/thermo.py: 0 -> 1 in moved -= b.occupation.values[b.element, 0] * np.maximum(energies[0] - mu, 0) ** 2 / 2": "mu below the grid is refused before",
     "physics/occupation.py: - -> + in last = i + high[0] if len(high) else len(neutral) - 1": "a gap that ends with the grid has one root",
+    'traces/schema.py: 0 -> 1 in def array_metadata(name: str, n_features: int, features_dtype: str = "float32", n_rows: int = 0) -> dict[str, Any]:': "chunks of one row are the shortest, too",
+    "physics/fermi_integrals.py: 1 -> 2 in index = np.where(self._filled, np.arange(n, dtype=np.int32), np.int32(n - 1))": "what is summed less or more is empty",
     "traces/schema.py: - -> + in helpers = [threading.Thread(target=work) for _ in range(min(len(descriptors), SYNC_THREADS) - 1)]": "two more threads",
     "traces/keys.py: 1 -> 2 in if len(steps) > 1 and (before is None or first > before) and (strides == strides[0]).all():": "two steps are a run by the other way, too",
 }

@@ -182,3 +182,12 @@ def test_chemical_potential_deep_in_a_gap(temperature_K: float) -> None:
     holes = np.trapezoid(np.where(fine < 0, g * np.exp(np.minimum(fine + 0.5, 0.0) / kT), 0.0), fine)
     found = float(thermo.chemical_potential(energies, dos, n, temperature_K))
     assert found == pytest.approx(kT / 2 * np.log(holes / electrons), abs=2e-7)
+
+
+@pytest.mark.parametrize("mu", [6.0, -6.5])
+def test_thermal_energy_at_a_level_beyond_the_states(mu):
+    """As given by a caller who looks at a part of the states: int_{E_F}^{mu} g (E - mu) dE over one state/eV from -5 to 5 eV."""
+    energies = np.linspace(-5.0, 5.0, 201)
+    end = np.clip(mu, -5.0, 5.0)
+    found = thermo.thermal_energy(energies, np.ones(201), 5.0, 300.0, mu=mu)
+    assert float(found) == pytest.approx(end * (end / 2 - mu), rel=1e-12)
