@@ -88,6 +88,11 @@ EQUIVALENT: dict[str, str] = {
     "physics/occupation.py: - -> + in last = i + high[0] if len(high) else len(neutral) - 1": "a gap that ends with the grid has one root",
     'traces/schema.py: 0 -> 1 in def array_metadata(name: str, n_features: int, features_dtype: str = "float32", n_rows: int = 0) -> dict[str, Any]:': "chunks of one row are the shortest, too",
     "physics/fermi_integrals.py: 1 -> 2 in index = np.where(self._filled, np.arange(n, dtype=np.int32), np.int32(n - 1))": "what is summed less or more is empty",
+    "traces/chunks.py: 1 -> 2 in return span.reshape(-1, *array.item_shape)[within - first]": "NumPy takes any negative length for what is left",
+    "traces/schema.py: 100 -> 101 in COLUMN_CHUNKS, FEATURES_CHUNKS = 8, 100": "a file more",
+    "traces/schema.py: 1 -> 2 in FEATURES_CHUNK_BYTES = 1 << 19": "other files",
+    "traces/writer.py: 0.0 -> 1.0 in self._flushed_s = 0.0": "set before it is read",
+    "traces/writer.py: + -> - in self._unwritten, self._start = self._unwritten[done:], self._start + done": "all rows of a flush are written, or none",
     "traces/schema.py: - -> + in helpers = [threading.Thread(target=work) for _ in range(min(len(descriptors), SYNC_THREADS) - 1)]": "two more threads",
     "traces/keys.py: 1 -> 2 in if len(steps) > 1 and (before is None or first > before) and (strides == strides[0]).all():": "two steps are a run by the other way, too",
 }

@@ -183,6 +183,7 @@ def test_opening_with_another_model_or_simulation(path: Path) -> None:
         ({"model": OTHER_GRID}, "trace of another energy grid"),
         ({"timestep_fs": 1.0}, "trace of another simulation: it has timestep_fs = 2.0, got 1.0; write to another path"),
         ({"metadata": {"beads": 8}}, "trace of another simulation: it has beads = 4, got 8"),
+        ({"metadata": {"beads": {"n": 4}}}, "trace of another simulation: it has beads = 4, got {'n': 4}"),
         ({"mode": "w"}, r"mode 'w' given, expected 'a' \(read and append\) or 'r'"),
         ({"flush_every": 0}, "flush_every must be at least 1"),
     ]:

@@ -19,6 +19,7 @@ from helpers.traces import MODEL, assert_is, assert_same, fork, in_child, make_s
 
 import petdos_md.traces.schema as schema
 from petdos_md.base.errors import TraceError
+from petdos_md.traces import store
 from petdos_md.traces.trace import Trace
 
 
@@ -304,3 +305,23 @@ def test_an_interrupt_between_writing_and_forgetting(path: Path, monkeypatch: py
         trace.append(make_sample(5))
         trace.close()
         assert_is(Trace.open(path, "r"), [(0, i) for i in range(6)])
+
+
+def test_an_interrupt_after_writing(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C after the last rename, before the samples are forgotten; what comes next is written as well."""
+    real = store.Store.append
+    trace = Trace.open(path, model=MODEL, flush_every=100, fsync=False)
+    for i in range(5):
+        trace.append(make_sample(i))
+
+    def interrupted(*args) -> None:
+        real(*args)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store.Store, "append", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            trace.flush()
+    trace.append(make_sample(5))
+    trace.close()
+    assert_is(Trace.open(path, "r"), [(0, i) for i in range(6)])
