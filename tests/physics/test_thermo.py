@@ -105,6 +105,9 @@ def test_band_gap_is_the_width_below_the_threshold():
     assert thermo.band_gap(energies, np.stack([2 * wedge, wedge]), [2 * n, n], [2, 6]) == pytest.approx(
         [0.1, 0.6], abs=1e-9
     )
+    # Empty bands beyond the energies: the gap ends with these.
+    filled = np.where(energies < 0, wedge, 0.0)
+    assert thermo.band_gap(energies, filled, n, 1, threshold=0.3) == pytest.approx(energies[-1] + 0.15, abs=1e-9)
     assert thermo.band_gap(*constant()[:3], 1) == 0
     both = thermo.band_gap(energies, np.stack([dos, dos + 1]), n_electrons, 1)
     assert both[0] > 0.9 and both[1] == 0

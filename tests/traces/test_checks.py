@@ -45,6 +45,7 @@ BAD_SAMPLES = [
     ({"n_atoms": 0}, TraceError, "got n_atoms=0, expected at least 1"),
     ({"step": 1.5}, TraceError, "whole ones for replica, step and n_atoms"),
     ({"step": 2**63}, TraceError, "step a 64-bit integer"),
+    ({"step": -(2**63) - 1}, TraceError, "step a 64-bit integer"),
     ({"replica": -1}, TraceError, "replica must be in 0 to"),
 ]
 
