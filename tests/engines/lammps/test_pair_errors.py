@@ -237,7 +237,7 @@ def test_host_that_has_the_style(lammps_plugin: Path, tmp_path: Path) -> None:
     for style in ("metatomic", "petdos/metatomic"):
         path = tmp_path / f"{style.replace('/', '.')}.deck"
         path.write_text(deck + use.format(style))
-        code += f"l = lammps.lammps(cmdargs=['-log', 'none'])\ntry: l.file('{path}')\nexcept Exception as e: print('failed', e)\nl.close()\n"
+        code += f"l = lammps.lammps(cmdargs=['-log', 'none'])\ntry: l.file('{path}')\nexcept Exception as e: print('failed', e, flush=True)\nl.close()\n"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
     )
