@@ -230,7 +230,9 @@ def test_calibrated_model_keeps_the_mean(
     output = tmp_path / "calibrated.pt"
     arguments = ["calibrate", str(copy), str(dataset), "--where", "index%2=0", "-o", str(output), "--members", "12"]
     assert main(arguments) == 0
-    assert "12 members from 5 structures" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "12 members from 5 structures" in shown and "known to 32 %, from 5 structures" in shown  # 1 / sqrt(2 n)
+    assert "--features DATASET" in shown
     new = DOSModel.load(output, "cpu")
     assert new.n_members == 12 and new.info.fingerprint != metal.info.fingerprint
     assert (new.readout.mean_weights == metal.readout.mean_weights).all()
@@ -253,6 +255,7 @@ def test_calibrated_model_keeps_the_mean(
     more = [*arguments[:6], str(tmp_path / "again.pt"), "--features", str(dataset), "--features-where", "index%2=1"]
     more[1] = str(output)
     assert main(more) == 0
+    assert "--features" not in capsys.readouterr().out
     assert DOSModel.load(tmp_path / "again.pt", "cpu").readout.belongs_to(metal.info.fingerprint)
 
 

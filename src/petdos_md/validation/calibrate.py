@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import shutil
 from collections.abc import Callable, Sequence
@@ -44,6 +45,8 @@ from .validate import MAX_SHIFT, validate_model
 
 FEWEST = 4
 """Calibration structures needed: the size of an error cannot be estimated from fewer."""
+FEW = 20
+"""Below that, the size of an error is known to 16 % at best."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,11 @@ class CalibrationReport:
         for name, after in self.after.items():
             before = "-" if self.before is None else f"{self.before[name]:.2f}"
             lines.append(f"  {name.replace('_', ' '):<28} before {before:>6}   after {after:.2f}")
+        if self.n_structures < FEW:
+            uncertain = 100 / math.sqrt(2 * self.n_structures)  # relative standard error of a standard deviation
+            lines.append(
+                f"note: the size of the new errors is known to {uncertain:.0f} %, from {self.n_structures} structures; take {FEW} or more"
+            )
         return "\n".join(lines)
 
 
