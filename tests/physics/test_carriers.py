@@ -164,7 +164,9 @@ class TestCarriers:
 
     def test_a_metal_has_none(self, tmp_path: Path) -> None:
         trace = write(tmp_path / "a.zarr", samples(5, seed=1, temperature_K=300.0))
-        with pytest.raises(StructureError, match=r"carriers are counted in a gap, but the DOS .* this is a metal"):
+        with pytest.raises(
+            StructureError, match=r"^300 K: carriers are counted in a gap, but the DOS .* this is a metal"
+        ):
             analyze(trace, readout(), carriers=True)
 
 

@@ -69,6 +69,7 @@ def test_given_axes(drawers: dict[str, tuple[int, Callable[..., Figure]]], name:
     said = {text.get_text() for legend in own.legends for text in legend.get_texts()}
     legend = axes[0].get_legend()
     assert legend is not None and said <= {text.get_text() for text in legend.get_texts()}
+    assert len(axes[0].findobj(type(legend))) == 1  # two would lie on each other
     with pytest.raises(ValueError, match=rf"got {n + 1} axes, expected {n}, one for each panel"):
         draw(axes)
 

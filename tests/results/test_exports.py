@@ -41,6 +41,8 @@ def result(trace: Trace) -> xr.Dataset:
 
 def test_ase_takes_the_dos(result: xr.Dataset) -> None:
     data = to_ase(result, 900)
+    chosen = to_ase(result.sel(temperature=900))
+    np.testing.assert_array_equal(chosen.get_weights(), data.get_weights())
     np.testing.assert_allclose(data.get_weights(), result["dos"].sel(temperature=900), rtol=1e-12)
     wide = data.sample_grid(npts=201, xmin=-5, xmax=5, width=0.1)  # ASE's own broadening keeps the states
     inside = np.abs(E) < 5
@@ -76,7 +78,7 @@ def test_a_trace_needs_nothing_of_ours(trace: Trace, tmp_path: Path, ending: str
     code = (
         "import sys, xarray, numpy\n"
         "sys.modules['petdos_md'] = None\n"
-        f"d = xarray.open_dataset({str(path)!r}, **({{}} if {ending!r} == '.nc' else {{'engine': 'zarr', 'consolidated': False}}))\n"
+        f"d = xarray.open_dataset({str(path)!r}, **({{}} if {ending!r} == '.nc' else {{'engine': 'zarr'}}))\n"
         "dos = (d['readout'] * d['features']).sum('feature').transpose('sample', 'energy').values\n"
         "extra = numpy.einsum('kef,sf->ske', d['deviations'].values, d['features'].values)\n"
         f"numpy.savez({str(tmp_path / 'out.npz')!r}, dos=dos, members=dos[:, None] + extra, energy=d['energy'].values)\n"

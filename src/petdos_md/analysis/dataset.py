@@ -107,19 +107,27 @@ def add_carriers(
     :raises StructureError: if one of them has no gap
     """
 
+    temperatures = data["temperature"].values
+
     def count(part: np.ndarray, strict: bool) -> list[tuple[np.ndarray, np.ndarray]]:
-        rows = zip(part, n_electrons, data["temperature"].values, data["n_atoms"].values, strict=True)
-        return [
-            carriers(energies, dos, float(n), float(t), n_atoms=int(size), strict=strict) for dos, n, t, size in rows
-        ]
+        found = []
+        for dos, n, t, size in zip(part, n_electrons, temperatures, data["n_atoms"].values, strict=True):
+            try:
+                found.append(carriers(energies, dos, float(n), float(t), n_atoms=int(size), strict=strict))
+            except StructureError as error:
+                raise StructureError(f"{t:g} K: {error}; other temperatures can be chosen (--temperature)") from None
+        return found
 
     # (temperatures, n and p, the model and its members)
     counts = np.concatenate([count(dos[:, None], True), *(count(part, False) for part in slices)], axis=-1)
-    closed = int(np.isnan(counts).any(axis=(0, 1)).sum())
-    if closed:
+    closed = np.isnan(counts).any(axis=1).sum(axis=-1)
+    if closed.any():
+        where = ", ".join(
+            f"{t:g} K ({n} of {counts.shape[-1] - 1})" for t, n in zip(temperatures, closed, strict=True) if n
+        )
         raise StructureError(
-            f"{closed} of {counts.shape[-1] - 1} members of the ensemble have no gap, so that the model error of carriers is not known; denoise "
-            "by the network (--denoise=network), or do not count carriers"
+            f"members of the ensemble have no gap at {where}, so that the model error of carriers is not known; choose temperatures where they have "
+            "(--temperature), denoise by the network (--denoise=network), or do not count carriers"
         )
     several = counts.shape[-1] > 2
     # angstrom^-3 to cm^-3

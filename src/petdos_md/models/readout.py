@@ -67,6 +67,13 @@ class Readout:
         self._deviations = None if deviations is None else _as_array(deviations)
         self.n_members = 0 if deviations is None else int(deviations.shape[0])
 
+    def __repr__(self) -> str:
+        last = self.grid.energies[-1]
+        return (
+            f"<Readout: {self.n_features} features, {self.grid.n} energies from {self.grid.start:g} to {last:g} eV, "
+            f"{self.n_members} members>"
+        )
+
     @classmethod
     def from_arrays(
         cls, grid: EnergyGrid, A: np.ndarray, V: np.ndarray | None = None, fingerprint: str = ""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -76,6 +77,8 @@ def at_temperature(result: xr.Dataset, temperature_K: float | None) -> xr.Datase
 
     :raises SettingError: if it is not there, or none is given and there are several
     """
+    if "temperature" not in result.dims:  # one was chosen before
+        result = result.expand_dims("temperature")
     known = result["temperature"].values
     if temperature_K is None and len(known) == 1:
         return result.isel(temperature=0)
@@ -158,7 +161,10 @@ def write_dataset(data: xr.Dataset, path: str | Path) -> Path:
         data.to_netcdf(path, engine="netcdf4")
         return path
     try:
-        data.to_zarr(path, mode="w-", zarr_format=3, consolidated=False)
+        with warnings.catch_warnings():
+            # Readers of xarray look for it first; others find the metadata of each array where the format has them.
+            warnings.filterwarnings("ignore", message="Consolidated metadata is currently not part")
+            data.to_zarr(path, mode="w-", zarr_format=3, consolidated=True)
     except ImportError:
         raise SettingError(
             "a zarr store needs zarr; install it with: pip install zarr, or give a path that ends in .nc"

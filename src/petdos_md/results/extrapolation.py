@@ -47,6 +47,8 @@ def plot_extrapolation(results: Results, *, ax: Axes | None = None) -> Figure:
         axes.set_xlabel(r"$T$ (K)")
         axes.set_ylabel("extrapolation grade")
         axes.margins(x=0.08)
+        low, high = axes.get_ylim()
+        axes.set_ylim(low, max(high, FAR_OUTSIDE * (FAR_OUTSIDE / low) ** 0.08))  # room for the words above the line
     return panels.figure
 
 

@@ -77,7 +77,7 @@ def plot_heat_capacity(
         if drawn:
             handles.append(Line2D([], [], color="0.35", linewidth=0.9, linestyle=":"))
             labels.append(r"Sommerfeld, $\frac{\pi^2}{3} k_\mathrm{B}^2\, g(E_\mathrm{F})\, T$")
-        axes.legend(handles, labels, loc="upper left", handler_map={tuple: HandlerTuple(ndivide=1)})
+        axes.legend(handles, labels, loc="best", handler_map={tuple: HandlerTuple(ndivide=1)})
         hot = any(electrons_apart(data) for data in named.values())
         axes.set_xlabel(r"$T_\mathrm{e}$ (K)" if hot else r"$T$ (K)")
         axes.set_ylabel(rf"$C_\mathrm{{el}}$ ({_in_math(unit)})")

@@ -86,7 +86,7 @@ class Panels:
     new: bool
 
     def legend(self, handles: list[Handle], labels: list[str], loc: str, **keywords: Any) -> None:
-        """One legend for all: outside the panels of a new figure, else in the first of the axes, beside the one it has."""
+        """One legend for all: outside the panels of a new figure, else in the first of the axes, as part of the one it has."""
         if not handles:
             return
         if self.new:
@@ -96,8 +96,9 @@ class Panels:
         first = self.axes[0]
         own = first.get_legend()
         if own is not None:
-            first.add_artist(own)
-        first.legend(handles, labels, loc="upper right", frameon=True, framealpha=0.85, edgecolor="none")
+            handles = [*own.legend_handles, *handles]
+            labels = [*(text.get_text() for text in own.get_texts()), *labels]
+        first.legend(handles, labels, frameon=True, framealpha=0.85, edgecolor="none")
 
     def label_y(self, label: str) -> None:
         """One label for all panels of a new figure, else one for each of the axes."""
