@@ -71,6 +71,12 @@ def test_what_an_analysis_says(tmp_path: Path) -> None:
         == (grades_of(hot[50:], source.rigidity) > 2).sum()
     )
 
+    # Temperatures of the electrons are none of the frames, which stand in the figure once.
+    several = analyze(path, source, temperatures_K=[900.0], electronic_temperatures_K=[1000.0, 5000.0])
+    (axes,) = plot_extrapolation(several).axes
+    drawn = [line.get_xdata() for line in axes.get_lines() if line.get_marker() in ("o", "_")]
+    np.testing.assert_allclose([x for x in drawn if len(x)], [[900.0], [900.0]])
+
     levels = frame_levels(path, source, members=False)
     np.testing.assert_allclose(levels["extrapolation_grade"], [*expected[300.0], *expected[900.0]], rtol=1e-6)
     write_report(data, tmp_path / "out")

@@ -53,11 +53,13 @@ def plot_extrapolation(results: Results, *, ax: Axes | None = None) -> Figure:
 
 
 def _grades(axes: Axes, data: xr.Dataset, i: int) -> Handle:
-    x, quantiles = data["temperature"].values, data["extrapolation_grade_quantiles"].values.T
+    # Frames of one ensemble stand there once, however many temperatures of the electrons there are.
+    x, first = np.unique(data.get("ensemble_temperature", data["temperature"]).values, return_index=True)
+    quantiles = data["extrapolation_grade_quantiles"].values[first].T
     color = system_color(i)
     axes.vlines(x, quantiles[0], quantiles[4], color=color, linewidth=1.0)
     axes.vlines(x, quantiles[1], quantiles[3], color=color, linewidth=3.5)
-    axes.plot(x, data["extrapolation_grade_max"].values, color=color, marker="_", markersize=9, linestyle="none")
+    axes.plot(x, data["extrapolation_grade_max"].values[first], color=color, marker="_", markersize=9, linestyle="none")
     marker = MARKERS[i % len(MARKERS)]
     return axes.plot(
         x, np.asarray(quantiles[2]), color=color, marker=marker, markerfacecolor="white", linestyle="none"

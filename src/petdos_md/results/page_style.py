@@ -56,7 +56,7 @@ details summary { cursor: pointer; color: var(--link); }
   table.numbers { font-size: 8pt; }
   .numbers th, .numbers td { padding: .25rem .25rem; }
   h2, h3 { break-after: avoid; }
-  .numbers, .facts tr, .notes li { break-inside: avoid; }
+  tr, .notes li { break-inside: avoid; }
   @page { margin: 18mm 16mm; }
 }
 """
