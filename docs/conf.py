@@ -71,6 +71,16 @@ def _plain_docstring(app, what, name, obj, options, lines: list[str]) -> None:
         lines[i] = line
 
 
+def _plain_aliases(app, what, name, obj, options, signature: str | None, returns: str | None):
+    """Names of types as they stand in the code."""
+
+    def plain(text: str | None) -> str | None:
+        return text and re.sub(r"TypeAliasForwardRef\('(\w+)'\)", r"\1", text)
+
+    return plain(signature), plain(returns)
+
+
 def setup(app) -> None:
+    app.connect("autodoc-process-signature", _plain_aliases)
     app.connect("source-read", _example_links)
     app.connect("autodoc-process-docstring", _plain_docstring)

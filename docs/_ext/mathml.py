@@ -19,8 +19,9 @@ SYMBOL = re.compile(
     r"(?<![\w/.'-])(?P<base>[A-Z]|[gknw]|mu)_(?P<low>el|at|opt|min|max|[eiknt]|[ABF]|\d)(?!\w)"
     r"|(?<=[\w)])\^(?P<high>-?\d+(?:\.5)?)(?!\w)"
     r"|(?<![\w/.'-])(?P<greek>mu|phi)(?![\w/'])"
+    r"|(?<!\w)int(?:_\{?(?P<lower>[^{}\s^]+)\}?\^\{?(?P<upper>[^{}\s]+)\}?)?(?= [gh(]\b| \()"
 )
-"""A base with a short index, a power, a Greek letter by its name."""
+"""A base with a short index, a power, a Greek letter by its name, an integral over g, h or something in brackets."""
 
 
 class Symbols(SphinxPostTransform):
@@ -79,6 +80,11 @@ def _parts(text: str) -> list[nodes.Node]:
             parts.append(nodes.superscript(text=match["high"].replace("-", "\N{MINUS SIGN}")))
         elif match["greek"]:
             parts.append(nodes.Text(GREEK[match["greek"]]))
+        elif match["base"] is None:
+            parts.append(nodes.Text("∫"))
+            for limit, kind in ((match["lower"], nodes.subscript), (match["upper"], nodes.superscript)):
+                if limit:
+                    parts.append(kind("", "", *_parts(limit.replace("inf", "∞").replace("-", "\N{MINUS SIGN}"))))
         else:
             base = GREEK.get(match["base"], match["base"])
             parts += [nodes.Text(base), nodes.subscript(text=match["low"])]
