@@ -132,7 +132,9 @@ def test_in_one_line(files: Path, tmp_path: Path, capsys, monkeypatch: pytest.Mo
     assert "give -o NAME.pt and --grid-start EV" in capsys.readouterr().err
 
 
-def test_download_and_cache(files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_download_and_cache(
+    files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """huggingface_hub itself, against a server on this machine; without it, the error says what to do."""
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
     with HubServer(REPOSITORY, files) as hub:
@@ -149,6 +151,10 @@ def test_download_and_cache(files: Path, tmp_path: Path, monkeypatch: pytest.Mon
         assert {p.name.split(".")[1] for p in made.parent.iterdir()} == {"pt", "readout", "fermi_level", "gap"}
         stamp = made.stat().st_mtime_ns
         assert cached_model(tmp_path / "models", "http://127.0.0.1:1") == made and made.stat().st_mtime_ns == stamp
+        # from then on the name alone will do
+        shutil.copytree(tmp_path / "models", tmp_path / "xdg" / "petdos-md")
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+        assert main(["info", "pet-mad-dos"]) == 0 and "4806 from " in capsys.readouterr().out
         # a file that is gone from the repository, and nothing in the cache
         shutil.rmtree(tmp_path / "cache")
         hub.folder = tmp_path

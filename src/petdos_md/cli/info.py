@@ -42,12 +42,12 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _describe(name: str) -> dict[str, Any]:
-    from ..models.files import shipped_models
+    from ..models.files import PUBLISHED, shipped_models
 
     path = Path(name)
     if (path / "zarr.json").exists():
         return _trace_info(path)
-    if path.is_file() or name in shipped_models():
+    if path.is_file() or name in (*shipped_models(), PUBLISHED):
         return _model_info(name)
     found = "a folder without zarr.json" if path.is_dir() else "no such file or folder"
     shipped = ", ".join(shipped_models()) or "none"
