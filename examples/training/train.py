@@ -64,6 +64,9 @@ def train(args: argparse.Namespace, stage: str, start: Path | None) -> None:
         options[part]["systems"]["read_from"] = str(args.output / f"{name}.xyz")
         options[part]["targets"]["mtt::dos"]["num_subtargets"] = args.grid.n
     options["device"] = args.device
+    # metatrain refuses batches larger than the training set.
+    training = options["architecture"]["training"]
+    training["batch_size"] = min(training["batch_size"], count(args.output / "train.xyz"))
     if args.epochs is not None:
         options["architecture"]["training"]["num_epochs"] = args.epochs
     if start is not None:
@@ -96,6 +99,11 @@ def train(args: argparse.Namespace, stage: str, start: Path | None) -> None:
                 print(f"{stage}: {line.split('INFO] - ')[-1].strip()}", flush=True)
     if process.returncode != 0:
         sys.exit(f"{stage}: mtt train failed, see {folder / 'train.out'}")
+
+
+def count(path: Path) -> int:
+    """Structures of an extended XYZ file."""
+    return len(ase.io.read(path, ":"))
 
 
 def smooth(args: argparse.Namespace) -> None:
