@@ -111,3 +111,18 @@ def test_commands_refuse_what_makes_no_sense(trace: Trace, tmp_path: Path, capsy
         except SystemExit as ended:
             code = ended.code
         assert code != 0 and told in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("denoise", [False, True])
+def test_errors_of_several_temperatures_of_electrons_are_those_of_each_alone(denoise: bool, tmp_path: Path) -> None:
+    temperatures = [500.0, 2000.0, 6000.0]
+    path = write(tmp_path / "a.zarr", samples(80, seed=3, temperature_K=700.0)).path
+    options = {"denoise": denoise, "reference": "raw"}
+    together = analyze(path, readout(), electronic_temperatures_K=temperatures, **options)
+    for i, T in enumerate(temperatures):
+        alone = analyze(path, readout(), electronic_temperatures_K=[T], **options)
+        for name in ("heat_capacity", "chemical_potential", "entropy"):
+            for ending in ("", "_sampling_err", "_model_std"):
+                found, expected = (float(data[name + ending][k]) for data, k in ((together, i), (alone, 0)))
+                assert found == pytest.approx(expected, rel=1e-9, nan_ok=True)
+        assert float(together["heat_capacity_sampling_err"][i]) > 0

@@ -78,7 +78,7 @@ def test_looks_are_few_and_the_same_after_a_restart() -> None:
 
 def test_what_is_not_reliable_or_not_known_does_not_stop() -> None:
     rule = FixedWidthStop(0.1)
-    assert rule.met(0.1, 1.0, True) and rule.met(0.1, -1.0, True)
+    assert rule.met(0.1, 1.0, True) and rule.met(0.1, -1.0, True) and rule.met(0.19, 2.0, True)
     assert not rule.met(0.1, 1.0, False) and not rule.met(np.nan, 1.0, True) and not rule.met(0.2, 1.0, True)
 
 
