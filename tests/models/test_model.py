@@ -112,6 +112,15 @@ def direct_paths(checkpoints: tuple[Path, Path], tmp_path_factory: pytest.TempPa
     return folder / "pet.pt", folder / "llpr.pt"
 
 
+@pytest.mark.parametrize("at_once", [True, False])
+def test_energies_of_many_atoms_keep_their_digits(at_once: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """256 cells have 256 times the energy of one, to the last digits of a float32 network: sums are in double precision."""
+    monkeypatch.setattr("petdos_md.models.evaluator.MAX_ATOMS_AT_ONCE", 10**6 if at_once else 0)
+    model, cell = DOSModel.load("almgsi-lda"), ase.build.bulk("Al", cubic=True)
+    alone, many = model.evaluate_with_forces(cell)[1], model.evaluate_with_forces(cell * (8, 8, 4))[1]
+    assert many == pytest.approx(256 * alone, rel=2e-7)
+
+
 def test_direct_mode_equals_separated(model: DOSModel, direct_paths: tuple[Path, Path]) -> None:
     grid = EnergyGrid(GRID_START, 0.05, N_CHANNELS)
     plain, ensemble = (DOSModel.load(p, grid=grid, electrons=ELECTRONS) for p in direct_paths)

@@ -32,7 +32,6 @@ of the size of PET-MAD-DOS."""
 ALWAYS_FITS = 1e9
 """Bytes that an evaluation may take without asking how many are free."""
 _OUTPUTS = {
-    "energy": ModelOutput(unit="eV", sample_kind="system"),
     POSITION_GRADIENT: ModelOutput(unit="eV/Angstrom", sample_kind="atom"),
     STRAIN_GRADIENT: ModelOutput(unit="eV", sample_kind="system"),
 }
@@ -79,6 +78,9 @@ class Evaluator:
         self.dtype: torch.dtype = getattr(torch, capabilities.dtype)
         self.atomic_types = sorted(int(n) for n in capabilities.atomic_types)
         self.has_energy = "energy" in capabilities.outputs
+        # Of atoms where it can be: they are summed in double precision here, in that of the model there.
+        kind = capabilities.outputs["energy"].sample_kind if self.has_energy else "system"
+        self._energy = {"energy": ModelOutput(unit="eV", sample_kind=kind)}
         self.max_memory_GB = max_memory_GB
         self._memory_needed = getattr(module.module, "memory_needed", None)
         if max_memory_GB is not None and not max_memory_GB > 0:
@@ -193,12 +195,12 @@ class Evaluator:
         strained = System(system.types, positions @ strain, system.cell @ strain, system.pbc)
         self._add_neighbors([strained])
         with_energy = functional is None or functional.with_energy
-        result = self._forward([strained], (*(("energy",) if with_energy else ()), *outputs), "system")
+        result = self._forward([strained], outputs, "system", energy=with_energy)
         heads, cotangents, energy = [], [], 0.0
         if with_energy:
             heads.append(result["energy"].block().values)
             cotangents.append(torch.ones_like(heads[0]))
-            energy = heads[0].sum().item()
+            energy = heads[0].double().sum().item()
         row = self._arrays(result, outputs)[0]
         if functional is not None:
             rows = [result[name].block().values for name in outputs]
@@ -225,15 +227,18 @@ class Evaluator:
         energy, cotangents = 0.0, {}
         with torch.no_grad(), as_written():
             graph, slices = network.prepare([system], None, True)
-            features, states = network.evaluate(graph, slices, 1, len(atoms), heads, [], True)
+            features, states = network.evaluate(graph, slices, 1, len(atoms), heads, heads[1:], True)
             phi, _, weights = network.sums(graph, slices, features[head], 1, False)
             if functional.with_energy:
-                sums = network.sums(graph, slices, features["energy"], 1, False)
-                samples = Labels(["system"], torch.zeros((1, 1), dtype=torch.int32, device=self.device))
-                raw = {"energy": network.predict("energy", sums, [system], samples)}
-                scaled = network.scale([system], {"energy": _OUTPUTS["energy"]}, raw, None)
-                energy = float(scaled["energy"].block().values.sum())
-                cotangents = network.energy_cotangents(sums, [system], samples)
+                numbers = torch.arange(len(atoms), device=self.device)
+                samples = Labels(["system", "atom"], torch.stack([torch.zeros_like(numbers), numbers], dim=1).int())
+                of_atoms = network.of_atoms(graph, features["energy"], numbers)
+                raw = {"energy": network.predict("energy", of_atoms, [system], samples)}
+                scaled = network.scale([system], self._energy, raw, None)
+                energy = float(scaled["energy"].block().values.double().sum())
+                sums = network.sums(graph, slices, features["energy"], 1, True)
+                whole = Labels(["system"], torch.zeros((1, 1), dtype=torch.int32, device=self.device))
+                cotangents = network.energy_cotangents(sums, [system], whole)
             row = torch.cat([phi, weights], dim=1)[0].to(self.dtype).double().cpu().numpy()
             gradient = torch.as_tensor(functional.gradient(row), dtype=torch.float64, device=self.device)[None]
             cotangents[head] = gradient[:, :-1]
@@ -246,9 +251,9 @@ class Evaluator:
         system = self.system(atoms)
         gradients = (POSITION_GRADIENT, STRAIN_GRADIENT) if stress else (POSITION_GRADIENT,)
         with torch.no_grad():
-            result = self._forward([system], ("energy", *gradients, *outputs), "system")
+            result = self._forward([system], (*gradients, *outputs), "system", energy=True)
         found = [result[name].block().values.double().cpu().numpy()[..., 0] for name in gradients]
-        energy = float(result["energy"].block().values.sum())
+        energy = float(result["energy"].block().values.double().sum())
         return self._arrays(result, outputs)[0], energy, found[0], found[1][0] if stress else None
 
     def system(self, atoms: Atoms) -> System:
@@ -273,9 +278,15 @@ class Evaluator:
             neighbors.add_neighbor_list(systems, copy=True)
 
     def _forward(
-        self, systems: list[System], outputs: tuple[str, ...], sample_kind: str, own: Labels | None = None
+        self,
+        systems: list[System],
+        outputs: tuple[str, ...],
+        sample_kind: str,
+        own: Labels | None = None,
+        energy: bool = False,
     ) -> dict[str, Any]:
         requested = {name: _OUTPUTS.get(name, ModelOutput(sample_kind=sample_kind)) for name in outputs}
+        requested |= self._energy if energy else {}
         options = ModelEvaluationOptions("angstrom", requested, own)
         with as_written():
             return self.module(systems, options, check_consistency=False)
