@@ -66,6 +66,8 @@ void FixElectrons::init()
 {
   if (utils::strmatch(update->integrate_style, "^respa"))
     fail("does not work with run_style respa: its energy has no parts of different speeds; use run_style verlet");
+  for (const auto *other : modify->get_fix_by_style("^petdos/electrons$"))
+    if (other != this) fail(std::string("fix ") + other->id + " is one already, and their energies would add up; unfix one of them");
   compute_ = dynamic_cast<ComputePetdos *>(modify->get_compute_by_id(compute_id_));
   if (!compute_) fail("compute " + compute_id_ + " was deleted; define it again");
   if (evaluation_) evaluation_->part(this);

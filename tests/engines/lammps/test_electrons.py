@@ -438,6 +438,10 @@ BAD = {
         "a smearing of 0.3 eV cannot be undone at 2000 K",
     ),
     "negative smearing": ("fix hot all petdos/electrons dos temp 8000 undo_smearing -1", "expected the width in eV"),
+    "two": (
+        "fix hot all petdos/electrons dos temp 8000\nfix more all petdos/electrons dos temp 9000",
+        "fix more is one already, and their energies would add up",
+    ),
     "respa": ("run_style respa 2 2\nfix hot all petdos/electrons dos temp 8000", "does not work with run_style respa"),
 }
 
