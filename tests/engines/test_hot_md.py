@@ -71,13 +71,17 @@ def test_schedule_moves_the_atoms(folder: Path, hot_path: Path, hot_model: DOSMo
     assert np.abs(np.asarray(trace.features)[-1] - np.asarray(cold.features)[-1]).max() > 1e-6
 
 
-def test_analysis_says_that_electrons_were_hot(folder: Path, hot_path: Path, hot_model: DOSModel) -> None:
+def test_analysis_says_that_electrons_were_hot(
+    folder: Path, hot_path: Path, hot_model: DOSModel, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(command(folder, hot_path, "hot.zarr", "--steps", "2", "--electronic-temperature", "8000")) == 0
     data = analyze(folder / "hot.zarr", hot_model)
     (note,) = [note for note in data.attrs["notes"] if "among electrons" in note]
+    capsys.readouterr()
     assert "among electrons at 8000 K" in note and "--electronic-temperature" in note
     out = ["-o", str(folder / "results"), "--no-plots", "--electronic-temperature", "frames"]
     assert main(["analyze", str(folder / "hot.zarr"), *out]) == 0
+    assert "among electrons" not in capsys.readouterr().out
     at = pd.read_csv(folder / "results" / "thermo.csv")
     theirs = analyze(folder / "hot.zarr", hot_model, electronic_temperatures_K=[8000.0])
     assert at["heat_capacity (eV/K)"][0] == pytest.approx(float(theirs["heat_capacity"][0]), rel=1e-6)

@@ -32,10 +32,12 @@ mass 1 26.98
 pair_style zero 4.0
 pair_coeff * *
 neighbor 1.0 bin
+velocity all create 300 1
+fix nve all nve
 fix ttm all ttm/mod 1 {file} 1 1 1 set {T}
-thermo_style custom step f_ttm[1]
+thermo_style custom step f_ttm[1] ke
 thermo_modify format float %.12g
-run 0
+run 2
 """
 
 
@@ -48,6 +50,7 @@ def electron_energies(folder: Path, file: Path, style: str, temperatures: list[f
         deck.write_text(DECK.format(units=style, file=file, T=T))
         done = subprocess.run([LMP, "-in", str(deck), "-log", "none"], cwd=folder, capture_output=True, text=True)
         assert done.returncode == 0, done.stdout + done.stderr
+        assert "nan" not in done.stdout
         lines = done.stdout.splitlines()
         energies.append(float(lines[next(i for i, line in enumerate(lines) if "f_ttm[1]" in line) + 1].split()[1]))
     return np.array(energies)

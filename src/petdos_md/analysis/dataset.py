@@ -87,7 +87,14 @@ def build_dataset(inputs: Inputs, conditions: Conditions, estimates: Estimates) 
         "model_error": _model_error(inputs.readout, ensemble),
         "versions": _versions(),
     }
-    add_notes(data, [*notes_of_inputs(inputs), *notes_of_results(data), *note_of_extrapolation(data)])
+    add_notes(
+        data,
+        [
+            *notes_of_inputs(inputs, at_other_T_e=not conditions.of_frames),
+            *notes_of_results(data),
+            *note_of_extrapolation(data),
+        ],
+    )
     return data
 
 

@@ -37,12 +37,14 @@ class Conditions:
     :param group: of frames, by ensemble temperature
     :param n_electrons: per structure
     :param n_atoms: per structure
+    :param of_frames: the temperatures are those that the electrons of the frames had
     """
 
     temperatures_K: np.ndarray
     group: np.ndarray
     n_electrons: np.ndarray
     n_atoms: np.ndarray
+    of_frames: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,7 +75,8 @@ class Inputs:
             record the temperature of their electrons
         """
         temperatures, group = _electronic_temperatures(self.frames, electronic_temperatures_K)
-        return Conditions(temperatures, group, self.n_electrons[group], self.n_atoms[group])
+        of_frames = isinstance(electronic_temperatures_K, str)
+        return Conditions(temperatures, group, self.n_electrons[group], self.n_atoms[group], of_frames)
 
 
 def read_inputs(

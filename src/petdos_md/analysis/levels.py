@@ -113,7 +113,7 @@ def frame_levels(
     if inputs.readout.knows_training_set:
         grades = frame_grades(inputs.frames, inputs.readout)[_kept(inputs.frames)]
         data["extrapolation_grade"] = "frame", grades, {"units": "1", "long_name": "distance from the training set"}
-    notes = notes_of_inputs(inputs)
+    notes = notes_of_inputs(inputs, at_other_T_e=False)
     if notes:
         data.attrs["notes"] = notes
     data.attrs |= {

@@ -31,8 +31,11 @@ def listed(temperatures_K: Sequence[float] | np.ndarray) -> str:
     return ", ".join(f"{t:g}" for t in temperatures_K) + " K"
 
 
-def notes_of_inputs(inputs: Inputs) -> list[str]:
-    """What the frames are not: complete, unbiased, of one pressure, equilibrated."""
+def notes_of_inputs(inputs: Inputs, *, at_other_T_e: bool = True) -> list[str]:
+    """What the frames are not: complete, unbiased, of one pressure, equilibrated.
+
+    :param at_other_T_e: results are at temperatures of electrons that may differ from those of the frames
+    """
     frames, notes = inputs.frames, []
     reasons: dict[str, int] = {}
     for trace in frames.traces:
@@ -58,16 +61,17 @@ def notes_of_inputs(inputs: Inputs) -> list[str]:
             "replicas=[...] (--replica)"
         )
     hot = hot_electrons(frames)
-    if hot:
+    if hot and at_other_T_e:
         notes.append(
             f"the atoms moved among electrons at {', '.join(hot)}: what stands here of electrons is at the temperatures of the table; give "
             "electronic_temperatures_K='frames' (--electronic-temperature frames) for theirs"
         )
-        if " to " in hot[0]:
-            notes.append(
-                "the temperature of the electrons changes along the run: frames of all of them are averaged together here; choose with "
-                "electronic_range_K=(FROM, TO) (--electronic-range), or follow it with `petdos ramp`"
-            )
+    changing = [span for span in hot if " to " in span]
+    if changing:
+        notes.append(
+            f"the temperature of the electrons changes along the run, {', '.join(changing)}: frames of all of them are averaged together here; "
+            "choose with electronic_range_K=(FROM, TO) (--electronic-range), or follow it with `petdos ramp`"
+        )
     if is_ramp(frames.temperature_K[kept], frames.segment[kept]):
         notes.append(
             "the temperature changes along the run: frames of heating and cooling are averaged together here; `petdos ramp` keeps them apart"

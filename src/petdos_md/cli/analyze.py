@@ -189,6 +189,8 @@ def _check(args: argparse.Namespace) -> None:
         raise SettingError(
             "--reweight takes no --steps and no --electronic-range; leave out the beginning with --burn-in"
         )
+    if args.ttm is None and (args.ttm_format, args.ttm_units) != ("mod", "metal"):
+        raise SettingError("--ttm-format and --ttm-units are for --ttm; give --ttm FILE, or leave them out")
     if args.pressure is not None and args.reweight is None:
         raise SettingError("--pressure is for --reweight; leave it out, or give both")
 
@@ -211,6 +213,7 @@ def _write_two_temperature(args: argparse.Namespace, result: Any) -> list[Path]:
     from ..results.two_temperature import HeatCapacityTable
 
     table, path = HeatCapacityTable.of_analysis(result), Path(args.ttm)
+    path.parent.mkdir(parents=True, exist_ok=True)
     table.write_table(f"{path}.csv")
     if args.ttm_format == "cascade":
         table.write_cascade(path, args.ttm_units)

@@ -33,7 +33,8 @@ _PARAMETERS = (
     ("D_e, thermal diffusion, length^2/time: not from the DOS, fill in", "0.0"),
     ("gamma_p, friction of electron-ion coupling, mass/time: not from the DOS, fill in", "0.0"),
     ("gamma_s, friction of electronic stopping, mass/time", "0.0"),
-    ("v_0, critical velocity of electronic stopping, length/time", "0.0"),
+    # Faster than any atom: below it LAMMPS divides gamma_p + gamma_s by gamma_p, which is NaN while both are zero.
+    ("v_0, critical velocity of electronic stopping, length/time", "1e10"),
     ("I_0, absorbed laser power, energy/(time length^2): fill in", "0.0"),
     ("lsurface, number of the electron cell of the left surface", "0"),
     ("rsurface, number of the electron cell of the right surface", "1000000"),
