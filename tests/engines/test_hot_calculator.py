@@ -186,6 +186,8 @@ def test_bad_input(aluminium: Atoms, hot_model: DOSModel) -> None:
         HotElectronCalculator(EMT(), hot_model, 1.1 * highest).get_property("forces", aluminium)
     with pytest.raises(ElectronicTemperatureError, match="cannot be undone at 2000 K"):
         HotElectronCalculator(EMT(), hot_model, 2000.0, 0.3).get_property("forces", aluminium)
+    with pytest.raises(StructureError, match="element Cu is unknown"):
+        HotElectronCalculator(EMT(), hot_model, T_E).get_property("forces", ase.build.bulk("Cu"))
     known = dict(hot_model.electrons)
     try:
         hot_model.electrons.pop("Al")

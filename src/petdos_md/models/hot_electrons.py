@@ -21,7 +21,7 @@ import numpy as np
 from ase import Atoms
 
 from ..base.constants import BOLTZMANN_EV
-from ..base.errors import ElectronicTemperatureError
+from ..base.errors import ElectronicTemperatureError, StructureError
 from ..base.sample import Sample
 from ..physics.dft import SMEARING_EV
 from ..physics.hot_electrons import HotElectrons, check_temperature, hot_electrons, smearing_share
@@ -96,7 +96,11 @@ class HotElectronForces:
         """
         if not callable(temperature_K):
             checked_electronic_temperature_K(temperature_K)
-        n_electrons = self.model.n_electrons(atoms)
+        try:
+            n_electrons = self.model.n_electrons(atoms)
+        except StructureError:
+            self.model.check(atoms)  # An element that the model does not know is what to say first.
+            raise
         kept: list[tuple[float, HotElectrons]] = []
 
         def gradient(sample: Sample) -> np.ndarray:
