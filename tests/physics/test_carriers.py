@@ -168,6 +168,9 @@ class TestCarriers:
             StructureError, match=r"^300 K: carriers are counted in a gap, but the DOS .* this is a metal"
         ):
             analyze(trace, readout(), carriers=True)
+        flat = np.full(len(E), 2.0)  # states/eV of 4 atoms
+        with pytest.raises(StructureError, match=r"is 0\.5 states/eV/atom \(a gap has less than 0\.1\)"):
+            carriers(E, flat, 10.0, 300.0, n_atoms=4)
 
 
 class TestWeights:
