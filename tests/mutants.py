@@ -168,6 +168,11 @@ class _Finder(ast.NodeVisitor):
             if default is not None:
                 self.visit(default)
 
+    def visit_ClassDef(self, node: ast.ClassDef) -> None:
+        """But for how a class is decorated."""
+        for statement in node.body:
+            self.visit(statement)
+
     def visit_FunctionDef(self, node: ast.FunctionDef) -> None:
         if not node.name.startswith("__repr"):
             self.visit(node.args)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import scipy.integrate
 from helpers.densities import CASES, STEP, constant, gapped, rough, two_levels
 
 from petdos_md.base.constants import BOLTZMANN_EV
 from petdos_md.base.errors import ChemicalPotentialError
 from petdos_md.physics import response, thermo
+from petdos_md.physics.variational import VariationalOccupation
 
 
 def test_chemical_potential_in_a_gap_is_that_of_boltzmann_tails():
@@ -215,3 +217,16 @@ def test_fermi_level_below_a_ripple_in_a_gap(ripple: float) -> None:
     n = float(np.sum(dos[1:at] + dos[: at - 1]) * 0.05 / 2)
     found = float(thermo.fermi_level(energies, dos, n))
     assert found == pytest.approx((-0.95 + ripple - 0.05) / 2, abs=1e-9)
+
+
+def test_value_of_a_level_is_the_integral_of_what_is_missing():
+    """Omega(mu) + mu N at T = 0, up to a constant: the integral of N minus the states below, on a grid of uneven steps."""
+    rng = np.random.default_rng(4)
+    energies = np.cumsum(rng.uniform(0.05, 0.3, 40))
+    dos, n_electrons = rng.uniform(-0.2, 2.0, 40), 3.0
+    mu = np.sort(rng.uniform(energies[0], energies[-1], 9))
+    fine = np.unique(np.r_[np.linspace(energies[0], energies[-1], 400_001), energies, mu])
+    missing = n_electrons - scipy.integrate.cumulative_trapezoid(np.interp(fine, energies, dos), fine, initial=0.0)
+    expected = np.interp(mu, fine, scipy.integrate.cumulative_trapezoid(missing, fine, initial=0.0))
+    found = VariationalOccupation(energies, dos[None], np.array([n_electrons])).surplus(np.zeros(9, int), mu)
+    np.testing.assert_allclose(found, expected, rtol=1e-8)
