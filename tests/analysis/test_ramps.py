@@ -11,7 +11,7 @@ from helpers.synthetic import GRID, N_ELECTRONS, readout, samples, write
 
 from petdos_md.analysis.analyze import analyze
 from petdos_md.analysis.ramps import ramp
-from petdos_md.base.errors import NoSamplesError, SettingError
+from petdos_md.base.errors import NoSamplesError, SettingError, TraceError
 from petdos_md.cli.main import main
 from petdos_md.physics import thermo
 from petdos_md.results.plot import plot_ramp
@@ -70,6 +70,8 @@ def test_choice_of_steps(trace: Trace, tmp_path: Path, capsys: pytest.CaptureFix
     assert at["temperature"].values.tolist() == [300.0] and int(at["n_samples"][0]) == 1
     with pytest.raises(NoSamplesError, match="no samples between steps 1000 and None"):
         analyze(trace, readout(), steps=(1000, None))
+    with pytest.raises(TraceError, match="no replica 5, there are: 0;"):
+        ramp(trace, readout(), replicas=[0, 5])
     with pytest.raises(SettingError, match="window=0"):
         ramp(trace, readout(), window=0)
     with pytest.raises(SystemExit):

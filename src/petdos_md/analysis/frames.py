@@ -215,12 +215,7 @@ class Frames:
         temperatures_K, burn_in, replicas = selection.temperatures_K, selection.burn_in, selection.replicas
         keep = np.ones(len(self.step), dtype=bool)
         if replicas is not None:
-            missing = sorted(set(replicas) - set(self.replica.tolist()))
-            if missing:
-                known = ", ".join(str(r) for r in np.unique(self.replica))
-                raise TraceError(
-                    f"{_names(self.traces)}: no replica {missing[0]}, there are: {known}; choose among these"
-                )
+            check_replicas(self.traces, replicas)
             keep = np.isin(self.replica, list(replicas))
         values = np.unique(self.temperature_K[keep])
         ladder = distinct_temperatures(values)
@@ -258,6 +253,15 @@ class Frames:
                 )
         self.temperatures_K = np.array(ladder)
         return group
+
+
+def check_replicas(traces: Sequence[Trace], wanted: Sequence[int]) -> None:
+    """TraceError if no trace has one of the replicas."""
+    known = sorted({int(r) for trace in traces for r in np.unique(trace.replica)})
+    missing = sorted(set(wanted) - set(known))
+    if missing:
+        listed = ", ".join(map(str, known))
+        raise TraceError(f"{_names(traces)}: no replica {missing[0]}, there are: {listed}; choose among these")
 
 
 def assign_blocks(segments: np.ndarray, max_blocks: int) -> tuple[np.ndarray, np.ndarray, int]:

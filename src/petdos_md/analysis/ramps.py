@@ -20,6 +20,7 @@ from ..base.errors import NoSamplesError, SettingError
 from ..models.readout import Readout
 from ..physics.quantities import QUANTITIES, derive, derive_members
 from ..traces.trace import HasModelInfo, Trace
+from .frames import check_replicas
 from .inputs import TraceLike, find_readout, open_traces
 
 RAMP_QUANTITIES = ("heat_capacity", "chemical_potential", "fermi_level", "gap", "dos_at_fermi_level", "entropy")
@@ -55,6 +56,8 @@ def ramp(
     if not opened:
         raise NoSamplesError("no samples yet; run some steps before analyzing")
     readout = find_readout(model, opened[0].model, str(opened[0].path))
+    if replicas is not None:
+        check_replicas(opened, replicas)
     windows = [w for index, trace in enumerate(opened) for w in _windows(trace, index, window, steps, replicas)]
     if not windows:
         raise NoSamplesError(f"{opened[0].path}: no samples of these steps and replicas; give others")

@@ -31,6 +31,8 @@ def add_parser(commands: Commands) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Average windows, print their table, write files."""
+    import numpy as np
+
     from ..analysis.ramps import ramp
     from ..base.constants import BOLTZMANN_EV
     from ..base.rounding import with_errors
@@ -52,13 +54,15 @@ def run(args: argparse.Namespace) -> int:
         paths.append(save(plot_ramp(data), folder / "ramp.png"))
     hot = bool(data["electronic_temperature"].notnull().any())
     head = f"{'time (ps)':>10} {'T (K)':>8} {'K/ps':>9} {'frames':>7} {'gap (eV)':>9}"
-    print(f"{head}{' T_e (K)'.rjust(10) if hot else ''}  C_el (k_B/atom, ± model)")
+    several = len(np.unique(data["replica"])) > 1
+    print(f"{' replica' if several else ''}{head}{' T_e (K)'.rjust(10) if hot else ''}  C_el (k_B/atom, ± model)")
     for i in range(data.sizes["window"]):
         at = data.isel(window=i)
         unit = float(at["n_atoms"]) * BOLTZMANN_EV
         heat = with_errors([float(at[f"heat_capacity{ending}"]) / unit for ending in ("", "_model_std")])
         numbers = f"{float(at['time']):10.3f} {float(at['temperature']):8.1f} {float(at['rate']):9.1f} {int(at['n_frames']):7d}"
         electrons = f" {float(at['electronic_temperature']):9.1f}" if hot else ""
-        print(f"{numbers} {float(at['gap']):9.3f}{electrons}  {heat}")
+        replica = f"{int(at['replica']):8d}" if several else ""
+        print(f"{replica}{numbers} {float(at['gap']):9.3f}{electrons}  {heat}")
     print("written: " + " ".join(map(str, paths)))
     return 0
