@@ -30,6 +30,16 @@ def test_the_note_and_the_running_average_say_how_many_frames_are_missing(tmp_pa
     assert len(many) > 128 and running.result().reliable and running.result().n_still_needed == 0
 
 
+def test_what_cannot_be_told_has_no_number(tmp_path: Path) -> None:
+    """Part of one swing in 30 frames: any correlation time may be behind it."""
+    frames = samples(30, seed=5, temperature_K=900.0)
+    swing = [
+        replace(s, features=frames[0].features * np.float32(1 + 0.01 * np.sin(0.1 * k))) for k, s in enumerate(frames)
+    ]
+    result = analyze(write(tmp_path / "a.zarr", swing), readout())
+    assert any("how many cannot be told" in note for note in np.atleast_1d(result.attrs["notes"]))
+
+
 def test_replicas_that_disagree_need_more_replicas(tmp_path: Path) -> None:
     frames = []
     for replica in range(3):

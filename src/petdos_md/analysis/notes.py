@@ -22,6 +22,8 @@ PSEUDOGAP = 1 / 3
 """A DOS at the Fermi level that is less than this part of its mean within :data:`NEAR_FERMI_EV` may be a gap that is filled by smearing."""
 MEMBERS_APART = 0.05
 """Relative difference of C_el of the model and the mean over its members that is worth a note."""
+UNTOLD = 1000
+"""How many times the frames there are may be said to be missing; more comes of correlations that so few cannot tell from one."""
 
 
 def listed(temperatures_K: Sequence[float] | np.ndarray) -> str:
@@ -94,12 +96,14 @@ def notes_of_results(data: xr.Dataset) -> list[str]:
     few = np.isfinite(n_eff) & (data["sampling_reliable"].values == 0)
     stuck = few & np.isinf(data["n_still_needed"].values)
     flat = np.isfinite(n_eff) & ~few & np.isnan(data["heat_capacity_sampling_err"].values)
-    missing = [_two_digits(x) if np.isfinite(x) else 0 for x in data["n_still_needed"].values]
+    missing = np.array([_two_digits(x) if np.isfinite(x) else 0 for x in data["n_still_needed"].values])
+    far = few & ~stuck & (missing > UNTOLD * n)
     lower = "sampling errors are lower bounds, {0} frames are about {1} independent ones; "
     for which, text, columns in (
         (ess < 0.5 * n, "weights differ so much that {0} frames count as {1}", [_span(n), _span(ess, ".1f")]),
         (np.isnan(n_eff), "no sampling error, {0} frames are too few or too correlated to give one", [_span(n)]),
-        (few & ~stuck, lower + "about {2} more are needed", [_span(n), _span(n_eff, ".0f"), _span(np.array(missing))]),
+        (few & ~stuck & ~far, lower + "about {2} more are needed", [_span(n), _span(n_eff, ".0f"), _span(missing)]),
+        (far, lower + "many more are needed, how many cannot be told yet", [_span(n), _span(n_eff, ".0f")]),
         (
             stuck,
             lower + "replicas disagree, so that more of them are needed rather than more frames",
