@@ -87,7 +87,7 @@ class TestObserver:
         assert len(np.unique(np.asarray(trace.features), axis=0)) == 7
         assert observer.running.n_samples() == 7 and observer.n_samples == 2
 
-    def test_another_frame_after_a_restart_is_a_new_sample(self, atoms, metal, tmp_path: Path) -> None:
+    def test_another_frame_after_a_restart_is_a_new_sample(self, atoms, metal, tmp_path: Path, caplog) -> None:
         for seed in range(2):
             atoms.rattle(0.05, seed=seed)
             dyn = dynamics(atoms)
@@ -96,6 +96,8 @@ class TestObserver:
             dyn.run(5)
             observer.trace.close()
         assert Trace.open(tmp_path / "t.zarr", "r").step.tolist() == [0, 5, 10, 15]
+        (said,) = (r.getMessage() for r in caplog.records if "first frame" in r.getMessage())
+        assert "follows as step 10" in said
 
     def test_burn_in_of_every_simulation(self, atoms, metal, tmp_path: Path) -> None:
         """Skipped again where a new simulation starts, but not where one goes on."""

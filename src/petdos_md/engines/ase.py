@@ -30,7 +30,7 @@ from .ase_dynamics import check_dynamics, describe, electronic_temperature_K
 from .calculator import DOSCalculator
 from .extrapolation import ExtrapolationWatch
 from .labels import checked_temperature_K, kinetic_temperature_K, known_energy
-from .opening import check_electrons, drop_later_samples, open_trace
+from .opening import check_electrons, drop_later_samples, open_trace, step_of_new_start
 from .overlapped import OverlappedEvaluation
 
 __all__ = ["DOSCalculator", "DOSObserver", "ObserverOptions"]
@@ -351,7 +351,7 @@ class DOSObserver:
             return 0
         if isinstance(first, Sample) and _same_frame(first, self._before, SAME_FRAME):
             return _step(self._before)
-        offset = _step(self._before) + self._stride
+        offset = step_of_new_start(self.trace, self._before, self._stride)
         self._start = offset + self.burn_in
         return offset
 

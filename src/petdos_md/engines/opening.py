@@ -12,6 +12,7 @@ import weakref
 from typing import Any
 
 from ..base.errors import TraceError
+from ..base.sample import Sample
 from ..traces.trace import Trace
 
 logger = logging.getLogger(__name__)
@@ -59,6 +60,23 @@ def _electrons(temperature_K: Any) -> str:
     if temperature_K is None:
         return "cold electrons"
     return f"electrons at {temperature_K:g} K" if isinstance(temperature_K, float | int) else "hot electrons"
+
+
+def step_of_new_start(trace: Trace, last: Sample, stride: int) -> int:
+    """The step of the first frame of a simulation that starts anew behind the last sample of its replica; says so.
+
+    :param stride: steps between samples
+    """
+    assert last.step is not None  # a trace has numbered it
+    step = last.step + stride
+    logger.warning(
+        "%s: the first frame is not the last one sampled of replica %d and follows as step %d; for another simulation give another path "
+        "or replica",
+        trace.path,
+        last.replica,
+        step,
+    )
+    return step
 
 
 def drop_later_samples(trace: Trace, replica: int, step: int) -> int:

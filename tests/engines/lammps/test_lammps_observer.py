@@ -31,12 +31,14 @@ def again(folder: Path) -> str:
 
 
 def test_warns_of_extrapolation_once(shipped: DOSModel, tmp_path: Path, caplog) -> None:
-    with instance(
-        ALLOY + "change_box all x scale 0.7 y scale 0.7 z scale 0.7 remap\nfix md all nve\ntimestep 0.0001\n"
-    ) as lmp:
-        observer = LAMMPSObserver(lmp, shipped, tmp_path / "run.zarr", SYMBOLS, 600.0)
+    with (
+        instance(
+            ALLOY + "change_box all x scale 0.7 y scale 0.7 z scale 0.7 remap\nfix md all nve\ntimestep 0.0001\n"
+        ) as lmp,
+        LAMMPSObserver(lmp, shipped, tmp_path / "run.zarr", SYMBOLS, 600.0) as observer,
+    ):
         observer.run(2)
-        observer.close()
+    assert ": 3 samples in " in repr(observer)
     assert min(shipped.extrapolation_grade(sample) for sample in Trace.open(tmp_path / "run.zarr", "r")) > 2
     said = [r.getMessage() for r in caplog.records]
     assert (

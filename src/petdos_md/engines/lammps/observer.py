@@ -144,6 +144,17 @@ class LAMMPSObserver:
         if self.trace is not None:
             self.trace.close()
 
+    def __enter__(self) -> LAMMPSObserver:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        where = "" if self.trace is None else f" in {self.trace.path}"
+        skipped = f", {self.n_skipped} skipped" if self.n_skipped else ""
+        return f"<LAMMPSObserver: {self.n_samples} samples{skipped}{where}>"
+
     def sample(self) -> Sample | None:
         """A sample of the present configuration with its labels; None where the structure or the prediction is not finite.
 
