@@ -275,7 +275,7 @@ def validate(args: argparse.Namespace) -> None:
         try:
             validate_model(model, args.output, args.output)
         except PetdosError as error:
-            said = f"validate: {error}; a model that was trained for {args.epochs or 'too few'} epochs need not have a Fermi level"
+            said = f"validate: {error}; a model that was trained so briefly need not have a Fermi level"
             if not args.quick:
                 sys.exit(said)
             print(f"{said}: left out")
