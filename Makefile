@@ -2,10 +2,10 @@
 PYTHON ?= python3
 VENV := .venv
 PIP := $(VENV)/bin/python -m pip install --quiet --constraint constraints.txt
-# Two workers more than there are cores, as tests wait for programs and disks. A file of tests stays with one worker, for the sake of what its
+# One worker more than there are cores, as tests wait for programs and disks. A file of tests stays with one worker, for the sake of what its
 # tests share; in the order of their names, as the default order puts the files with few but long tests last, when other workers have
 # nothing left to do.
-PARALLEL := -n $(shell $(PYTHON) -c 'import os; print(os.cpu_count() + 2)') --dist loadfile --no-loadscope-reorder
+PARALLEL := -n $(shell $(PYTHON) -c 'import os; print(os.cpu_count() + 1)') --dist loadfile --no-loadscope-reorder
 
 .PHONY: demo test test-slow mutants test-lowest test-pythons lint bench docs gallery clean
 

@@ -44,7 +44,7 @@ def nothing_left(tmp_path: Path) -> Iterator[Path]:
     assert not [path for path in tmp_path.iterdir() if path.is_dir()]
 
 
-@pytest.mark.parametrize("batch", [1, 4, 16])
+@pytest.mark.parametrize("batch", [1, 4])
 @pytest.mark.parametrize("kind", ["extxyz", "traj"])
 def test_cut_file(kind: str, batch: int, metal_path: Path, metal: DOSModel, tmp_path: Path, capsys) -> None:
     """All whole frames are those of the file before it was cut."""

@@ -144,6 +144,15 @@ def assert_equal_maps(found: Any, expected: Any, tolerance: float) -> None:
         assert deviation(found.block(key).values, block.values) < tolerance
 
 
+WITH_DERIVATIVES = (
+    "residual",
+    "feed-forward, four layers",
+    "as PET-MAD-DOS",
+    "post-norm, gates, wide atoms",
+    "adaptive",
+    "cosine, warm",
+)
+"""Each way of the derivatives once; of the others, slow tests."""
 IN_SINGLE_PRECISION = ("as PET-MAD-DOS", "adaptive")
 """Double precision tells more; of the others, single precision is a slow test."""
 
@@ -179,7 +188,14 @@ def test_equals_metatrain(name: str, dtype: torch.dtype, tmp_path: Path) -> None
                     assert_equal_maps(found[output], expected[output], TOLERANCE[dtype])
 
 
-@pytest.mark.parametrize("name", [n for n in ARCHITECTURES if n != "repulsion"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[] if name in WITH_DERIVATIVES else pytest.mark.slow)
+        for name in ARCHITECTURES
+        if name != "repulsion"
+    ],
+)
 def test_derivatives_of_the_energy(name: str, tmp_path: Path) -> None:
     """By automatic differentiation of the energy, and slice by slice, against automatic differentiation of metatrain's."""
     pet = make_pet(tmp_path, ARCHITECTURES[name])
