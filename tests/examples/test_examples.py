@@ -104,6 +104,7 @@ def test_heat_capacity_of_dft(tmp_path: Path) -> None:
     assert abs(model - dft) < 4 * error and 0.8 < dft < 1.25
 
 
+@pytest.mark.slow  # the gallery of the pages runs it, too
 def test_side_by_side(tmp_path: Path) -> None:
     told = run("08_side_by_side.py", tmp_path, "--quick")
     assert len(re.findall(r"^(Mg|Mg2Si|Si), (solid|liquid) at", told, re.M)) == 6

@@ -30,7 +30,7 @@ from petdos_md.base.errors import TraceError
 from petdos_md.base.sample import Sample
 from petdos_md.traces.trace import Trace
 
-EXAMPLES, STEPS = (400, 60) if "PETDOS_FUZZ" in os.environ else (10, 30)
+EXAMPLES, STEPS = (400, 60) if "PETDOS_FUZZ" in os.environ else (8, 30)
 NEVER = {"flush_every": 10**6, "flush_interval_s": 1e9, "fsync": False}
 SYSTEM_CALLS = ("open", "pwrite", "ftruncate", "replace", "rename", "unlink", "mkdir", "close")
 DIED = 77
