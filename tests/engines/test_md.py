@@ -299,7 +299,7 @@ class TestKills:
         return [*arguments, "--resume"]
 
     def test_md(self, metal_path: Path, tmp_path: Path) -> None:
-        self.campaign(tmp_path, self.md(tmp_path, metal_path), 62, n_kills=4, seed=0)
+        self.campaign(tmp_path, self.md(tmp_path, metal_path), 62, n_kills=3, seed=0)
 
     @pytest.mark.slow
     def test_md_fifty_times(self, metal_path: Path, tmp_path: Path) -> None:

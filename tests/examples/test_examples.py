@@ -85,6 +85,7 @@ def test_trajectory(tmp_path: Path) -> None:
     assert len(values) == 2 and abs(float(values[0]) / float(values[1]) - 1) < 1e-5
 
 
+@pytest.mark.slow  # the gallery of the pages runs it, too
 def test_silicon_melting(tmp_path: Path) -> None:
     """Liquid silicon is a metal, the solid is not."""
     first = run("06_silicon_melting.py", tmp_path, "--quick")

@@ -36,7 +36,11 @@ def randomize(path: Path, scale: float) -> None:
 
 @pytest.fixture(
     scope="module",
-    params=[("residual", torch.float32), ("residual", torch.float64), ("feedforward", torch.float32)],
+    params=[
+        ("residual", torch.float64),
+        ("feedforward", torch.float32),
+        pytest.param(("residual", torch.float32), marks=pytest.mark.slow),
+    ],
     ids=str,
 )
 def pair(request, tmp_path_factory):
