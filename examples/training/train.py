@@ -68,13 +68,13 @@ def train(args: argparse.Namespace, stage: str, start: Path | None) -> None:
     training = options["architecture"]["training"]
     training["batch_size"] = min(training["batch_size"], count(args.output / "train.xyz"))
     if args.epochs is not None:
-        options["architecture"]["training"]["num_epochs"] = args.epochs
+        training["num_epochs"] = args.epochs
     if start is not None:
         finetune = {"method": args.adapt, "read_from": str(start)}
         if args.adapt == "lora":
             finetune["config"] = LORA
-            options["architecture"]["training"]["learning_rate"] = LORA_LEARNING_RATE
-        options["architecture"]["training"]["finetune"] = finetune
+            training["learning_rate"] = LORA_LEARNING_RATE
+        training["finetune"] = finetune
     (folder / "options.yaml").write_text(yaml.safe_dump(options, sort_keys=False))
     command = [str(Path(sys.executable).parent / "mtt"), "train", "options.yaml", "-o", "model.pt"]
     checkpoints = sorted(folder.glob("outputs/*/*/model_*.ckpt"), key=lambda p: p.stat().st_mtime)

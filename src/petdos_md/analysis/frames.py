@@ -215,7 +215,7 @@ class Frames:
         temperatures_K, burn_in, replicas = selection.temperatures_K, selection.burn_in, selection.replicas
         keep = np.ones(len(self.step), dtype=bool)
         if replicas is not None:
-            check_replicas(self.traces, replicas)
+            check_replicas(self.traces, self.replica, replicas)
             keep = np.isin(self.replica, list(replicas))
         values = np.unique(self.temperature_K[keep])
         ladder = distinct_temperatures(values)
@@ -255,12 +255,11 @@ class Frames:
         return group
 
 
-def check_replicas(traces: Sequence[Trace], wanted: Sequence[int]) -> None:
-    """TraceError if no trace has one of the replicas."""
-    known = sorted({int(r) for trace in traces for r in np.unique(trace.replica)})
-    missing = sorted(set(wanted) - set(known))
+def check_replicas(traces: Sequence[Trace], known: np.ndarray, wanted: Sequence[int]) -> None:
+    """TraceError if one of the replicas wanted is not among those of the traces, ``known``."""
+    missing = sorted(set(wanted) - set(known.tolist()))
     if missing:
-        listed = ", ".join(map(str, known))
+        listed = ", ".join(str(r) for r in np.unique(known))
         raise TraceError(f"{_names(traces)}: no replica {missing[0]}, there are: {listed}; choose among these")
 
 

@@ -57,7 +57,7 @@ def ramp(
         raise NoSamplesError("no samples yet; run some steps before analyzing")
     readout = find_readout(model, opened[0].model, str(opened[0].path))
     if replicas is not None:
-        check_replicas(opened, replicas)
+        check_replicas(opened, np.concatenate([trace.replica for trace in opened]), replicas)
     windows = [w for index, trace in enumerate(opened) for w in _windows(trace, index, window, steps, replicas)]
     if not windows:
         raise NoSamplesError(f"{opened[0].path}: no samples of these steps and replicas; give others")

@@ -21,7 +21,7 @@ import numpy as np
 from ase import Atoms
 
 from ..base.constants import BOLTZMANN_EV
-from ..base.errors import ElectronicTemperatureError, StructureError
+from ..base.errors import ElectronicTemperatureError
 from ..base.sample import Sample
 from ..physics.dft import SMEARING_EV
 from ..physics.hot_electrons import HotElectrons, check_temperature, hot_electrons, smearing_share
@@ -96,11 +96,7 @@ class HotElectronForces:
         """
         if not callable(temperature_K):
             checked_electronic_temperature_K(temperature_K)
-        try:
-            n_electrons = self.model.n_electrons(atoms)
-        except StructureError:
-            self.model.check(atoms)  # An element that the model does not know is what to say first.
-            raise
+        n_electrons = self.model.n_electrons(atoms)
         kept: list[tuple[float, HotElectrons]] = []
 
         def gradient(sample: Sample) -> np.ndarray:

@@ -140,6 +140,7 @@ class DOSModel:
         symbols = atoms.get_chemical_symbols()
         missing = sorted(set(symbols) - self.electrons.keys())
         if missing:
+            self.check(atoms)  # of an element that the model does not know, that is what to say
             raise StructureError(
                 f"no number of valence electrons is known for {', '.join(missing)}; give electrons={{{missing[0]!r}: ...}} to "
                 "DOSModel.load, as in the pseudopotentials of the training data"
