@@ -22,6 +22,8 @@ from compute import read_xz  # noqa: E402
 from split import split_of  # noqa: E402
 
 TARGET = "mtt::dos"
+INFO = ("index", "tag", "n_electrons", "eigenvalues", "kweights")
+"""What the info of each structure must hold."""
 
 
 def prepare(args: argparse.Namespace) -> None:
@@ -30,9 +32,15 @@ def prepare(args: argparse.Namespace) -> None:
     found = read_data(args.data)
     if not found:
         sys.exit(f"no structures in {', '.join(map(str, args.data))}; run dft/compute.py first")
+    check_info((a for atoms in found for a in atoms), INFO, ", ".join(map(str, args.data)))
     bands = [np.asarray(a.info["eigenvalues"]) for atoms in found for a in atoms]
     lowest, highest = min(float(b.min()) for b in bands), max(defined_below(b) for b in bands)
     energies = has_energy(args.options)
+    bare = sum(a.calc is None for atoms in found for a in atoms)
+    if energies and bare:
+        sys.exit(
+            f"{bare} structures have no energy, forces and stress; --options options-dos trains a model of the DOS alone"
+        )
     parts: dict[str, list[Atoms]] = {"train": [], "validation": [], "test": []}
     for structures in found:
         chosen = [a for a in structures if wanted(str(a.info["tag"]), args.tags, args.without_tags)]
@@ -60,12 +68,23 @@ def read_data(paths: Iterable[Path]) -> list[list[Atoms]]:
     for path in paths:
         files = sorted(path.glob("*.xyz")) if path.is_dir() else [path]
         atoms = [a for file in files for a in (read_xz(file) if file.is_file() else [])]
+        check_info(atoms, INFO[:2], str(path))
         mine = {(int(a.info["index"]), str(a.info["tag"])): a for a in atoms}
         if mine:
             sets.append({key: mine.pop(key) for key in list(mine) if not any(key in other for other in sets)})
             for other in sets[:-1]:
                 other.update({key: mine[key] for key in other.keys() & mine.keys()})
     return [[found[key] for key in sorted(found)] for found in sets if found]
+
+
+def check_info(structures: Iterable[Atoms], names: Iterable[str], where: str) -> None:
+    """End with one line if the info of a structure lacks one of the names."""
+    for number, atoms in enumerate(structures):
+        for name in names:
+            if name not in atoms.info:
+                sys.exit(
+                    f"{where}: no {name!r} in the info of structure {number}; expected {', '.join(INFO)} in that of each"
+                )
 
 
 def wanted(tag: str, tags: list[str] | None, without: list[str] | None) -> bool:

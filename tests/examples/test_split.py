@@ -111,3 +111,10 @@ def test_data_sets_with_the_same_numbers(recipe, tmp_path: Path) -> None:
     # Eight of a, seven of b: half of each.
     assert [t[0] for t in tags["train"]] == ["a"] * 4 + ["b"] * 4 and "b-301K" not in tags["train"]
     assert all(a.calc is None and len(a.info["dos"]) == 1201 for a in parts["train"])
+    args.options = TRAINING / "options"
+    with pytest.raises(SystemExit, match="20 structures have no energy, forces and stress"):
+        prepare.prepare(args)
+    del structures[3].info["kweights"]
+    ase.io.write(tmp_path / "b.xyz", structures, format="extxyz")
+    with pytest.raises(SystemExit, match="no 'kweights' in the info of structure 13; expected index, tag"):
+        prepare.prepare(args)
