@@ -82,7 +82,14 @@ def chgnet(device: str = "cpu") -> object:
         from chgnet.model import CHGNet, CHGNetCalculator
     except ModuleNotFoundError:
         sys.exit("chgnet is not installed; pip install 'petdos-md[cases]', or give another --potential")
-    return CHGNetCalculator(CHGNet.load(use_device=device, verbose=False), use_device=device)
+
+    class AsAsked(CHGNetCalculator):
+        """Without the stress, which takes a third of the time, where nobody asks for it."""
+
+        def calculate(self, atoms: Atoms, properties: list[str], system_changes: list[str]) -> None:
+            super().calculate(atoms, properties, system_changes, task="efs" if "stress" in properties else "ef")
+
+    return AsAsked(CHGNet.load(use_device=device, verbose=False), use_device=device)
 
 
 def chosen(phases: list[Phase], only: list[str] | None) -> list[Phase]:
@@ -126,7 +133,6 @@ def sample(
                 replace(settings, temperatures_K=(phase.temperature_K,)), resume=True, trajectory=trajectory, progress=show,
             )  # fmt: skip
         done.write_text(f"{settings.steps}\n")
-    write_checked(phase, folder)
     results = {}
     for label, model in mine.items():
         trace = folder / f"{phase.file}.{label}.zarr"
@@ -158,6 +164,7 @@ def run_phases(
         f"{phase.name} K": sample(phase, potential, models, args.output, settings)
         for phase in chosen(phases, args.only)
     }
+    write_checked(phases, args.output)
     if not args.only:
         draw(results, args.output / figure, energies)
 
@@ -190,17 +197,21 @@ def of_data(name: str, kind: str, temperature_K: float, n_atoms: int | None = No
     return Atoms(atoms.numbers, positions=atoms.positions, cell=atoms.cell, pbc=True)
 
 
-def write_checked(phase: Phase, folder: Path) -> None:
-    """Evenly spaced frames as input of ``training/dft/compute.py``."""
-    file = folder / f"{phase.file}.check.xyz"
-    with Trajectory(folder / f"{phase.file}.traj") as frames:
-        chosen = np.linspace(0, len(frames) - 1, CHECKED + 1).round().astype(int)[1:]
-        picked = [frames[int(i)] for i in chosen]
-    for number, atoms in enumerate(picked):
-        atoms.calc = None
-        atoms.info = {"index": number, "tag": f"{phase.file}K", "frame": int(chosen[number])}
-        atoms.arrays.pop("momenta", None)
-    ase.io.write(file, picked, format="extxyz")
+def write_checked(phases: list[Phase], folder: Path) -> None:
+    """Evenly spaced frames of the phases that have any, as input of ``training/dft/compute.py``: ``check.xyz``."""
+    picked: list[Atoms] = []
+    for first, phase in enumerate(phases):
+        file = folder / f"{phase.file}.traj"
+        if not file.exists():
+            continue
+        with Trajectory(file) as frames:
+            numbers = np.linspace(0, len(frames) - 1, CHECKED + 1).round().astype(int)[1:].tolist()
+            for index, number in enumerate(numbers, start=first * CHECKED):
+                frame = frames[number]
+                atoms = Atoms(frame.numbers, positions=frame.positions, cell=frame.cell, pbc=True)
+                atoms.info = {"index": index, "tag": f"{phase.file}K", "frame": number}
+                picked.append(atoms)
+    ase.io.write(folder / "check.xyz", picked, format="extxyz")
 
 
 def draw(phases: dict[str, dict[str, xr.Dataset]], file: Path, energies: tuple[float, float]) -> None:

@@ -11,8 +11,10 @@ from pathlib import Path
 from types import ModuleType
 
 import ase.build
+import ase.io
 import numpy as np
 import pytest
+from ase.io.trajectory import Trajectory
 
 from petdos_md.base.constants import BOLTZMANN_EV
 from petdos_md.models.export import export_model
@@ -72,7 +74,11 @@ def test_phases(name: str, n_phases: int, call, tmp_path: Path) -> None:
     told = call(name, *how, "later=trio-pbesol")
     assert tables(told, "live") == tables(told, "later") == first
     assert {p.name: p.stat().st_mtime_ns for p in tmp_path.glob("*.traj")} == trajectories
-    assert len(list(tmp_path.glob("*.check.xyz"))) == n_phases
+    checked = ase.io.read(tmp_path / "check.xyz", ":")
+    assert len({a.info["index"] for a in checked}) == len(checked) == 4 * n_phases
+    for atoms in checked[::4]:
+        file = tmp_path / f"{atoms.info['tag'].removesuffix('K')}.traj"
+        np.testing.assert_allclose(atoms.positions, Trajectory(file)[atoms.info["frame"]].positions, atol=1e-6)
     assert (tmp_path / name.replace(".py", ".png")).stat().st_size > 10000
 
 
