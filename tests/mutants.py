@@ -87,6 +87,7 @@ EQUIVALENT: dict[str, str] = {
     "analysis/group_averages.py: 1 -> 2 in x = series[:, k * functionals.shape[1] : (k + 1) * functionals.shape[1]]": "the first columns are read",
     "physics/denoise.py: 64 -> 65 in _BLOCK = 64  # densities of states treated at once, so that they stay in the cache": _MEMORY,
     "physics/occupation.py: < -> <= in rows = rows[np.isin(rows, element[mine[kT[mine] < hot]])]": "kT is never exactly one of the steps of cooling",
+    "physics/occupation.py: >= -> > in while len(mine) and hot >= coldest:": "kT is never exactly one of the steps of cooling",
     "physics/occupation.py: + -> - in halley = newton / np.clip(1 + newton * dk0 / (2 * k0), 0.5, 2.0)": "another way to the same root",
     "physics/variational.py: 0 -> 1 in i = np.clip(segment, 0, len(self.steps) - 1)": "a segment's polynomial, from its other end",
     "physics/occupation.py: <= -> < in reached = mine[(kT[mine] <= hot) & ~np.isnan(root[element[mine]])]": "kT is never exactly one of the steps of cooling",

@@ -56,6 +56,18 @@ def rising_roots(energies, dos, n_electrons, T) -> np.ndarray:
     return mu[i] + 0.004 * excess[i] / (excess[i] - excess[i + 1])
 
 
+def test_the_only_root_inside_a_ripple():
+    """States between two points of the grid, as many below as above zero: the excess is negative at both and positive in between."""
+    energies = np.linspace(-1, 1, 41)
+    dos = np.interp(energies, [-0.8, -0.6, -0.4], [0.0, 10.0, 0.0], left=0, right=0)
+    dos[20:22] = 0.04, -0.04
+    # Below the ripple: 2 of the band and a triangle of 0.001; in it, 0.04 x - 0.8 x^2 with x in eV.
+    level = thermo.fermi_level(energies, dos, 2 + 0.001 + 0.00025)
+    assert level == pytest.approx((0.04 - np.sqrt(0.04**2 - 4 * 0.8 * 0.00025)) / 1.6, abs=1e-9)
+    with pytest.raises(ChemicalPotentialError):
+        thermo.fermi_level(energies, dos, 2 + 0.001 + 0.00051)
+
+
 @pytest.mark.parametrize("amplitude", [1e-6, 1e-3, 0.03])
 def test_root_in_a_rippled_gap_is_the_one_that_a_hot_system_cools_to(amplitude):
     """Brute force: all rising roots on a fine axis, the nearest one followed down in steps of 5 %."""
