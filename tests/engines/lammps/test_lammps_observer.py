@@ -70,9 +70,12 @@ def test_a_restart_drops_what_it_takes_again(shipped: DOSModel, tmp_path: Path, 
         frames.append(observer.sample().features)
         observer.run(2)
         frames.append(observer.sample().features)
+        result = observer.result()
         observer.close()
         assert len([r for r in caplog.records if "training set" not in r.message]) == 1
     trace = Trace.open(tmp_path / "run.zarr", "r")
+    mine = [shipped.dos(sample) for sample in trace if sample.replica == 0]
+    np.testing.assert_allclose(result.dos, np.mean(mine, axis=0), atol=1e-6)
     first = trace.replica == 0
     assert trace.step[first].tolist() == [0, 2, 4, 6, 8, 10] and trace.step[~first].tolist() == [10]
     features = np.asarray(trace.features)

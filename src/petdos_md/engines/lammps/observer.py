@@ -26,8 +26,10 @@ import numpy as np
 from ase import Atoms, units
 from ase.calculators.lammps import convert
 
+from ...analysis.running import RunningAverage, RunningResult
 from ...base.errors import PredictionError, SettingError, TraceError
 from ...base.sample import Sample
+from ...base.temperatures import same_temperature
 from ...models.model import DOSModel
 from ...traces.trace import Trace
 from ..extrapolation import ExtrapolationWatch
@@ -128,6 +130,20 @@ class LAMMPSObserver:
             self._sample_if_due()
         if self.trace is not None:
             self.trace.flush()
+
+    def result(self, temperature_K: float | None = None, members: bool = True) -> RunningResult:
+        """Averages of this replica so far, with model and sampling errors, from the trace.
+
+        :param temperature_K: by default that of the ensemble now
+        :param members: whether to evaluate the ensemble for model errors
+        :raises NoSamplesError: before there are samples; on ranks other than the first, always
+        :raises StructureError: if the number of atoms or electrons changes at that temperature
+        """
+        wanted = self.temperature_K() if temperature_K is None else temperature_K
+        running = RunningAverage(self.model.readout)
+        mine = (s for s in self.trace or () if s.replica == self.replica)
+        running.extend(s for s in mine if same_temperature(s.temperature_K, wanted))
+        return running.result(wanted, members=members)
 
     def temperature_K(self) -> float:
         """The temperature of the ensemble now.
