@@ -13,6 +13,7 @@ import ase.io
 import numpy as np
 import xarray as xr
 from ase import Atoms
+from ase.calculators.calculator import Calculator
 from ase.io.trajectory import Trajectory
 from tqdm import tqdm
 
@@ -76,20 +77,13 @@ def find_potential(name: str, model: pm.DOSModel | None = None, device: str = "c
     return Potential.wrap(chgnet(device), "chgnet")
 
 
-def chgnet(device: str = "cpu") -> object:
+def chgnet(device: str = "cpu") -> Calculator:
     """CHGNet (DOI 10.1038/s42256-023-00716-3) of PyPI, whose weights are in its wheel, as an ASE calculator."""
     try:
-        from chgnet.model import CHGNet, CHGNetCalculator
+        from chgnet_calculator import OnePassCHGNet
     except ModuleNotFoundError:
         sys.exit("chgnet is not installed; pip install 'petdos-md[cases]', or give another --potential")
-
-    class AsAsked(CHGNetCalculator):
-        """Without the stress, which takes a third of the time, where nobody asks for it."""
-
-        def calculate(self, atoms: Atoms, properties: list[str], system_changes: list[str]) -> None:
-            super().calculate(atoms, properties, system_changes, task="efs" if "stress" in properties else "ef")
-
-    return AsAsked(CHGNet.load(use_device=device, verbose=False), use_device=device)
+    return OnePassCHGNet(device)
 
 
 def chosen(phases: list[Phase], only: list[str] | None) -> list[Phase]:

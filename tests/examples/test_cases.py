@@ -64,6 +64,22 @@ def call(case, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str
 
 
 @needs_chgnet
+def test_chgnet_in_one_pass(case) -> None:
+    """Against the calculator that CHGNet brings."""
+    from chgnet.model import CHGNet, CHGNetCalculator
+
+    common = case("common")
+    atoms = common.of_data("lps", "alpha", 400.0)
+    assert np.abs(atoms.cell.array - np.diag(atoms.cell.lengths())).max() > 0.01
+    theirs, ours = atoms.copy(), atoms.copy()
+    theirs.calc = CHGNetCalculator(CHGNet.load(use_device="cpu", verbose=False), use_device="cpu")
+    ours.calc = common.chgnet()
+    assert ours.get_potential_energy() == pytest.approx(theirs.get_potential_energy(), abs=1e-5)
+    np.testing.assert_allclose(ours.get_forces(), theirs.get_forces(), atol=1e-5 * np.abs(theirs.get_forces()).max())
+    np.testing.assert_allclose(ours.get_stress(), theirs.get_stress(), atol=1e-5 * np.abs(theirs.get_stress()).max())
+
+
+@needs_chgnet
 @pytest.mark.parametrize(("name", "n_phases"), [("gaas.py", 6), ("li3ps4.py", 3)])
 def test_phases(name: str, n_phases: int, call, tmp_path: Path) -> None:
     """A model that is named in a second call, on the stored frames, gives what it gave on the fly; nothing runs twice."""
