@@ -70,6 +70,8 @@ COMMANDS = (
     "validate almgsi-lda reference.xyz --where index -o out",
     "calibrate almgsi-lda none.xyz -o m.pt",
     "calibrate almgsi-lda reference.xyz -o m.pt",
+    "refine almgsi-lda --data none.xyz -o m.pt",
+    "refine almgsi-lda --data reference.xyz -o m.pt",
     "lammps make",
     "doctor now",
     "demo --output Al.xyz",

@@ -34,8 +34,8 @@ from scipy.spatial.transform import Rotation
 from petdos_md import DOSModel
 from petdos_md.base.grid import EnergyGrid
 from petdos_md.models.export import export_model
-from petdos_md.validation.calibrate import autocorrelation, correlation_root
 from petdos_md.validation.metrics import align, rotated, shifted_target
+from petdos_md.validation.residuals import autocorrelation, correlation_root
 
 TARGET = "mtt::dos"
 UNCERTAINTY = "mtt::aux::dos_uncertainty"
@@ -55,7 +55,8 @@ def make_ensemble(
     rng = np.random.default_rng(options["seed"])
     n_members = options["n_members"]
     model = wrapped(checkpoint, n_members)
-    model.compute_covariance([dos_dataset(train, grid.n)], 4, False)
+    dataset = dos_dataset(train, grid.n)
+    model.compute_covariance([dataset], min(4, len(dataset)), False)
     model.compute_cholesky_decomposition(options["regularizer"])
     buffers = dict(model.named_buffers())
     cholesky = buffers[f"cholesky_{UNCERTAINTY}"].double().numpy()

@@ -23,7 +23,7 @@ def test_every_module_with_a_parser_is_a_command() -> None:
 
     folder = Path(petdos_md.cli.__file__).parent
     found = {path.stem.replace("_", "-") for path in folder.glob("*.py") if "def add_parser(" in path.read_text()}
-    assert found == set(COMMANDS) and len(COMMANDS) == 20
+    assert found == set(COMMANDS) and len(COMMANDS) == 21
 
 
 def test_answers_at_once_without_torch() -> None:

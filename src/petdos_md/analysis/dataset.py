@@ -23,7 +23,7 @@ from ..physics.quantities import LINEAR, QUANTITIES, EnsembleValues
 from .extrapolation import QUANTILES as GRADE_QUANTILES
 from .extrapolation import grades_by_temperature, note_of_extrapolation
 from .frames import Frames
-from .inputs import Conditions, Inputs
+from .inputs import Conditions, Inputs, model_attributes
 from .notes import notes_of_inputs, notes_of_results
 from .reliability import effective_sample_size
 from .statistics import ErrorEstimate
@@ -76,8 +76,7 @@ def build_dataset(inputs: Inputs, conditions: Conditions, estimates: Estimates) 
         coordinates["quantile"] = "quantile", list(GRADE_QUANTILES), of_frames
     data = xr.Dataset({**variables.found, "n_skipped": ((), n_skipped, skipped)}, coordinates)
     data.attrs = {
-        "model": frames.model.name,
-        "model_fingerprint": frames.model.fingerprint,
+        **model_attributes(frames.model, inputs.readout),
         "model_kind": frames.model.kind,
         "model_path": frames.model.path,
         "sources": [str(trace.path) for trace in frames.traces],

@@ -132,6 +132,18 @@ def find_readout(model: HasModelInfo | Readout | str | os.PathLike[str] | None, 
     return found
 
 
+def model_attributes(info: ModelInfo, readout: Readout) -> dict[str, str]:
+    """Of results: the model that sampled, and the readout that made DOS of its samples where that is another (refined, calibrated).
+
+    :param info: of the trace
+    """
+    attributes = {"model": info.name, "model_fingerprint": info.fingerprint}
+    if readout.fingerprint != info.fingerprint:
+        attributes["readout_fingerprint"] = readout.fingerprint
+        attributes["readout_path"] = "" if readout.path is None else str(readout.path.resolve())
+    return attributes
+
+
 def _direct_readout(path: str, info: ModelInfo) -> Readout:
     """Of a model that knows its DOS only by evaluating it."""
     from ..models.model import DOSModel
@@ -199,7 +211,7 @@ def check_network(network: Network, readout: Readout, target: str) -> Network:
             f"{network.source}: is for another energy grid, {network.grid.n} energies from {network.grid.start:g} eV; the model has "
             f"{readout.grid.n} from {readout.grid.start:g} eV"
         )
-    if network.model and not readout.belongs_to(network.model):
+    if network.model and not readout.predicts_as(network.model):
         raise ModelError(f"{network.source}: was trained on predictions of another model; train it again for this one")
     return network
 

@@ -32,7 +32,7 @@ from ..physics.thermo import GAP_THRESHOLD
 from ..traces.trace import HasModelInfo
 from .extrapolation import frame_grades
 from .frames import Frames
-from .inputs import Inputs, TraceLike, check_network, fermi_network, find_networks, read_inputs
+from .inputs import Inputs, TraceLike, check_network, fermi_network, find_networks, model_attributes, read_inputs
 from .notes import notes_of_inputs
 from .options import FrameSelection, LevelKeywords, LevelOptions, split_keywords
 from .statistics import standard_error
@@ -117,8 +117,7 @@ def frame_levels(
     if notes:
         data.attrs["notes"] = notes
     data.attrs |= {
-        "model": inputs.frames.model.name,
-        "model_fingerprint": inputs.frames.model.fingerprint,
+        **model_attributes(inputs.frames.model, inputs.readout),
         "denoise": f"Fermi level from {denoiser.source if denoiser else 'the integral of the raw DOS'}",
         "networks": sorted(f"{target}: {network.source}" for target, network in networks.items()) or ["none"],
         "gap_threshold_per_eV_atom": options.threshold,

@@ -31,7 +31,7 @@ from ..models.readout import Readout
 from ..physics.quantities import QUANTITIES, EnsembleValues, derive, derive_members, kernels
 from ..traces.trace import HasModelInfo
 from .frames import Frames
-from .inputs import Conditions, TraceLike, read_inputs
+from .inputs import Conditions, TraceLike, model_attributes, read_inputs
 from .options import ReweightingKeywords, ReweightingOptions, split_keywords
 from .reliability import effective_sample_size
 from .sampled_states import SampledStates
@@ -85,7 +85,9 @@ def reweighted_estimate(
     result = xr.Dataset(data, {"temperature": targets, "energy": energies})
     result["temperature"].attrs = {"units": "K", "long_name": "temperature of the electrons and the ensemble"}
     result["energy"].attrs = {"units": "eV", "long_name": "energy on the model's own axis"}
-    result.attrs = _attributes(frames, states) | inputs.burn_in(options.selection)
+    result.attrs = (
+        _attributes(frames, states) | model_attributes(frames.model, readout) | inputs.burn_in(options.selection)
+    )
     notes = [*states.notes, *notes]
     if notes:
         result.attrs["notes"] = notes
@@ -149,8 +151,6 @@ def _attributes(frames: Frames, states: SampledStates) -> dict[str, Any]:
     return {
         "method": "MBAR",
         "energy_reference": "raw",
-        "model": frames.model.name,
-        "model_fingerprint": frames.model.fingerprint,
         "sources": [str(trace.path) for trace in frames.traces],
         "sampled_temperatures_K": frames.temperatures_K.tolist(),
         "n_samples": len(states.rows),

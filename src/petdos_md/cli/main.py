@@ -32,6 +32,7 @@ from . import (
     md,
     merge,
     ramp,
+    refine,
     rerun,
     select,
     truncate,
@@ -43,7 +44,7 @@ from .arguments import Parser
 GROUPS = {
     "sample": (md, ipi, rerun),
     "analyze": (analyze, watch, levels, ramp, free_energy, select),
-    "traces and models": (info, merge, truncate, convert, export, validate, calibrate),
+    "traces and models": (info, merge, truncate, convert, export, validate, calibrate, refine),
     "this installation": (demo, doctor, lammps, completion),
 }
 ERROR, BUG, INTERRUPTED = 2, 70, 130

@@ -44,10 +44,12 @@ class Readout:
         trailing (direct models) part of features; None if there is no ensemble
     :param fingerprint: identity of the model that the weights belong to
     :param direct: features begin with the DOS itself and the map picks it
-    :param ancestors: fingerprints of models with the same backbone and mean, but another ensemble (see :mod:`petdos_md.validation.calibrate`)
+    :param ancestors: fingerprints of models with the same backbone, but another ensemble (:mod:`petdos_md.validation.calibrate`) or last
+        layer (:mod:`petdos_md.validation.refine`): their features are those of this one
+    :param refined_from: those of the ancestors that have another last layer, so that their DOS is another
 
-    Attribute ``rigidity`` (:class:`~petdos_md.models.rigidity.Rigidity`): how far features are from the training set; None if the file
-    does not say.
+    Attributes ``rigidity`` (:class:`~petdos_md.models.rigidity.Rigidity`): how far features are from the training set, None if the file
+    does not say; ``path`` of the file, None in memory.
     """
 
     def __init__(
@@ -59,8 +61,10 @@ class Readout:
         fingerprint: str = "",
         direct: bool = False,
         ancestors: tuple[str, ...] = (),
+        refined_from: tuple[str, ...] = (),
     ) -> None:
-        self.ancestors = ancestors
+        self.ancestors, self.refined_from = ancestors, refined_from
+        self.path: Path | None = None
         self.rigidity: Rigidity | None = None
         self.grid, self.n_features, self.fingerprint, self.direct = grid, n_features, fingerprint, direct
         self._weights = None if weights is None else _as_array(weights).astype(np.float64)
@@ -127,9 +131,10 @@ class Readout:
         deviations = _map_tensor(path, "deviations") if has_ensemble else None
         grid = EnergyGrid.from_dict(json.loads(header["grid"]))
         _check_shapes(grid, weights, deviations, str(path))
-        ancestors = tuple(json.loads(header.get("ancestors", "[]")))
-        readout = cls(grid, weights, deviations, int(weights.shape[1]), header["fingerprint"], ancestors=ancestors)
-        readout.rigidity = rigidity
+        ancestors, refined_from = (tuple(json.loads(header.get(key, "[]"))) for key in ("ancestors", "refined_from"))
+        fingerprint = header["fingerprint"]
+        readout = cls(grid, weights, deviations, int(weights.shape[1]), fingerprint, False, ancestors, refined_from)
+        readout.rigidity, readout.path = rigidity, path
         return readout
 
     @property
@@ -144,9 +149,18 @@ class Readout:
 
         return torch.from_numpy(self._weights)
 
+    @property
+    def member_deviations(self) -> np.ndarray | None:
+        """D, ``(n_members, n_channels, n_last_layer)``, mapped and not to be written to; None without ensemble."""
+        return self._deviations
+
     def belongs_to(self, fingerprint: str) -> bool:
         """Whether features made by the model with this fingerprint fit this readout."""
         return fingerprint == self.fingerprint or fingerprint in self.ancestors
+
+    def predicts_as(self, fingerprint: str) -> bool:
+        """Whether the model with this fingerprint has the same DOS."""
+        return self.belongs_to(fingerprint) and fingerprint not in self.refined_from
 
     @staticmethod
     def save(
@@ -157,6 +171,7 @@ class Readout:
         fingerprint: str,
         ancestors: tuple[str, ...] = (),
         rigidity: Rigidity | None = None,
+        refined_from: tuple[str, ...] = (),
     ) -> None:
         """Write a readout: safetensors with the tensors ``weights``, ``deviations`` and ``rigidity`` (a Cholesky factor) and a text header."""
         from safetensors.torch import save_file
@@ -165,8 +180,9 @@ class Readout:
         if deviations is not None:
             tensors["deviations"] = deviations.contiguous()
         header = {"format": FORMAT, "grid": json.dumps(grid.to_dict()), "fingerprint": fingerprint}
-        if ancestors:
-            header["ancestors"] = json.dumps(ancestors)
+        for key, relatives in (("ancestors", ancestors), ("refined_from", refined_from)):
+            if relatives:
+                header[key] = json.dumps(relatives)
         if rigidity is not None:
             import torch
 

@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -85,6 +85,16 @@ class Rigidity:
         quantiles = tuple(float(q) for q in np.quantile(own / without, QUANTILES))
         of_atoms = {} if atoms is None else found._of_atoms(features, without, *atoms)
         return cls(found.cholesky, len(features), quantiles, of_atoms)
+
+    def including(self, features: np.ndarray) -> Rigidity:
+        """That of a training set with more structures. Grades keep the unit of the first ones, whose own features are not stored.
+
+        :param features: per atom, of the new structures ``(n, n_last_layer)``
+        """
+        rows = np.asarray(features, dtype=np.float64)
+        factor = np.linalg.cholesky(self.cholesky @ self.cholesky.T + rows.T @ rows)
+        number = self.n_structures + len(rows) if self.n_structures else 0
+        return replace(self, cholesky=factor.astype(np.float32).astype(np.float64), n_structures=number)
 
     @property
     def n_last_layer(self) -> int:

@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from ..analysis.inputs import find_readout
+from ..analysis.inputs import find_readout, model_attributes
 from ..base.errors import ModelError, SettingError
 from ..models.readout import Readout
 from ..traces.schema import COLUMNS
@@ -131,8 +131,11 @@ def trace_dataset(
             variables["deviations"] = ("member", "energy", "feature"), _deviations(readout), about
     result = xr.Dataset(variables, coords)
     result.attrs = {
-        "model": info.name,
-        "model_fingerprint": info.fingerprint,
+        **(
+            {"model": info.name, "model_fingerprint": info.fingerprint}
+            if readout is None
+            else model_attributes(info, readout)
+        ),
         "engine": str(attributes["engine"]),
         "electrons": json.dumps(info.electrons),
         "timestep_fs": float(opened.timestep_fs),

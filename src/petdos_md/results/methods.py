@@ -12,6 +12,7 @@ Keys of references stand in brackets, ``[@ase]``: they are those of the BibTeX e
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -78,8 +79,15 @@ def _model(result: xr.Dataset, record: dict[str, Any]) -> list[str]:
     ensemble = f" and its ensemble of {members} members [@llpr]" if members else ""
     return [
         f"The electronic density of states (DOS) of each frame was predicted by the model `{record['model']['name']}` [@petmaddos, @pet]"
-        f"{ensemble}, with petdos-md {record['creator']['version']} [@petdosmd]."
+        f"{ensemble}{_other_readout(record)}, with petdos-md {record['creator']['version']} [@petdosmd]."
     ]
+
+
+def _other_readout(record: dict[str, Any]) -> str:
+    readout = record["model"].get("readout")
+    if readout is None:
+        return ""
+    return f" with the readout of `{Path(readout['path']).name.removesuffix('.readout.safetensors') or 'another model'}` in place of its own"
 
 
 def _averages(result: xr.Dataset) -> list[str]:

@@ -147,6 +147,7 @@ def _facts(record: dict[str, Any]) -> dict[str, list[tuple[str, str]]]:
             ("file", str(model["path"])),
             ("fingerprint", str(model["fingerprint"])),
             *((f"SHA-256 of {name}", value) for name, value in (model["sha256"] or {}).items()),
+            *((f"{key} of the readout in its place", str(value)) for key, value in model.get("readout", {}).items()),
         ]
     }
     shown = record["traces"] if len(record["traces"]) <= MOST_TRACES else record["traces"][: MOST_TRACES - 1]

@@ -125,7 +125,16 @@ def _model(attributes: dict[str, Any]) -> dict[str, Any]:
         files = {path.name: file_hash(path) for path in there if path.stat().st_size <= WHOLE}
     except ModelError:  # a trace outlives its model
         pass
-    return {"name": attributes.get("model"), **known, "sha256": files or None}
+    return {"name": attributes.get("model"), **known, "sha256": files or None, **_other_readout(attributes)}
+
+
+def _other_readout(attributes: dict[str, Any]) -> dict[str, Any]:
+    """What made DOS of the samples where it is not the model that sampled, but one refined or calibrated of it."""
+    if "readout_fingerprint" not in attributes:
+        return {}
+    path = Path(str(attributes["readout_path"]))
+    digest = file_hash(path) if path.is_file() and path.stat().st_size <= WHOLE else None
+    return {"readout": {"fingerprint": attributes["readout_fingerprint"], "path": str(path), "sha256": digest}}
 
 
 def _version(attributes: dict[str, Any]) -> str:

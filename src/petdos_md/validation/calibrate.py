@@ -16,11 +16,8 @@ structure being judged without itself. The mean of the members stays exactly the
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 import os
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,20 +25,16 @@ from pathlib import Path
 import numpy as np
 import torch
 from ase import Atoms
-from metatomic.torch import AtomisticModel, ModelCapabilities, ModelMetadata
-from scipy.linalg import toeplitz
 from scipy.ndimage import gaussian_filter1d
 
-from ..base.errors import ModelError, SettingError
-from ..models.files import find_model, load_file, readout_path
-from ..models.loading import METADATA_KEY
+from ..base.errors import SettingError
+from ..models.files import find_model
 from ..models.model import DOSModel
-from ..models.readout import Readout
+from ..models.new_readout import NewReadout, check_output, write_with_readout
 from ..physics.dft import SMEARING_EV
-from ..physics.networks import TARGETS, network_path
-from .metrics import align, shifted_target
 from .references import Reference
-from .validate import MAX_SHIFT, validate_model
+from .residuals import autocorrelation, correlation_root, n_last_layer, residuals_of
+from .validate import validate_model
 
 FEWEST = 4
 """Calibration structures needed: the size of an error cannot be estimated from fewer."""
@@ -106,18 +99,19 @@ def calibrate_model(
     """
     source, output = find_model(os.fspath(model)), Path(output)
     loaded = DOSModel.load(source, "cpu", electrons=electrons)
-    _check_files(source, output, loaded)
+    check_output(source, output, loaded)
     if len(references) < FEWEST or n_members < FEWEST:
         raise SettingError(
             f"got {len(references)} references and {n_members} members, expected at least {FEWEST} of each"
         )
     if seed < 0:
         raise SettingError(f"got the seed {seed}, expected a number >= 0")
-    features, residuals = _residuals(loaded, references, progress)
+    features, residuals = residuals_of(loaded, references, progress)
     seen = _features_per_atom(loaded, features_of, progress)
     sizes = np.array([len(r.atoms) for r in references])
     fit = fit_covariance(features, residuals, sizes, loaded.grid.step, seen)
-    _write(source, output, loaded, draw_members(fit, n_members, seed))
+    new = NewReadout(None, draw_members(fit, n_members, seed), loaded.readout.rigidity)
+    write_with_readout(source, output, new, loaded.readout)
     calibrated = DOSModel.load(output, "cpu", electrons=electrons)
     before = _spreads(loaded, references) if loaded.n_members > 1 else None
     return CalibrationReport(
@@ -192,67 +186,16 @@ def draw_members(fit: Covariance, n_members: int, seed: int = 0) -> torch.Tensor
     return result - result.mean(dim=0)
 
 
-def autocorrelation(standard: np.ndarray) -> np.ndarray:
-    """Correlation of two channels by their distance, from all pairs that are both defined; ``(n_channels,)``, first 1."""
-    n = standard.shape[1]
-    defined = np.isfinite(standard)
-    power = np.abs(np.fft.rfft(np.where(defined, standard, 0.0), 2 * n, axis=1)) ** 2
-    pairs = np.abs(np.fft.rfft(defined.astype(float), 2 * n, axis=1)) ** 2
-    sums, numbers = np.fft.irfft(power.sum(axis=0))[:n], np.fft.irfft(pairs.sum(axis=0))[:n]
-    correlation = np.where(numbers > 0.5, sums / np.maximum(numbers, 1.0), 0.0)
-    return correlation / correlation[0]
-
-
-def correlation_root(correlation: np.ndarray) -> np.ndarray:
-    """R^(1/2) of the nearest stationary correlation matrix, ``(n_channels, rank)``."""
-    values, vectors = np.linalg.eigh(toeplitz(correlation))
-    keep = values > 1e-6 * values.max()
-    root = vectors[:, keep] * np.sqrt(values[keep])
-    return root / np.linalg.norm(root, axis=1, keepdims=True)
-
-
-def _check_files(source: Path, output: Path, model: DOSModel) -> None:
-    if model.info.kind != "separated":
-        raise ModelError(
-            f"{source}: has no separate readout, so its members cannot be replaced; run `petdos export` on its checkpoint"
-        )
-    if output.suffix != ".pt":
-        raise ModelError(f"{output}: the name of a model must end in .pt")
-    if output.resolve() == source.resolve():
-        raise SettingError(f"{output}: is the model itself; give another -o")
-
-
-def _residuals(
-    model: DOSModel, references: Sequence[Reference], progress: Callable[[], None] | None
-) -> tuple[np.ndarray, np.ndarray]:
-    """Last-layer features of whole structures, and reference minus prediction after the best shift."""
-    n_last_layer = _n_last_layer(model)
-    features, residuals = np.empty((len(references), n_last_layer)), np.empty((len(references), model.grid.n))
-    for i, reference in enumerate(references):
-        sample = model.evaluate(reference.atoms)
-        features[i], dos = sample.features[:n_last_layer], model.dos(sample)
-        best = align(reference.target, dos, model.grid.step, MAX_SHIFT)
-        residuals[i] = shifted_target(reference.target, best.shift) - dos
-        if progress is not None:
-            progress()
-    return features, residuals
-
-
 def _features_per_atom(
     model: DOSModel, structures: Sequence[Atoms], progress: Callable[[], None] | None
 ) -> np.ndarray | None:
     """Last-layer features, ``(n_structures, n_last_layer)``; None without structures."""
     rows = []
     for atoms in structures:
-        rows.append(model.evaluate(atoms).features[: _n_last_layer(model)] / len(atoms))
+        rows.append(model.evaluate(atoms).features[: n_last_layer(model)] / len(atoms))
         if progress is not None:
             progress()
     return np.array(rows) if rows else None
-
-
-def _n_last_layer(model: DOSModel) -> int:
-    # The other two are the number of atoms and the sum of cutoffs.
-    return model.readout.n_features - 2
 
 
 def _scale(residuals: np.ndarray, deviation: np.ndarray, step: float) -> np.ndarray:
@@ -267,51 +210,6 @@ def _scale(residuals: np.ndarray, deviation: np.ndarray, step: float) -> np.ndar
     nearest = known[np.abs(np.arange(len(scale))[:, None] - known[None, [0, -1]]).argmin(axis=1) * (len(known) - 1)]
     scale = np.where(defined.any(axis=0), scale, scale[nearest])
     return np.maximum(scale, 1e-6 * scale.max())
-
-
-def _write(source: Path, output: Path, model: DOSModel, deviations: torch.Tensor) -> None:
-    """Backbone, readout and networks of the calibrated model."""
-    from ..models.export import beside
-
-    old = model.readout
-    digest = hashlib.sha256(model.info.fingerprint.encode())
-    for member in deviations:
-        digest.update(member.contiguous().numpy().tobytes())
-    fingerprint = digest.hexdigest()
-    stored = load_file(source)
-    metadata = stored.metadata()
-    record = json.loads(metadata.extra[METADATA_KEY])
-    record |= {"name": output.stem, "fingerprint": fingerprint, "n_members": len(deviations)}
-    new = ModelMetadata(
-        name=output.stem,
-        description=metadata.description,
-        authors=list(metadata.authors),
-        references=dict(metadata.references),
-        extra={**metadata.extra, METADATA_KEY: json.dumps(record)},
-    )
-    old_capabilities = stored.capabilities()
-    capabilities = ModelCapabilities(
-        # metatomic renamed this one and warns of the old name whenever a file is loaded.
-        outputs={name: value for name, value in old_capabilities.outputs.items() if name != "features"},
-        atomic_types=old_capabilities.atomic_types,
-        interaction_range=old_capabilities.interaction_range,
-        length_unit=old_capabilities.length_unit,
-        supported_devices=old_capabilities.supported_devices,
-        dtype=old_capabilities.dtype,
-    )
-    with beside(output) as partial:
-        AtomisticModel(stored.module, new, capabilities).save(str(partial))
-        ancestors = (model.info.fingerprint, *old.ancestors)
-        weights = old.mean_weights
-        if torch.equal(weights.to(torch.float32).to(weights.dtype), weights):
-            weights = weights.to(torch.float32)
-        Readout.save(readout_path(partial), old.grid, weights, deviations, fingerprint, ancestors, old.rigidity)
-        shutil.copymode(partial, readout_path(partial))
-        os.replace(readout_path(partial), readout_path(output))
-        os.replace(partial, output)
-    for target in TARGETS:
-        if network_path(source, target).is_file():
-            shutil.copyfile(network_path(source, target), network_path(output, target))
 
 
 def _spreads(model: DOSModel, references: Sequence[Reference]) -> dict[str, float]:

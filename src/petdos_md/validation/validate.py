@@ -29,11 +29,10 @@ from ..models.rigidity import FAR_OUTSIDE
 from ..physics import thermo
 from .metrics import Z_WANTED, align, chance_interval, rotated, rotations, shifted_target, symmetry_error, z_scores
 from .references import Reference
+from .residuals import MAX_SHIFT
 
 TEMPERATURES_K = (300.0, 1000.0, 3000.0)
 """Temperatures of mu and C_el."""
-MAX_SHIFT = 200
-"""Channels by which the axes of model and reference may differ, as chi in Eqs. 3 and 4."""
 
 
 @dataclass(frozen=True)
