@@ -74,7 +74,10 @@ class LastLayerUpdate:
 def choose_ridge(
     features: np.ndarray, residuals: np.ndarray, precision: np.ndarray, weight: float, step: float
 ) -> float:
-    """What to add to the diagonal of the precision so that structures left out in turn are predicted best.
+    """What to add to the diagonal of the precision so that structures left out in turn are predicted well.
+
+    It is the largest one whose squared errors are not larger than the least ones, by the standard error of their differences: a change that the
+    data do not clearly ask for is not made (Hastie, Tibshirani and Friedman, The Elements of Statistical Learning, 2nd ed., section 7.10).
 
     :param features: ``(n, n_last_layer)`` per atom
     :param residuals: ``(n, n_channels)`` per atom, NaN where undefined
@@ -84,14 +87,13 @@ def choose_ridge(
     """
     thinned = residuals[:, :: max(1, round(SMEARING_EV / step))]  # between these, a smeared DOS says little that is new
     unit = float((features**2).mean())
-    best = np.inf, 0.0
-    for ridge in unit * np.array(RIDGES):
-        if not ridge and not precision.any():
-            continue
-        trial = precision + ridge * np.eye(len(precision))
-        left = LastLayerUpdate(features, np.isfinite(thinned), trial, weight).left_out(thinned)
-        best = min(best, (float(np.nansum(left**2)), float(ridge)))
-    return best[1]
+    ridges = unit * np.array(RIDGES if precision.any() else RIDGES[1:])
+    trials = (precision + ridge * np.eye(len(precision)) for ridge in ridges)
+    left = [LastLayerUpdate(features, np.isfinite(thinned), trial, weight).left_out(thinned) for trial in trials]
+    errors = np.nansum(np.square(left), axis=-1)  # (n_ridges, n)
+    excess = errors - errors[np.argmin(errors.sum(axis=1))]
+    good = excess.sum(axis=1) <= excess.std(axis=1, ddof=1) * np.sqrt(len(features))
+    return float(ridges[good].max())
 
 
 def moved_members(

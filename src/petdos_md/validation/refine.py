@@ -2,7 +2,7 @@
 
 The prior is the layer that the model has, with the precision of what it was trained on, F^T F + lambda of last-layer prediction rigidity
 as its readout stores it; a new structure counts as much as one of the training set, per atom. Where those say nothing, a ridge holds
-the layer: the one that predicts new structures best that are left out in turn. Every member is updated in the same way
+the layer: the largest with which new structures that are left out in turn are predicted well. Every member is updated in the same way
 (:mod:`petdos_md.validation.last_layer`). Features are what they were: traces of the old model can be analyzed with the new one.
 
 >>> report = refine_model("almgsi-lda", read_references("liquid.xyz.xz", model), "refined.pt")        # doctest: +SKIP
