@@ -162,6 +162,8 @@ def export(args: argparse.Namespace) -> None:
 
     # With its training set, the model says when it extrapolates; with energies of others, how uncertain its energies are.
     training, validation = (ase.io.read(args.output / f"{part}.xyz", ":") for part in ("train", "validation"))
+    for path in args.seen:
+        training += ase.io.read(path, ":")
     report = export_model(
         args.output / "model.ckpt",
         args.output / f"{args.name}.pt",
@@ -198,6 +200,9 @@ def main() -> None:
     )
     parser.add_argument("--adapt", choices=("full", "lora"), default="full",
                         help="how weights of --start are trained on: all of them, or low-rank adapters beside them")  # fmt: skip
+    parser.add_argument(
+        "--seen", type=Path, nargs="+", default=[], help="train.xyz of --start: the exported model knows it, too"
+    )
     parser.add_argument("--tags", nargs="+", help="only structures whose tag begins with one of these")
     parser.add_argument("--without-tags", nargs="+", help="no structures whose tag begins with one of these")
     parser.add_argument("--fraction", type=float, default=1.0, help="of the training structures, from 0 to 1")

@@ -175,6 +175,8 @@ def test_refined_model(guarded: DOSModel, new_data: Path, tmp_path: Path, capsys
     expected = old.cholesky @ old.cholesky.T + rows.T @ rows
     np.testing.assert_allclose(new.cholesky @ new.cholesky.T, expected, rtol=1e-5, atol=1e-5 * np.abs(expected).max())
     assert new.n_structures == 42 and new.reference == old.reference
+    assert main(["info", str(output)]) == 0
+    assert f"itself and {guarded.info.fingerprint[:12]}" in capsys.readouterr().out
     with pytest.raises(SettingError, match="exists already; give another output"):
         refine_model(source, used, output)
 

@@ -14,6 +14,7 @@ from .arguments import Commands, add_path, new_command
 
 if TYPE_CHECKING:
     from ..models.model import DOSModel
+    from ..models.readout import Readout
 
 
 def add_parser(commands: Commands) -> None:
@@ -79,7 +80,14 @@ def _model_info(name: str) -> dict[str, Any]:
         "precision": model.info.dtype,
         "device": str(model.device),
         "fingerprint": model.info.fingerprint,
+        **_relatives(model.readout),
     }
+
+
+def _relatives(readout: Readout) -> dict[str, str]:
+    """Models whose traces it reads, having the same network: what it was refined or calibrated from."""
+    listed = ", ".join(fingerprint[:12] for fingerprint in readout.ancestors)
+    return {"reads traces of": f"itself and {listed}"} if listed else {}
 
 
 def _training_set(model: DOSModel) -> str:

@@ -111,7 +111,9 @@ def _reference(atoms: Atoms, number: int, model: DOSModel, subset: str | None, w
     if "dos" in info:
         target = _numbers(info, "dos", where)
         if target.shape != (grid.n,):
-            raise SettingError(f"{where} has a DOS of shape {target.shape}, the model has {grid.n} energies")
+            raise SettingError(
+                f"{where} has a DOS of shape {target.shape}, the model has {grid.n} energies; write eigenvalues and kweights in its place"
+            )
         if not np.isfinite(target).any():
             raise SettingError(f"{where} has a DOS that is undefined everywhere")
     elif "eigenvalues" in info:
