@@ -186,7 +186,7 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path, help="folder (default: that of the model)")
     parser.add_argument("--only", choices=TARGETS, nargs="+", default=list(TARGETS))
     parser.add_argument("--epochs", type=int, default=300, help="at most")
-    parser.add_argument("--no-training", action="store_true", help="evaluate the networks that lie beside the model")
+    parser.add_argument("--no-training", action="store_true", help="evaluate the networks next to the model")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     model = DOSModel.load(args.model, "cpu")

@@ -94,7 +94,7 @@ def test_bad_input(tmp_path: Path) -> None:
         frame_levels(trace, readout(), n_electrons=high)
     with pytest.raises(SettingError, match="got the method 'high', expected some of raw, denoised, network"):
         frame_levels(trace, readout(), methods=("high",))
-    with pytest.raises(SettingError, match="no networks lie beside the model"):
+    with pytest.raises(SettingError, match="the model has no networks"):
         frame_levels(trace, readout(), methods=("network",))
     zero = FrameWeights({(0, 10 * i): 0.0 for i in range(3)})
     with pytest.raises(SettingError, match="all weights at 300 K are zero"):

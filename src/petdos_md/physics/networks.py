@@ -128,7 +128,7 @@ class Network:
 
 
 def networks_beside(model: str | Path, grid: EnergyGrid) -> dict[str, Network]:
-    """The networks that lie beside a model file, by target.
+    """The networks next to a model file, by target.
 
     :raises ModelError: if one of them is not readable or is for another grid
     """
