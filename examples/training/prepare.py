@@ -19,6 +19,7 @@ from petdos_md.physics.dft import defined_below, dos_target
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE / "dft")]
 from compute import read_xz  # noqa: E402
+from script import whole  # noqa: E402
 from split import split_of  # noqa: E402
 
 TARGET = "mtt::dos"
@@ -28,7 +29,6 @@ INFO = ("index", "tag", "n_electrons", "eigenvalues", "kweights")
 
 def prepare(args: argparse.Namespace) -> None:
     """Write ``train.xyz``, ``validation.xyz``, ``test.xyz`` with the DOS targets in ``info['dos']``."""
-    print("reading all data with their eigenvalues, which takes a minute or two", flush=True)
     found = read_data(args.data)
     if not found:
         sys.exit(f"no structures in {', '.join(map(str, args.data))}; run dft/compute.py first")
@@ -36,10 +36,12 @@ def prepare(args: argparse.Namespace) -> None:
     bands = [np.asarray(a.info["eigenvalues"]) for atoms in found for a in atoms]
     lowest, highest = min(float(b.min()) for b in bands), max(defined_below(b) for b in bands)
     energies = has_energy(args.options)
-    bare = sum(a.calc is None for atoms in found for a in atoms)
+    check_electrons([a for atoms in found for a in atoms], args.electrons)
+    needed = {"energy", "forces", "stress"}
+    bare = sum(a.calc is None or not needed <= a.calc.results.keys() for atoms in found for a in atoms)
     if energies and bare:
         sys.exit(
-            f"{bare} structures have no energy, forces and stress; --options options-dos trains a model of the DOS alone"
+            f"{bare} structures lack energy, forces or stress; --options options-dos trains a model of the DOS alone"
         )
     parts: dict[str, list[Atoms]] = {"train": [], "validation": [], "test": []}
     for structures in found:
@@ -56,8 +58,9 @@ def prepare(args: argparse.Namespace) -> None:
         )
     if highest > args.grid.stop:
         print(f"note: targets are defined up to {highest:.2f} eV, the grid ends at {args.grid.stop:.2f} eV")
-    for name, part in parts.items():
-        ase.io.write(args.output / f"{name}.xyz", part, format="extxyz")
+    for name, part in reversed(parts.items()):  # the training set is the last: where it is, all are
+        with whole(args.output / f"{name}.xyz") as partial:
+            ase.io.write(partial, part, format="extxyz")
     sizes = ", ".join(f"{len(s)} {name}" for name, s in parts.items())
     print(f"{sizes}; eigenvalues from {lowest:.2f} eV, targets defined up to {highest:.2f} eV")
 
@@ -85,6 +88,19 @@ def check_info(structures: Iterable[Atoms], names: Iterable[str], where: str) ->
                 sys.exit(
                     f"{where}: no {name!r} in the info of structure {number}; expected {', '.join(INFO)} in that of each"
                 )
+
+
+def check_electrons(structures: Iterable[Atoms], electrons: dict[str, float]) -> None:
+    """End with one line if the valence electrons of the elements do not add up to those of a structure."""
+    for number, atoms in enumerate(structures):
+        unknown = sorted(set(atoms.symbols) - electrons.keys())
+        if unknown:
+            sys.exit(f"--electrons says nothing of {', '.join(unknown)} (structure {number})")
+        counted, stated = sum(electrons[s] for s in atoms.symbols), float(atoms.info["n_electrons"])
+        if abs(counted - stated) > 1e-6:
+            sys.exit(
+                f"structure {number} ({atoms.symbols}) has {stated:g} valence electrons, by --electrons {counted:g}"
+            )
 
 
 def wanted(tag: str, tags: list[str] | None, without: list[str] | None) -> bool:

@@ -144,4 +144,6 @@ def format_table(done: dict[str, dict[str, Any]]) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    from script import run
+
+    run(main)

@@ -27,6 +27,7 @@ import argparse
 import os
 import subprocess
 import sys
+from collections import deque
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,7 @@ from petdos_md.physics.dft import SMEARING_EV
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 from prepare import has_energy, prepare  # noqa: E402
+from script import run, whole  # noqa: E402
 
 GRID = EnergyGrid(start=-13.0, step=0.05, n=751)
 """The grid of the predictions, to 24.5 eV. The lowest eigenvalue of the data is -6.3 eV and no target is defined above 19.4 eV:
@@ -51,7 +53,22 @@ LORA = {"rank": 8, "alpha": 0.5}
 
 LORA_LEARNING_RATE = 1e-3
 
+SHOWN = ("Epoch", "learning rate", "training loss", "validation loss", "validation mtt::dos RMSE")
+"""What is shown of the line that metatrain prints for an epoch."""
+
 STAGES = ("prepare", "start", "mse", "shift", "smooth", "llpr", "export", "validate")
+
+
+DATA_FILES = ("train.xyz", "validation.xyz", "test.xyz")
+
+NEEDED = {
+    **dict.fromkeys(("start", "mse", "shift"), DATA_FILES),
+    "smooth": ("shift/model.ckpt",),
+    "llpr": (*DATA_FILES, "model.ckpt"),
+    "export": (*DATA_FILES, "model.ckpt", "llpr.ckpt"),
+    "validate": DATA_FILES,
+}
+"""Files of earlier stages."""
 
 
 def train(args: argparse.Namespace, stage: str, start: Path | None) -> None:
@@ -76,7 +93,7 @@ def train(args: argparse.Namespace, stage: str, start: Path | None) -> None:
             training["learning_rate"] = LORA_LEARNING_RATE
         training["finetune"] = finetune
     (folder / "options.yaml").write_text(yaml.safe_dump(options, sort_keys=False))
-    command = [str(Path(sys.executable).parent / "mtt"), "train", "options.yaml", "-o", "model.pt"]
+    command = [str(Path(sys.executable).parent / "mtt"), "train", "options.yaml", "-o", "part-model.pt"]
     checkpoints = sorted(folder.glob("outputs/*/*/model_*.ckpt"), key=lambda p: p.stat().st_mtime)
     if checkpoints:
         command += ["--restart", str(checkpoints[-1])]
@@ -93,12 +110,21 @@ def train(args: argparse.Namespace, stage: str, start: Path | None) -> None:
         ) as process,
     ):
         assert process.stdout is not None
-        for line in process.stdout:
-            log.write(line)
-            if "Epoch:" in line or "ERROR" in line:
-                print(f"{stage}: {line.split('INFO] - ')[-1].strip()}", flush=True)
+        last = deque[str](maxlen=4)
+        try:
+            for line in process.stdout:
+                log.write(line)
+                last.append(line.strip())
+                if "Epoch:" in line:
+                    parts = line.split("INFO] - ")[-1].strip().split(" | ")
+                    print(f"{stage}: {' | '.join(p for p in parts if p.startswith(SHOWN))}", flush=True)
+        except BaseException:
+            process.terminate()
+            raise
     if process.returncode != 0:
-        sys.exit(f"{stage}: mtt train failed, see {folder / 'train.out'}")
+        sys.exit(f"{stage}: mtt train failed: {' '.join(last)} (all it said: {folder / 'train.out'})")
+    (folder / "part-model.pt").unlink(missing_ok=True)
+    (folder / "part-model.ckpt").replace(folder / "model.ckpt")
 
 
 def count(path: Path) -> int:
@@ -118,7 +144,7 @@ def smooth(args: argparse.Namespace) -> None:
     model = load_model(args.output / "shift" / "model.ckpt")
     if args.adapt == "lora":  # the last layer is that of --start, smooth already
         merge_adapters(model)
-        torch.save(model.get_checkpoint(), args.output / "model.ckpt")
+        save(model, args.output / "model.ckpt")
         return
     width = SMEARING_EV / 3 / args.grid.step
     names = list(model.last_layer_parameter_names["mtt::dos"])
@@ -132,7 +158,15 @@ def smooth(args: argparse.Namespace) -> None:
                 names.remove(name)
     if names:
         sys.exit(f"smooth: the network has no parameters {', '.join(names)}; metatrain 2026.4 names them otherwise")
-    torch.save(model.get_checkpoint(), args.output / "model.ckpt")
+    save(model, args.output / "model.ckpt")
+
+
+def save(model: Any, path: Path) -> None:
+    """The checkpoint of a network."""
+    import torch
+
+    with whole(path) as partial:
+        torch.save(model.get_checkpoint(), partial)
 
 
 def merge_adapters(model: Any) -> None:
@@ -222,6 +256,7 @@ def main() -> None:
         args.grid = EnergyGrid(args.grid[0], GRID.step, round((args.grid[1] - args.grid[0]) / GRID.step) + 1)
     if args.adapt == "lora" and args.start is None:
         parser.error("--adapt lora needs the checkpoint to adapt: --start CKPT")
+    check(parser, args)
     args.output = args.output.resolve()
     args.output.mkdir(parents=True, exist_ok=True)
 
@@ -253,22 +288,44 @@ def main() -> None:
         if result.exists() and args.stage == "all":
             print(f"{stage}: {result} is there, skipped")
             continue
+        missing = [name for name in NEEDED.get(stage, ()) if not (out / name).exists()]
+        if missing:
+            sys.exit(f"{stage}: {out} has no {', '.join(missing)}; run the stages before it, or all without --stage")
         print(f"== {stage}", flush=True)
         action()
+
+
+def check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """Options that could not work, before minutes are spent on the data."""
+    for path in (*args.data, *([args.start] if args.start else [])):
+        if not path.exists():
+            parser.error(f"{path}: no such file")
+    if not 0 < args.fraction <= 1:
+        parser.error(
+            f"got --fraction {args.fraction:g}, expected a part of the training structures: above 0, at most 1"
+        )
+    if args.epochs is not None and args.epochs < 1:
+        parser.error(f"got --epochs {args.epochs}, expected 1 or more")
+    if args.device.startswith("cuda"):
+        import torch
+
+        if not torch.cuda.is_available():
+            parser.error(f"got --device {args.device}, but torch finds no such device here; leave it out")
 
 
 def llpr(args: argparse.Namespace) -> None:
     from ensemble import make_ensemble
 
     options = yaml.safe_load((args.options / "llpr.yaml").read_text())
-    make_ensemble(
-        args.output / "model.ckpt",
-        args.output / "train.xyz",
-        args.output / "validation.xyz",
-        args.output / "llpr.ckpt",
-        args.grid,
-        options,
-    )
+    with whole(args.output / "llpr.ckpt") as partial:
+        make_ensemble(
+            args.output / "model.ckpt",
+            args.output / "train.xyz",
+            args.output / "validation.xyz",
+            partial,
+            args.grid,
+            options,
+        )
 
 
 def validate(args: argparse.Namespace) -> None:
@@ -291,4 +348,4 @@ def validate(args: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

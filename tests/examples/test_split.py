@@ -103,6 +103,7 @@ def test_data_sets_with_the_same_numbers(recipe, tmp_path: Path) -> None:
     args = argparse.Namespace(
         data=[tmp_path / "a.xyz", tmp_path / "b.xyz"], options=TRAINING / "options-dos", output=tmp_path,
         grid=EnergyGrid(-30.0, 0.05, 1201), tags=None, without_tags=["b-301K"], fraction=0.5,
+        electrons={"Ni": 0.25, "Co": 0.75},
     )  # fmt: skip
     prepare.prepare(args)
     parts = {name: ase.io.read(tmp_path / f"{name}.xyz", ":") for name in ("train", "validation", "test")}
@@ -111,8 +112,13 @@ def test_data_sets_with_the_same_numbers(recipe, tmp_path: Path) -> None:
     # Eight of a, seven of b: half of each.
     assert [t[0] for t in tags["train"]] == ["a"] * 4 + ["b"] * 4 and "b-301K" not in tags["train"]
     assert all(a.calc is None and len(a.info["dos"]) == 1201 for a in parts["train"])
+    assert not list(tmp_path.glob("part-*"))
+    args.electrons = {"Ni": 1.0, "Co": 0.75}
+    with pytest.raises(SystemExit, match=r"structure 0 \(.*\) has 4 valence electrons, by --electrons 7"):
+        prepare.prepare(args)
+    args.electrons = {"Ni": 0.25, "Co": 0.75}
     args.options = TRAINING / "options"
-    with pytest.raises(SystemExit, match="20 structures have no energy, forces and stress"):
+    with pytest.raises(SystemExit, match="20 structures lack energy, forces or stress"):
         prepare.prepare(args)
     del structures[3].info["kweights"]
     ase.io.write(tmp_path / "b.xyz", structures, format="extxyz")

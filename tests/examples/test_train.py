@@ -5,7 +5,10 @@ from __future__ import annotations
 import importlib.util
 import sys
 from pathlib import Path
+from types import ModuleType
 
+import ase.build
+import ase.io
 import numpy as np
 import pytest
 import torch
@@ -50,14 +53,58 @@ def test_export_with_adapters(adapted: Path, tmp_path: Path) -> None:
     assert np.abs(a - b).max() > 1e-2 * np.abs(b).max()
 
 
-def test_merged_adapters_are_the_same_function(adapted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The recipe's merged network against the one with adapters; what is left is a plain checkpoint."""
+@pytest.fixture
+def recipe(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """``train.py``."""
     monkeypatch.syspath_prepend(str(TRAINING))
     spec = importlib.util.spec_from_file_location("train_recipe", TRAINING / "train.py")
     assert spec is not None and spec.loader is not None
-    recipe = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, "train_recipe", recipe)
-    spec.loader.exec_module(recipe)
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "train_recipe", module)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--start", "nothere.ckpt"], "nothere.ckpt: no such file"),
+        (["--data", "nothere.xyz"], "nothere.xyz: no such file"),
+        (["--data", "al.cif"], "al.cif: cannot be read as extended XYZ"),
+        (["--data", "bare.xyz"], "bare.xyz: no 'index' in the info of structure 0"),
+        (["--fraction", "2"], "got --fraction 2, expected a part"),
+        (["--epochs", "0"], "got --epochs 0, expected 1 or more"),
+        (["--grid", "30", "-20"], "at least 2 points, got start=30.0, step=0.05, n=-999"),
+        (["--stage", "export"], "has no train.xyz, validation.xyz, test.xyz, model.ckpt, llpr.ckpt; run the stages"),
+    ],
+)
+def test_errors_in_one_line(options, said, recipe, tmp_path: Path, monkeypatch, capsys) -> None:
+    """Nothing is begun and nothing is left behind that would count as a finished stage."""
+    monkeypatch.chdir(tmp_path)
+    ase.io.write("al.cif", ase.build.bulk("Al"))
+    ase.io.write("bare.xyz", ase.build.bulk("Al"), format="extxyz")
+    monkeypatch.setattr(sys, "argv", ["train.py", *options, "--output", "out"])
+    with pytest.raises(SystemExit) as end:
+        recipe.run(recipe.main)
+    message = str(end.value) if end.value.code != 2 else capsys.readouterr().err.splitlines()[-1]
+    assert said in message and "\n" not in message
+    assert not list(tmp_path.glob("out/*"))
+
+
+def test_interrupted(recipe, tmp_path: Path, capsys) -> None:
+    def stopped() -> None:
+        with recipe.whole(tmp_path / "model.ckpt") as partial:
+            partial.write_text("half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(SystemExit) as end:
+        recipe.run(stopped)
+    assert end.value.code == 130 and capsys.readouterr().err == "\ninterrupted; the same command goes on\n"
+    assert not (tmp_path / "model.ckpt").exists()
+
+
+def test_merged_adapters_are_the_same_function(adapted: Path, tmp_path: Path, recipe: ModuleType) -> None:
+    """The recipe's merged network against the one with adapters; what is left is a plain checkpoint."""
     model = load_model(adapted)
     recipe.merge_adapters(model)
     torch.save(model.get_checkpoint(), tmp_path / "merged.ckpt")

@@ -30,6 +30,7 @@ import numpy as np
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io.espresso import write_espresso_in
+from ase.io.extxyz import XYZError
 from gpaw_dft import SETTINGS
 from tqdm import tqdm
 
@@ -212,10 +213,14 @@ def collect(args: argparse.Namespace) -> int:
 
 
 def read_xz(path: Path) -> list[Atoms]:
-    """All structures of a (compressed) extended XYZ file."""
+    """All structures of a (compressed) extended XYZ file; another file ends the program with a line."""
     opener = lzma.open if path.suffix == ".xz" else open
-    with opener(path, "rt") as handle:
-        return ase.io.read(handle, index=":", format="extxyz")
+    try:
+        with opener(path, "rt") as handle:
+            found = ase.io.iread(handle, index=":", format="extxyz")
+            return list(tqdm(found, desc=path.name, unit="structure", disable=None, leave=False))
+    except (OSError, lzma.LZMAError, ValueError, XYZError) as error:
+        sys.exit(f"{path}: cannot be read as extended XYZ ({' '.join(str(error).split())})")
 
 
 def main() -> None:
@@ -251,6 +256,8 @@ def main() -> None:
     args.work.mkdir(parents=True, exist_ok=True)
 
     structures = read_xz(args.structures)[: args.limit]
+    if any("index" not in a.info for a in structures):
+        sys.exit(f"{args.structures}: each structure needs a number of its own, 'index', in its info")
     done = {int(p.stem) for p in args.work.glob("*.xyz")}
     done |= {int(a.info["index"]) for path in args.known for a in read_xz(path)}
     todo = [a for a in structures if int(a.info["index"]) not in done]
