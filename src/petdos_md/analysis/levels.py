@@ -137,7 +137,9 @@ def _networks(
     given = options.denoise == "network" and options.networks is not None and "fermi_level" in found
     denoiser = fermi_network(found["fermi_level"] if given else options.denoise, model, info, readout)
     if tuple(options.methods) == ("network",) and not found:
-        raise SettingError(f"{info.name}: the model has no networks (files next to it); ask for the methods raw or denoised")
+        raise SettingError(
+            f"{info.name}: the model has no networks (files next to it); ask for the methods raw or denoised"
+        )
     return found, denoiser
 
 
