@@ -168,7 +168,7 @@ def stopped(correlation: float, target: float, columns: int) -> tuple[np.ndarray
     return stops, means
 
 
-def compressed(x: np.ndarray, max_blocks: int = 128) -> tuple[np.ndarray, np.ndarray]:
+def compressed(x: np.ndarray, max_blocks: int = 512) -> tuple[np.ndarray, np.ndarray]:
     """Block means and their weights, as a running average keeps them: blocks double in length when there are too many."""
     length = 1
     while len(x) > max_blocks * length:

@@ -17,6 +17,7 @@ from petdos_md.analysis.mbar import reweighted_estimate
 from petdos_md.base.constants import BOLTZMANN_EV as KB
 from petdos_md.base.errors import PetdosError
 from petdos_md.base.grid import EnergyGrid
+from petdos_md.base.rounding import with_errors
 from petdos_md.physics.dft import dos_target
 from petdos_md.results.normalization import in_units
 
@@ -31,6 +32,7 @@ class Curve:
     :param denoised: of averages of denoised frames, as in the article, with its two errors
     :param raw: of averages of the frames as they are
     :param reweighted: the same of the frames of all temperatures by MBAR, with its error
+    :param notes: of the analysis, what to beware of
     """
 
     temperatures: np.ndarray
@@ -41,10 +43,11 @@ class Curve:
     raw: np.ndarray
     reweighted: np.ndarray
     reweighted_error: np.ndarray
+    notes: list[str]
 
     def rows(self) -> list[tuple[float, ...]]:
-        """Everything, by temperature."""
-        return list(zip(*vars(self).values(), strict=True))
+        """All numbers, by temperature."""
+        return list(zip(*(column for name, column in vars(self).items() if name != "notes"), strict=True))
 
 
 def compare(
@@ -59,10 +62,15 @@ def compare(
     lines = [f"model,{names}"]
     for label, found in curves.items():
         print(f"\n{label}: C_el (k_B per atom)")
-        print("    T  frames  denoised   model  sampling     raw  reweighted    MBAR")
+        print("    T  frames  denoised ± model ± sampling     raw  reweighted ± sampling")
         for t, n, *c in found.rows():
-            print(f"{t:5.0f}  {n:6.0f}  {c[0]:8.4f}  {c[1]:6.4f}  {c[2]:8.4f}  {c[3]:6.4f}  {c[4]:10.4f}  {c[5]:6.4f}")
+            raw = "?" if np.isnan(c[3]) else f"{c[3]:.4f}"
+            print(f"{t:5.0f}  {n:6.0f}  {with_errors(c[:3]):>27}  {raw:>6}  {with_errors(c[4:]):>21}")
             lines.append(",".join([label, f"{t:g}", f"{n:.0f}", *(f"{x:.6f}" for x in c)]))
+        print("\n".join(f"note: {note}" for note in found.notes))
+    print(
+        "\nraw: of the frames as they are; reweighted: the same of the frames of all temperatures, by MBAR (10.1063/1.2978177); ?: not known"
+    )
     (folder / "heat-capacity.csv").write_text("\n".join(lines) + "\n")
     draw(curves, folder / "alloy.png", n_structures)
 
@@ -74,7 +82,10 @@ def curve(trace: Path, model: pm.DOSModel, burn_in: int) -> Curve:
     temperatures = denoised["temperature"].values
     again, its_error = reweighted(trace, temperatures, model, burn_in)
     found = (denoised[f"heat_capacity{ending}"].values for ending in ("", "_model_std", "_sampling_err"))
-    return Curve(temperatures, denoised["n_samples"].values, *found, raw["heat_capacity"].values, again, its_error)
+    notes = [str(note) for note in np.atleast_1d(denoised.attrs.get("notes", []))]
+    return Curve(
+        temperatures, denoised["n_samples"].values, *found, raw["heat_capacity"].values, again, its_error, notes
+    )
 
 
 def draw(curves: dict[str, Curve], file: Path, n_structures: int | None) -> None:

@@ -185,7 +185,7 @@ def test_burn_in_replicas_and_temperatures_choose_frames(trace: Trace, runs: dic
         analyze(trace, readout(), temperatures_K=[500])
     with pytest.raises(TraceError, match="no replica 7, there are: 0, 1"):
         analyze(trace, readout(), replicas=[7])
-    with pytest.raises(NoSamplesError, match="no samples at 400 K are left after burn_in=99999"):
+    with pytest.raises(NoSamplesError, match="no samples at 400 K are left after a burn-in of 99999 steps"):
         analyze(trace, readout(), burn_in=99999)
 
 
@@ -323,7 +323,7 @@ def test_a_trace_finds_its_own_model(model: DOSModel, aluminium: Atoms, tmp_path
 def test_wrong_models_are_refused(trace: Trace, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"made by 'synthetic' .* got a model with fingerprint 000000000000"):
         analyze(trace, readout(fingerprint="0" * 64))
-    with pytest.raises(ModelError, match=r"was never stored in a file; give model=\.\.\."):
+    with pytest.raises(ModelError, match=r"was never stored in a file; give model=PATH"):
         analyze(trace)
     moved = samples(9, seed=1, temperature_K=300.0, model=info(path="/nowhere/model.pt"))
     with pytest.raises(ModelError, match=r"cannot be loaded .* give model=PATH"):
@@ -354,7 +354,7 @@ def test_no_samples_and_bad_choices(tmp_path: Path, trace: Trace) -> None:
     for wrong, message in (
         ({"reference": "vbm"}, "reference='vbm' given, expected one of raw, fermi"),
         ({"error_method": "jackknife"}, "error_method='jackknife' given"),
-        ({"burn_in": -1}, "burn_in=-1 given"),
+        ({"burn_in": -1}, r"burn_in=-1 \(--burn-in\) given"),
         ({"n_electrons": 0.0}, "n_electrons=0.0 given, expected a positive number"),
     ):
         with pytest.raises(ValueError, match=message):

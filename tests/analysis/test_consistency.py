@@ -6,6 +6,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from helpers.synthetic import readout, samples
 
@@ -171,3 +172,29 @@ class TestFolder:
         (tmp_path / "file").write_text("")
         with pytest.raises(SettingError, match="is a file, expected a folder"):
             check_folder(tmp_path / "file" / "out")
+
+
+def test_a_simulation_that_runs_away_from_its_ensemble(tmp_path: Path) -> None:
+    """Kinetic temperatures drawn from the canonical ensemble say nothing, however few the degrees of freedom; ones that explode do."""
+    rng = np.random.default_rng(0)
+
+    def told(kinetic_K: np.ndarray, n_atoms: int) -> list[str]:
+        frames = [
+            replace(s, kinetic_temperature_K=float(k), n_atoms=n_atoms)
+            for s, k in zip(run(300.0, n=len(kinetic_K)), kinetic_K, strict=True)
+        ]
+        path = write(tmp_path / f"{len(list(tmp_path.iterdir()))}.zarr", frames)
+        notes = analyze(path, readout()).attrs.get("notes", [])
+        return [note for note in notes if "ran away" in note]
+
+    # The last: all but one are held fixed.
+    for n_atoms, freedom in ((1, 3), (2, 3), (2, 1), (8, 21), (100, 297), (100, 3)):
+        assert not told(300.0 * rng.chisquare(freedom, 24) / freedom, n_atoms)
+    for kinetic_K in (150.0, np.nan):
+        assert not told(np.full(24, kinetic_K), 32)
+    exploding = 300.0 * np.geomspace(1, 1e5, 24)
+    (note,) = told(exploding, 8)
+    assert (
+        f"kinetic temperature {exploding.mean():.3g} K where the ensemble has 300 K; is the time step too long?" in note
+    )
+    assert told(600.0 * rng.chisquare(93, 24) / 93, 32)

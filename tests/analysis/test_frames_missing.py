@@ -25,7 +25,7 @@ def test_the_note_and_the_running_average_say_how_many_frames_are_missing(tmp_pa
     assert running.result().n_still_needed == missing
     # With three times as many as that they are enough, also on the compressed history.
     many = samples(40 + 3 * told, seed=5, temperature_K=900.0)
-    running = RunningAverage(readout(), max_blocks=128)
+    running = RunningAverage(readout(), max_blocks=128)  # fewer than there are frames
     running.extend(many)
     assert len(many) > 128 and running.result().reliable and running.result().n_still_needed == 0
 

@@ -9,6 +9,7 @@ import pytest
 from helpers.synthetic import FINGERPRINT, GRID, N_ELECTRONS, write
 
 from petdos_md.analysis.analyze import analyze
+from petdos_md.base.constants import BOLTZMANN_EV
 from petdos_md.base.errors import StructureError
 from petdos_md.base.sample import ModelInfo, Sample
 from petdos_md.models.readout import Readout
@@ -87,6 +88,9 @@ def test_members_that_differ_by_too_much_are_noted(tmp_path: Path) -> None:
         # Where a member has no states left, the formula of C_el is negative and C_el is held at zero.
         assert (abs(mean / value - 1) > 0.05) == noted
         assert any("the mean of C_el over members is" in note for note in result.attrs["notes"]) == noted
+        # Less than its error, as the value is here: no percentage of it.
+        shown = f"C_el over members is {mean / 8 / BOLTZMANN_EV:.2g} k_B per atom where that of the model itself is {value / 8 / BOLTZMANN_EV:.2g}:"
+        assert any(shown in note for note in result.attrs["notes"]) == noted
 
 
 def test_carriers_need_a_gap_of_every_member(tmp_path: Path) -> None:

@@ -193,13 +193,18 @@ def test_poor_overlap_and_extrapolation_are_told(tmp_path: Path) -> None:
     rng = np.random.default_rng(2)
     trace = write(tmp_path / "x.zarr", {t: oscillators(200, t, rng) for t in (300.0, 3000.0)})
     notes = reweighted_estimate(trace, [300.0, 4000.0], synthetic.readout(), members=False).attrs["notes"]
-    assert any("300 and 3000 K hardly overlap" in note for note in notes)
+    assert any("300 and 3000 K hardly overlap" in note for note in notes) and not any(
+        "no others" in note for note in notes
+    )
     assert any(note.startswith("4000 K: beyond the temperatures sampled") for note in notes)
     ladder = [300.0 * 10**k for k in range(5)]
     steep = write(tmp_path / "y.zarr", {t: oscillators(30, t, rng) for t in ladder})
     notes = reweighted_estimate(steep, [300.0], synthetic.readout(), members=False).attrs["notes"]
     (note,) = [note for note in notes if "hardly overlap" in note]
     assert note.startswith("300 and 3000; ... 300000 and 3e+06 K hardly overlap in 4 pairs (0.0")
+    single = write(tmp_path / "one.zarr", {300.0: oscillators(200, 300.0, rng)})
+    notes = reweighted_estimate(single, None, synthetic.readout(), members=False).attrs["notes"]
+    assert any(note.startswith("all frames are of 300 K: there are no others to learn from") for note in notes)
 
 
 def test_refusals(tmp_path: Path) -> None:

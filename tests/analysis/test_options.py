@@ -54,13 +54,13 @@ def test_unknown_keywords(function, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"burn_in": -1}, "burn_in=-1 given, expected a number of steps >= 0"),
+        ({"burn_in": -1}, r"burn_in=-1 \(--burn-in\) given, expected a number of steps >= 0"),
         ({"temperatures_K": 300.0}, r"temperatures_K=300\.0 given, expected a list"),
         ({"replicas": []}, r"replicas=\[\] given, expected a list of some, or None for all"),
         ({"weights": "nowhere.csv"}, r"nowhere\.csv: no such table of weights"),
         ({"n_electrons": float("nan")}, "n_electrons=nan given, expected a positive number"),
         ({"error_method": "jackknife"}, "error_method='jackknife' given, expected one of"),
-        ({"align": "frames", "reference": "raw"}, "give reference='fermi' with it"),
+        ({"align": "frames", "reference": "raw"}, r"give reference=\'fermi\' \(--reference fermi\) with it"),
         ({"denoise": True, "transform": abs}, "denoise and transform are both given"),
     ],
 )

@@ -24,7 +24,7 @@ def true_error(phi: float, n: np.ndarray) -> np.ndarray:
     return np.sqrt((g - 2 * phi * (1 - phi**n) / (n * (1 - phi) ** 2)) / n)
 
 
-def block_means(x: np.ndarray, max_blocks: int = 128) -> tuple[np.ndarray, np.ndarray]:
+def block_means(x: np.ndarray, max_blocks: int = 512) -> tuple[np.ndarray, np.ndarray]:
     """As a running average keeps them."""
     length = 1
     while len(x) > max_blocks * length:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -100,19 +101,29 @@ class TestMd:
         assert seeds[0] != seeds[1]
         assert rows(tmp_path / "a") != rows(tmp_path / "b")
 
+    def test_a_time_step_that_is_too_long(self, structure, metal_path, tmp_path: Path, capsys) -> None:
+        assert main(md(structure, metal_path, tmp_path / "run.zarr", "--timestep", "200")) == 0
+        out = capsys.readouterr().out
+        assert re.search(r"note: 300, 600 K: the simulation ran away .* is a time step of 200 fs too long\?", out)
+
     def test_npt(self, structure, metal_path, tmp_path: Path) -> None:
         run = tmp_path / "run.zarr"
         assert main(md(structure, metal_path, run, "--ensemble", "npt", "--pressure", "1")) == 0
         assert len(np.unique(Trace.open(run, "r").volume_A3)) == 22
 
-    def test_target_error_ends_a_run_early(self, structure, metal_path, tmp_path: Path) -> None:
+    def test_target_error_ends_a_run_early(self, structure, metal_path, tmp_path: Path, capsys) -> None:
         arguments = md(structure, metal_path, tmp_path / "r.zarr", "--target-error", "0.05", "--resume")
         arguments[arguments.index("--steps") + 1] = "10000"
         arguments[arguments.index("--every") + 1] = "10"
         assert main(arguments) == 0
+        out, err = capsys.readouterr()
+        assert f"petdos: warning: nothing to resume at {tmp_path}/r.zarr; starts anew" in err.splitlines()
+        assert "% of the time of the dynamics" in out
         found = rows(tmp_path / "r.zarr")
         assert 64 <= len(found) < 2002
         assert main(arguments) == 0 and rows(tmp_path / "r.zarr") == found
+        out, err = capsys.readouterr()
+        assert "nothing to resume" not in err and "of the time" not in out  # no sample was taken
 
     def test_forces_of_one_network_and_dos_of_another(self, structure, metal_path, model_path, tmp_path: Path) -> None:
         arguments = md(structure, metal_path, tmp_path / "run.zarr", "--timestep", "0.1")

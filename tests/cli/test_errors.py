@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -19,13 +20,13 @@ from petdos_md.traces.trace import Trace
 @pytest.mark.parametrize(
     ("command", "message"),
     [
-        ("analyze {run} -o {out} --burn-in -1", "burn_in=-1 given, expected a number of steps >= 0"),
-        ("levels {run} -o {out} --burn-in -1", "burn_in=-1 given, expected a number of steps >= 0"),
+        ("analyze {run} -o {out} --burn-in -1", "burn_in=-1 (--burn-in) given, expected a number of steps >= 0"),
+        ("levels {run} -o {out} --burn-in -1", "burn_in=-1 (--burn-in) given, expected a number of steps >= 0"),
         ("levels {run} -o {out} --threshold nan", "got --threshold nan, expected the states/eV/atom"),
         ("analyze {run} -o {out} --electronic-temperature 300,900", "need frames of one ensemble, got 300, 600 K"),
         ("analyze {run} -o {out} --electronic-temperature 1:inf:2", "got the temperatures 1:inf:2, expected T1,T2"),
         ("analyze {run} -o {out} --reweight=300,x", "got the temperatures 300,x, expected T1,T2"),
-        ("analyze {run} -o {out} --align frames --reference raw", "give reference='fermi' with it"),
+        ("analyze {run} -o {out} --align frames --reference raw", "give reference='fermi' (--reference fermi) with it"),
         ("validate {model} {data} -o {out} --temperature -5", "got a temperature of -5 K, expected positive ones"),
         ("calibrate {model} {data} -o {out}.pt --seed -1", "got the seed -1, expected a number >= 0"),
         ("refine {model} --data {data} -o {out}.pt --weight -1", "got the weight -1, expected 0 or more"),
@@ -34,6 +35,10 @@ from petdos_md.traces.trace import Trace
         ("export {checkpoint} --grid-start -12 --grid-step 0 -o {out}.pt", "a positive step"),
         ("export {checkpoint} --grid-start -12 --files {run} -o {out}.pt", "--files is for pet-mad-dos only"),
         ("rerun {data} --dos {model} --temperature 300 --index= -o {out}", "got index '', expected a slice"),
+        ("export nothere.ckpt -o {out}.pt", "nothere.ckpt: no such checkpoint; give the path of a .ckpt"),
+        ("export {checkpoint} -o {out}.pt", "give --grid-start EV, the first energy of its DOS"),
+        ("md {data}@5 --potential emt --dos {model} --temperature 9 --steps 2 -o {out}", "has 4 structures, got number 5; give one from 0 to 3"),
+        ("merge --keep-replicas {out} {run} {twin}", "if these are different simulations, leave out replicas='keep' (--keep-replicas)"),
         ("info {out}", "neither a model nor a trace (no such file or folder); give a trace, a .pt file"),
         ("info {folder}", "neither a model nor a trace (a folder without zarr.json); give a trace, a .pt file"),
         ("info {data}", "truncated or not a model file"),
@@ -61,13 +66,38 @@ def test_in_one_line(command: str, message: str, checkpoints, metal_path: Path, 
     for name in ("folder", "timings"):
         (tmp_path / name).mkdir()
     (tmp_path / "timings" / "timings.json").write_text('{"al": {"300": 3}}')
-    names = {"run": "run.zarr", "data": "data.xyz", "out": "out", "folder": "folder", "timings": "timings"}
+    shutil.copytree(tmp_path / "run.zarr", tmp_path / "twin.zarr")
+    names = {
+        "run": "run.zarr",
+        "twin": "twin.zarr",
+        "data": "data.xyz",
+        "out": "out",
+        "folder": "folder",
+        "timings": "timings",
+    }
     places = {name: tmp_path / place for name, place in names.items()}
     arguments = command.format(model=metal_path, checkpoint=checkpoints[0], **places).split()
     assert main(arguments) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("petdos: error: ") and message in line
     assert not list(tmp_path.glob("out*")) and len(Trace.open(tmp_path / "run.zarr", "r")) == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["md", "Al.xyz"], "error: the following arguments are required: --potential, --dos, -o/--output, --temperature, --steps; see `petdos md --help`"),
+        (["analyze", "", "-o", "out"], "error: argument X.zarr: got an empty name, expected that of a file or folder; see `petdos analyze --help`"),
+        (["analyse"], "see `petdos --help`"),
+        (["doctor", "--now"], "error: unrecognized arguments: --now; see `petdos --help`"),
+    ],
+)  # fmt: skip
+def test_words_in_one_line(words: list[str], expected: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(words)
+    assert ended.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("petdos: error: ") and line.endswith(expected)
 
 
 class TestBugs:

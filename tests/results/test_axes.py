@@ -11,12 +11,14 @@ import pytest
 import xarray as xr
 from helpers.synthetic import readout, samples, write
 from matplotlib.axes import Axes
+from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
 
 import petdos_md as pm
 from petdos_md.analysis.analyze import analyze
 from petdos_md.analysis.levels import frame_levels
 from petdos_md.analysis.mbar import reweighted_estimate
+from petdos_md.base.constants import BOLTZMANN_EV
 from petdos_md.results.tables import to_table, write_csv
 from petdos_md.traces.trace import Trace
 
@@ -72,6 +74,23 @@ def test_given_axes(drawers: dict[str, tuple[int, Callable[..., Figure]]], name:
     assert len(axes[0].findobj(type(legend))) == 1  # two would lie on each other
     with pytest.raises(ValueError, match=rf"got {n + 1} axes, expected {n}, one for each panel"):
         draw(axes)
+
+
+def test_one_reweighted_temperature_is_drawn(trace: Trace, result: xr.Dataset) -> None:
+    """What the legend lists can be seen: line and bands have a width, around the values of that temperature."""
+    reweighted = reweighted_estimate(trace, [450.0], readout())
+    figure = pm.plot.plot_reweighted(reweighted, result)
+    unit = BOLTZMANN_EV * float(reweighted["n_atoms"][0])
+    value, model, sampling = (
+        float(reweighted[f"heat_capacity{x}"][0]) / unit for x in ("", "_model_std", "_sampling_err")
+    )
+    above, below = figure.axes
+    line = np.asarray(above.get_lines()[0].get_xydata())
+    assert line[0, 0] < 450 < line[-1, 0] and line[:, 1] == pytest.approx(value)
+    for axes, middle, half in ((above, value, model), (below, 0.0, 1e3 * sampling)):
+        (band,) = (c for c in axes.collections if isinstance(c, PolyCollection))
+        (low, high), (x0, x1) = band.get_datalim(axes.transData).intervaly, band.get_datalim(axes.transData).intervalx
+        assert (low, high) == pytest.approx((middle - half, middle + half)) and x1 - x0 > 4
 
 
 def test_tables_keep_every_digit(tmp_path: Path) -> None:

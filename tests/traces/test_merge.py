@@ -49,7 +49,9 @@ def test_merge_keeps_the_parts_of_one_simulation_together(tmp_path: Path) -> Non
                 trace.append(make_sample(step))
     merged = Trace.merge(tmp_path / "ab", [tmp_path / "a", tmp_path / "b"], replicas="keep")
     assert_is(merged, [(0, step) for step in range(9)])
-    with pytest.raises(TraceError, match=r"replica 0, step 8 is both in .*/ab and .*/c; merge with replicas='auto'"):
+    with pytest.raises(
+        TraceError, match=r"replica 0, step 8 is both in .*/ab and .*/c; if .* leave out .*\(--keep-replicas\)"
+    ):
         Trace.merge(tmp_path / "abc", [tmp_path / "ab", tmp_path / "c"], replicas="keep")
     assert not (tmp_path / "abc").exists()
 

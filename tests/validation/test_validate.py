@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import ase.build
@@ -17,11 +18,12 @@ from helpers.structures import structures
 from scipy.integrate import lebedev_rule
 
 from petdos_md.analysis.analyze import analyze
-from petdos_md.base.errors import ModelError, SettingError
+from petdos_md.base.errors import ChemicalPotentialError, ModelError, SettingError
 from petdos_md.cli.main import main
 from petdos_md.models.model import DOSModel
 from petdos_md.physics import thermo
 from petdos_md.physics.networks import DOSNetwork, Network, network_path
+from petdos_md.results.plot import plot_calibration, plot_errors
 from petdos_md.traces.trace import Trace
 from petdos_md.validation.calibrate import (
     autocorrelation,
@@ -289,6 +291,27 @@ def test_command_writes_what_it_prints(guarded: DOSModel, dataset: Path, tmp_pat
         numbers = found["extrapolation_grade_median"], found["extrapolation_grade_max"], found["n_far_outside"]
         assert numbers == pytest.approx((np.median(own), own.max(), (own > 2).sum()), rel=1e-3)
         assert f"| {found['extrapolation_grade_max']:.2g} |\n" in told
+
+
+def test_electrons_that_predictions_do_not_hold(metal: DOSModel, dataset: Path) -> None:
+    """As of a model that is hardly trained: such structures count in no integral, and are counted. A reference must hold its own."""
+    references = read_references(dataset, metal)[:3]
+    holds = np.trapezoid(np.nan_to_num(references[1].target), dx=metal.grid.step)
+    odd = replace(references[1], target=4 * references[1].target, n_electrons=2 * float(holds))
+    result = validate_model(metal, [references[0], odd, references[2]], symmetry=False)
+    assert result.n_without_levels == 1
+    assert all(np.isnan(values).all() for values in result.comparisons[1].integrals.values())
+    good = validate_model(metal, [references[0], references[2]], symmetry=False)
+    assert result.summary()["integrals"] == good.summary()["integrals"]
+    assert result.summary()["dos_worst"] > good.summary()["dos_worst"]
+    assert "1 of 3 structures are missing from the integrals" in format_validation(result)
+    assert "missing" not in format_validation(good)
+    plot_calibration(result), plot_errors(result)
+    none = validate_model(metal, [odd], symmetry=False)
+    assert "| fermi level | eV | - | - | - | - | - | - |" in format_validation(none)
+    plot_calibration(none)
+    with pytest.raises(ChemicalPotentialError, match=r"the reference DOS of .* holds [\d.]{2,7} electrons when full"):
+        validate_model(metal, [replace(odd, target=references[1].target)], symmetry=False)
 
 
 def test_bad_input(metal: DOSModel, metal_path: Path, dataset: Path, tmp_path: Path) -> None:

@@ -25,6 +25,8 @@ _LABELS = (
     "electronic_temperature_K",
 )  # fmt: skip
 _ROWS_COMPARED = 5
+RUNAWAY = 1.5
+"""Kinetic temperature, relative to that of the ensemble, that no equilibrium explains."""
 
 
 def of_replicas(attributes: Mapping[str, Any], key: str, replicas: Iterable[int]) -> dict[int, list[str]]:
@@ -76,6 +78,26 @@ def pressures_GPa(frames: Frames) -> np.ndarray:
         own = frames.source == index
         pressure[own] = _pressures_GPa(trace.attributes["metadata"], frames.replica[own])
     return pressure
+
+
+def runaways_K(frames: Frames) -> dict[float, float]:
+    """Ensemble temperatures that velocities have left far behind, with the mean kinetic temperature, K.
+
+    Far: by half, by five standard deviations of the kinetic temperature of one frame in the canonical ensemble, ``T sqrt(2 / n)`` of ``n``
+    degrees of freedom, and by three standard errors of its logarithm, which constraints that a trace does not know of cannot make too small.
+    """
+    found: dict[float, float] = {}
+    for index, temperature in enumerate(frames.temperatures_K):
+        rows = np.flatnonzero((frames.group == index) & (frames.kinetic_temperature_K > 0))
+        if len(rows) < 2:
+            continue
+        ratio = frames.kinetic_temperature_K[rows] / temperature
+        spread = np.sqrt(2 / max(3 * frames.n_atoms[rows].min() - 3, 3))
+        logarithm = np.log(ratio)
+        error = logarithm.std(ddof=1) / np.sqrt(len(rows))
+        if ratio.mean() > max(RUNAWAY, 1 + 5 * spread) and logarithm.mean() > 3 * error:
+            found[float(temperature)] = float(ratio.mean() * temperature)
+    return found
 
 
 def check_one_material(frames: Frames) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from ..base.rounding import two_digits
 from ..models.readout import Readout
 from ..models.rigidity import FAR_OUTSIDE
 from .frames import Frames
@@ -77,7 +78,7 @@ def note_of_extrapolation(data: xr.Dataset) -> list[str]:
     for i in np.flatnonzero(n):
         notes.append(
             f"{data['temperature'].values[i]:g} K: {n[i]} of {int(data['n_samples'][i])} frames are far outside the training set of "
-            f"{data.attrs['model']} (extrapolation grade up to {float(data['extrapolation_grade_max'][i]):.1f}, 99 % of what it was trained on have "
+            f"{data.attrs['model']} (extrapolation grade up to {two_digits(float(data['extrapolation_grade_max'][i]))}, 99 % of what it was trained on have "
             "less than 1): neither its DOS nor the model errors are to be trusted there; `petdos select` picks frames to train it on"
         )
     return notes

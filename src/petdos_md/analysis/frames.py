@@ -248,8 +248,8 @@ class Frames:
             group[keep & np.isin(self.temperature_K, values[same])] = index
             if not (group == index).any():
                 raise NoSamplesError(
-                    f"{_names(self.traces)}: no samples at {temperature:g} K are left after burn_in={burn_in} steps; give less "
-                    "burn-in"
+                    f"{_names(self.traces)}: no samples at {temperature:g} K are left after a burn-in of {burn_in} steps; give less "
+                    "(burn_in, --burn-in)"
                 )
         self.temperatures_K = np.array(ladder)
         return group

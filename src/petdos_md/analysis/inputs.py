@@ -110,7 +110,7 @@ def find_readout(model: HasModelInfo | Readout | str | os.PathLike[str] | None, 
         from ..models.files import find_model, readout_path
 
         if model is None and not info.path:
-            raise ModelError(f"{where}: its model {info.name!r} was never stored in a file; give model=...")
+            raise ModelError(f"{where}: its model {info.name!r} was never stored in a file; give model=PATH (--model)")
         path = info.path if model is None else os.fspath(model)
         try:
             # The backbone is not needed, only what maps features.
@@ -120,7 +120,7 @@ def find_readout(model: HasModelInfo | Readout | str | os.PathLike[str] | None, 
             if model is not None:
                 raise
             raise ModelError(
-                f"{where}: its model {info.name!r} cannot be loaded ({error}); if it has moved, give model=PATH"
+                f"{where}: its model {info.name!r} cannot be loaded ({error}); if it has moved, give model=PATH (--model)"
             ) from None
     else:
         found = model if isinstance(model, Readout) else model.readout  # type: ignore[attr-defined]

@@ -88,7 +88,7 @@ def reweighted_estimate(
     result.attrs = (
         _attributes(frames, states) | model_attributes(frames.model, readout) | inputs.burn_in(options.selection)
     )
-    notes = [*states.notes, *notes]
+    notes = [*_note_of_one(frames.temperatures_K), *states.notes, *notes]
     if notes:
         result.attrs["notes"] = notes
     return result
@@ -168,6 +168,14 @@ def _targets(ladder: np.ndarray, wanted: Sequence[float] | None) -> np.ndarray:
             f"got temperatures {', '.join(f'{t:g}' for t in targets)} to reweight to, expected positive ones in K"
         )
     return targets
+
+
+def _note_of_one(ladder: np.ndarray) -> list[str]:
+    if len(ladder) > 1:
+        return []
+    return [
+        f"all frames are of {ladder[0]:g} K: there are no others to learn from, and at {ladder[0]:g} K the reweighted average is the plain one"
+    ]
 
 
 def _between(low: float, high: float) -> np.ndarray:

@@ -11,9 +11,12 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import xarray as xr
 
+from ..base.constants import BOLTZMANN_EV
+from ..base.rounding import counted
 from ..physics.thermo import GAP_THRESHOLD
 from .burn_in import drifting
-from .consistency import biases, hot_electrons, pressures_GPa
+from .consistency import biases, hot_electrons, pressures_GPa, runaways_K
+from .frames import Frames
 from .inputs import Inputs
 from .ramps import is_ramp
 
@@ -45,7 +48,8 @@ def notes_of_inputs(inputs: Inputs, *, at_other_T_e: bool = True) -> list[str]:
             reasons[reason] = reasons.get(reason, 0) + count
     if reasons:
         listed_reasons = "; ".join(f"{reason} ({count})" for reason, count in reasons.items())
-        notes.append(f"{sum(reasons.values())} frames gave no sample: {listed_reasons}")
+        notes.append(f"{counted(sum(reasons.values()), 'frame')} gave no sample: {listed_reasons}")
+    notes += _runaway_notes(frames)
     bias, kept = biases(frames), frames.group >= 0
     if bias and np.ptp(frames.weight[kept]) == 0:
         notes.append(
@@ -101,7 +105,7 @@ def notes_of_results(data: xr.Dataset) -> list[str]:
     lower = "sampling errors are lower bounds, {0} frames are about {1} independent ones; "
     for which, text, columns in (
         (ess < 0.5 * n, "weights differ so much that {0} frames count as {1}", [_span(n), _span(ess, ".1f")]),
-        (np.isnan(n_eff), "no sampling error, {0} frames are too few or too correlated to give one", [_span(n)]),
+        (np.isnan(n_eff), "no sampling error, {0} too few or too correlated to give one", [_frames_are(n)]),
         (few & ~stuck & ~far, lower + "about {2} more are needed", [_span(n), _span(n_eff, ".0f"), _span(missing)]),
         (far, lower + "many more are needed, how many cannot be told yet", [_span(n), _span(n_eff, ".0f")]),
         (
@@ -129,6 +133,20 @@ def note_of_denoising(data: xr.Dataset, plain_heat_capacity: np.ndarray) -> list
     return [
         f"{listed(data['temperature'].values[metal])}: denoising is made for gaps; here it only changes C_el, by "
         f"{_span(change, '+.1f')(metal)} %: prefer the plain average"
+    ]
+
+
+def _runaway_notes(frames: Frames) -> list[str]:
+    found = runaways_K(frames)
+    if not found:
+        return []
+    hottest = max(found, key=lambda temperature: found[temperature])
+    steps = {float(trace.attributes.get("timestep_fs") or np.nan) for trace in frames.traces}
+    step = f"a time step of {min(steps):g} fs" if len(steps) == 1 and np.isfinite(min(steps)) else "the time step"
+    heated = ", or do hot electrons heat the atoms" if hot_electrons(frames) else ""
+    return [
+        f"{listed(list(found))}: the simulation ran away from its ensemble: kinetic temperature {found[hottest]:.3g} K where the ensemble has "
+        f"{hottest:g} K; is {step} too long{heated}? What stands here is not of that ensemble, and its frames are none to train on"
     ]
 
 
@@ -168,16 +186,26 @@ def _share_at_fermi_level(data: xr.Dataset) -> np.ndarray:
 def _member_notes(data: xr.Dataset) -> list[str]:
     if "heat_capacity_member_mean" not in data:
         return []
-    value, mean = data["heat_capacity"].values, data["heat_capacity_member_mean"].values
+    unit = data["n_atoms"].values * BOLTZMANN_EV
+    value, mean, error, spread = (
+        data[f"heat_capacity{ending}"].values / unit for ending in ("", "_member_mean", "_sampling_err", "_model_std")
+    )
     change = mean / np.where(value > 0, value, np.nan) - 1
-    error = np.nan_to_num(data["heat_capacity_sampling_err"].values)
-    apart = (np.abs(change) > MEMBERS_APART) & (np.abs(mean - value) > error)
-    if not apart.any():
-        return []
-    return [
-        f"{listed(data['temperature'].values[apart])}: the mean of C_el over members is {_span(100 * change, '+.0f')(apart)} % off the value "
-        "of the model itself: the members differ by too much for C_el to be known, whatever its error says"
-    ]
+    apart = (np.abs(change) > MEMBERS_APART) & (np.abs(mean - value) > np.nan_to_num(error))
+    # A share of what is zero within its error says nothing.
+    known = value > spread
+    notes = []
+    for which, off in (
+        (apart & known, "{0} % off the value of the model itself"),
+        (apart & ~known, "{1} k_B per atom where that of the model itself is {2}"),
+    ):
+        if which.any():
+            numbers = _span(100 * change, "+.0f")(which), _span(mean, ".2g")(which), _span(value, ".2g")(which)
+            notes.append(
+                f"{listed(data['temperature'].values[which])}: the mean of C_el over members is {off.format(*numbers)}: the members differ "
+                "by too much for C_el to be known, whatever its error says"
+            )
+    return notes
 
 
 def _span(values: np.ndarray, form: str = "g") -> Callable[[np.ndarray], str]:
@@ -188,6 +216,10 @@ def _span(values: np.ndarray, form: str = "g") -> Callable[[np.ndarray], str]:
         return ends[0] if ends[0] == ends[1] else " to ".join(ends)
 
     return text
+
+
+def _frames_are(n: np.ndarray) -> Callable[[np.ndarray], str]:
+    return lambda which: "1 frame is" if (n[which] == 1).all() else f"{_span(n)(which)} frames are"
 
 
 def _two_digits(n_still_needed: float) -> int:

@@ -3,7 +3,7 @@
 >>> FrameSelection(burn_in=-5)
 Traceback (most recent call last):
     ...
-petdos_md.base.errors.SettingError: burn_in=-5 given, expected a number of steps >= 0, or 'auto'
+petdos_md.base.errors.SettingError: burn_in=-5 (--burn-in) given, expected a number of steps >= 0, or 'auto'
 >>> selection, options = split_keywords("analyze", {"burn_in": 500, "reference": "fermi"}, FrameSelection, AnalysisOptions)
 >>> selection.burn_in, options.reference, options.align
 (500, 'fermi', 'average')
@@ -57,7 +57,7 @@ class FrameSelection:
 
     def __post_init__(self) -> None:
         if self.burn_in != "auto" and (isinstance(self.burn_in, str) or not self.burn_in >= 0):
-            raise SettingError(f"burn_in={self.burn_in} given, expected a number of steps >= 0, or 'auto'")
+            raise SettingError(f"burn_in={self.burn_in} (--burn-in) given, expected a number of steps >= 0, or 'auto'")
         for name in ("temperatures_K", "replicas"):
             given = getattr(self, name)
             if given is not None and not (isinstance(given, Collection) and len(given)):
@@ -112,7 +112,7 @@ class AnalysisOptions:
         _check_choice("error_method", self.error_method, ERROR_METHODS)
         if self.align == "frames" and self.reference != "fermi":
             raise SettingError(
-                "align='frames' puts the energy zero at the Fermi level of each frame; give reference='fermi' with it"
+                "align='frames' puts the energy zero at the Fermi level of each frame; give reference='fermi' (--reference fermi) with it"
             )
         _check_electrons(self.n_electrons)
         if self.denoise and self.transform is not None:

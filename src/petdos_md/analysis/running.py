@@ -20,7 +20,7 @@ import numpy as np
 from ..base.constants import BOLTZMANN_EV
 from ..base.errors import ModelError, NoSamplesError
 from ..base.notebooks import html_facts
-from ..base.rounding import with_named_errors
+from ..base.rounding import counted, with_named_errors
 from ..base.sample import Sample
 from ..base.temperatures import check_constant, same_temperature
 from ..models.readout import Readout
@@ -30,6 +30,10 @@ from .statistics import standard_error
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+_MOST_POINTS = 128
+"""Of a curve of convergence."""
 
 
 class Value(NamedTuple):
@@ -77,7 +81,7 @@ class RunningResult:
         return f"<RunningResult {self}>"
 
     def __str__(self) -> str:
-        return f"{self.temperature_K:g} K: {self.n_samples} samples, {self._heat_capacity()}"
+        return f"{self.temperature_K:g} K: {counted(self.n_samples, 'sample')}, {self._heat_capacity()}"
 
     def _repr_html_(self) -> str:
         rows = {"samples": str(self.n_samples), "atoms": str(self.n_atoms), "C_el": self._heat_capacity()}
@@ -112,13 +116,14 @@ class RunningAverage:
     """Mean features per ensemble temperature, with enough of their history to estimate the sampling error at any time.
 
     Memory does not grow with the simulation: of each temperature and replica at most ``max_blocks`` block sums are kept;
-    when they are full, neighbors are joined and blocks become twice as long.
+    when they are full, neighbors are joined and blocks become twice as long. Until then sampling errors, and whether they are reliable,
+    are those of :func:`petdos_md.analyze`; from then on they are those of block means, which differ by little.
 
     :param readout: of the model that makes the samples
     :param max_blocks: even, at least 16
     """
 
-    def __init__(self, readout: Readout, max_blocks: int = 128) -> None:
+    def __init__(self, readout: Readout, max_blocks: int = 512) -> None:
         if max_blocks < 16 or max_blocks % 2:
             raise ValueError(f"max_blocks must be even and at least 16, got {max_blocks}")
         self.readout = readout
@@ -221,7 +226,7 @@ class RunningAverage:
         )
 
     def convergence(self, temperature_K: float | None = None) -> tuple[np.ndarray, np.ndarray]:
-        """How the heat capacity came to be what it is: samples so far and C_el (eV/K) known from them, both ``(n_blocks,)``.
+        """How the heat capacity came to be what it is: samples so far and C_el (eV/K) known from them, both ``(n_points,)``.
 
         :raises NoSamplesError, ChemicalPotentialError, StructureError: as :meth:`result`
         """
@@ -233,6 +238,8 @@ class RunningAverage:
         order = np.lexsort((segments, rank))
         total = np.cumsum(weights[order])
         features = np.cumsum(weights[order, None] * series[order], axis=0) / total[:, None]
+        shown = np.arange(len(order))[:: -len(order) // _MOST_POINTS][::-1]
+        total, features = total[shown], features[shown]
         grid, names = self.readout.grid, ("heat_capacity",)
         values = derive(grid.energies, self.readout.dos(features), state.n_electrons, temperature, names)
         seen = np.minimum(state.n_samples, np.ceil(state.n_samples * total / total[-1]))

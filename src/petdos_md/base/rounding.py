@@ -2,8 +2,8 @@
 
 >>> with_errors([0.09518, 0.0033, 5e-6])
 '0.0952 ± 0.0033 ± 5e-06'
->>> two_digits(0.3), two_digits(12.3)
-('0.30', '12')
+>>> two_digits(0.3), two_digits(12.3), two_digits(102.1)
+('0.30', '12', '102')
 >>> with_named_errors([0.09518, 0.0033, float("nan")])
 '0.0952 ± 0.0033 (model)'
 """
@@ -15,12 +15,17 @@ from collections.abc import Sequence
 
 
 def two_digits(x: float) -> str:
-    """Two significant digits, zeros at the end included: ``0.30``, ``12``."""
-    return f"{x:#.2g}".rstrip(".")
+    """Two significant digits, zeros at the end included: ``0.30``, ``12``; ``102`` of what is larger."""
+    return f"{x:.0f}" if 99.5 <= x < 1e5 else f"{x:#.2g}".rstrip(".")
+
+
+def counted(n: int, noun: str) -> str:
+    """``1 frame``, ``2 frames``."""
+    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
 
 
 def with_errors(numbers: Sequence[float]) -> str:
-    """A value and its errors, to two digits of the larger error; a smaller one is never shown as zero."""
+    """A value and its errors, to two digits of the larger error; a smaller one is never shown as zero, below 1e-4 as ``2e-05``."""
     value, *errors = numbers
     known = [e for e in errors if math.isfinite(e) and e > 0]
     scale = max(known, default=0.01 * abs(value))
@@ -32,7 +37,7 @@ def with_errors(numbers: Sequence[float]) -> str:
 
     def shown(e: float) -> str:
         text = f"{e:.{digits}f}"
-        return "?" if math.isnan(e) else f"{e:.0e}" if e > 0 and float(text) == 0 else text
+        return "?" if math.isnan(e) else f"{e:.0e}" if 0 < e < 1e-4 <= scale or e > 0 == float(text) else text
 
     return " ± ".join([f"{value:.{digits}f}", *map(shown, errors)])
 

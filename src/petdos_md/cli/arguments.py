@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 import sys
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias, TypeVar
 
 from ..base.errors import SettingError
 
@@ -54,6 +55,10 @@ class Parser(argparse.ArgumentParser):
                 self.error(f"got {name} {word}; join a value by =, as in {name}={word}, and put traces side by side")
         return result, rest
 
+    def error(self, message: str) -> NoReturn:
+        """One line; the usage of a command with many options is longer than a screen."""
+        self.exit(2, f"petdos: error: {' '.join(message.split())}; see `{self.prog} --help`\n")
+
 
 def new_command(
     commands: Commands, name: str, description: str, example: str, run: Callable[[argparse.Namespace], int]
@@ -84,7 +89,7 @@ def completes(action: argparse.Action, what: str) -> None:
 
 def add_path(parser: argparse.ArgumentParser, *names: str, folder: bool = False, **keywords: Any) -> None:
     """An argument that is a file or, with ``folder``, a folder (as a trace)."""
-    completes(parser.add_argument(*names, **keywords), "directory" if folder else "file")
+    completes(parser.add_argument(*names, type=_path, **keywords), "directory" if folder else "file")
 
 
 def add_traces(parser: argparse.ArgumentParser) -> None:
@@ -197,6 +202,12 @@ def check_traces(traces: Sequence[str], **optional_values: str | None) -> None:
                 raise SettingError(f"{trace}: no such trace; join a value of --{name} by =, as in --{name}={trace}")
 
 
+def tell_if_new(resume: bool, output: str, exists: bool) -> None:
+    """Say that there is nothing to resume: the path may be mistyped."""
+    if resume and not (exists or os.path.lexists(os.path.expanduser(output))):
+        print(f"petdos: warning: nothing to resume at {output}; starts anew", file=sys.stderr)
+
+
 def choose_denoising(value: str | None) -> bool | str:
     """The argument ``denoise`` of the analysis."""
     return True if value == "auto" else value or False
@@ -262,6 +273,12 @@ def _burn_in(text: str) -> int | str:
         return text if text == "auto" else int(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"got {text!r}, expected a number of steps or auto") from None
+
+
+def _path(text: str) -> str:
+    if not text:  # a variable of a script that is not set, and no name of the present folder
+        raise argparse.ArgumentTypeError("got an empty name, expected that of a file or folder")
+    return text
 
 
 def _not_empty(text: str) -> str:

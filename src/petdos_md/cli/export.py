@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from typing import TYPE_CHECKING
 
@@ -64,8 +65,14 @@ def run(args: argparse.Namespace) -> int:
         raise SettingError("export needs metatrain; install it with: pip install 'petdos-md[train]'") from None
     if args.checkpoint == PUBLISHED:
         return _export_published(args)
-    if args.output is None or args.grid_start is None:
-        raise SettingError(f"{args.checkpoint}: give -o NAME.pt and --grid-start EV, the first energy of its DOS")
+    needed = {"-o NAME.pt": args.output, "--grid-start EV, the first energy of its DOS": args.grid_start}
+    missing = [option for option, value in needed.items() if value is None]
+    if not os.path.isfile(args.checkpoint):
+        raise SettingError(
+            f"{args.checkpoint}: no such checkpoint; give the path of a .ckpt that `mtt train` wrote, or {PUBLISHED}"
+        )
+    if missing:
+        raise SettingError(f"{args.checkpoint}: give {' and '.join(missing)}")
     if args.validation_set is not None and args.training_set is None:
         raise SettingError("--validation-set needs --training-set as well; give both, or none")
     if args.files is not None:

@@ -6,7 +6,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 from ..base.errors import SettingError
-from .arguments import Commands, add_dos, add_path, load_model, new_command
+from .arguments import Commands, add_dos, add_path, load_model, new_command, tell_if_new
 from .reading import add_reading, interpretation
 
 if TYPE_CHECKING:
@@ -76,6 +76,7 @@ def run(args: argparse.Namespace) -> int:
     model.check(atoms)
     warn_if_close(atoms, args.structure)
     potential = Potential.find(args.potential, model)
+    tell_if_new(args.resume, args.output, RunState(args.output).exists)
     made = [RunState(args.output).folder, *([args.trajectory] if args.trajectory else [])]
     with untouched(args.output, *made), MDProgress(len(settings.temperatures_K)) as progress:
         results = run_md(
@@ -89,9 +90,17 @@ def run(args: argparse.Namespace) -> int:
             progress=progress,
         )
     observer_s, md_s = sum(r.observer_s for r in results), sum(r.md_s for r in results)
-    took = f"electronic structure took {100 * observer_s / md_s:.1f} % of the time of the dynamics" if md_s > 0 else ""
-    print_outcome(args.output, model, took)
+    print_outcome(args.output, model, _took(observer_s, md_s))
     return 0
+
+
+def _took(observer_s: float, md_s: float) -> str:
+    """Nothing if no sample was taken, as after a run that was complete."""
+    if not (observer_s > 0 and md_s > 0):
+        return ""
+    share = 100 * observer_s / md_s
+    shown = f"{share:.1f}" if share >= 0.05 else "less than 0.1"
+    return f"electronic structure took {shown} % of the time of the dynamics"
 
 
 def _add_dynamics(parser: argparse.ArgumentParser) -> None:

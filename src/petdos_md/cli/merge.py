@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..base.errors import SettingError
+from ..base.rounding import counted
 from .arguments import Commands, add_path, new_command
 
 
@@ -41,8 +42,8 @@ def run(args: argparse.Namespace) -> int:
 
     merged = Trace.merge(args.output, args.traces, replicas="keep" if args.keep_replicas else "auto")
     for source in merged.attributes["sources"]:
-        print(f"{source['path']}: {source['n_samples']} samples, {_replicas(source['replicas'])}")
-    print(f"{args.output}: {len(merged)} samples")
+        print(f"{source['path']}: {counted(source['n_samples'], 'sample')}, {_replicas(source['replicas'])}")
+    print(f"{args.output}: {counted(len(merged), 'sample')}")
     return 0
 
 

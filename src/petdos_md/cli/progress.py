@@ -17,7 +17,7 @@ from ..analysis.analyze import analyze
 from ..analysis.running import RunningResult
 from ..base.constants import BOLTZMANN_EV
 from ..base.errors import PetdosError
-from ..base.rounding import two_digits, with_named_errors
+from ..base.rounding import counted, two_digits, with_named_errors
 from ..engines.md import Simulation
 from ..models.model import DOSModel
 from ..results.report import format_table
@@ -95,7 +95,7 @@ def describe(simulation: Simulation) -> str:
     heat, unit = result.heat_capacity, result.n_atoms * BOLTZMANN_EV
     shown = with_named_errors([x / unit for x in heat])
     skipped = f", {simulation.observer.n_skipped} skipped" if simulation.observer.n_skipped else ""
-    return f"C_el = {shown} k_B/atom, {result.n_samples} samples{skipped}{_extrapolation(result)}"
+    return f"C_el = {shown} k_B/atom, {counted(result.n_samples, 'sample')}{skipped}{_extrapolation(result)}"
 
 
 def _extrapolation(result: RunningResult) -> str:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from .arguments import Commands, add_dos, add_path, load_model, new_command
+from ..base.rounding import counted
+from .arguments import Commands, add_dos, add_path, load_model, new_command, tell_if_new
 from .reading import add_reading, interpretation
 
 
@@ -43,6 +44,7 @@ def run(args: argparse.Namespace) -> int:
     from .bars import count_bar
 
     model = load_model(args.dos, args)
+    tell_if_new(args.resume, args.output, exists=False)
     with count_bar(None, "frame") as bar:
         done = rerun_trajectory(
             model,
@@ -59,5 +61,5 @@ def run(args: argparse.Namespace) -> int:
         )
     known = f", {done.n_known} were there" if done.n_known else ""
     skipped = f", {done.n_skipped} skipped (not finite)" if done.n_skipped else ""
-    print(f"{args.output}: {done.n_new} samples of {done.n_frames} frames{known}{skipped}")
+    print(f"{args.output}: {counted(done.n_new, 'sample')} of {counted(done.n_frames, 'frame')}{known}{skipped}")
     return 0

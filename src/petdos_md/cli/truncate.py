@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from ..base.errors import SettingError
+from ..base.rounding import counted
 from .arguments import Commands, add_path, new_command
 
 LAST_STEP = 2**63 - 1
@@ -47,12 +48,14 @@ def run(args: argparse.Namespace) -> int:
     if interrupted:
         print(f"{path}: finished a truncation that had been interrupted")
     if args.step is None and not interrupted:
-        print(f"{path}: no interrupted truncation, nothing to do; {left} samples")
+        print(f"{path}: no interrupted truncation, nothing to do; {counted(left, 'sample')}")
     elif args.step is None:
-        print(f"{path}: {left} samples left")
+        print(f"{path}: {counted(left, 'sample')} left")
     else:
         whose = "" if args.replica is None else f" of replica {args.replica}"
-        print(f"{path}: dropped {dropped} samples{whose} after step {args.step}; {left} samples left")
+        print(
+            f"{path}: dropped {counted(dropped, 'sample')}{whose} after step {args.step}; {counted(left, 'sample')} left"
+        )
     return 0
 
 

@@ -119,7 +119,9 @@ def rerun_trajectory(
             error = rerun.sample(group.frames) or group.error
             if error is not None:
                 if counts["n_frames"]:
-                    error.args = (f"{error}; the {counts['n_frames']} frames before it are in the trace",)
+                    n = counts["n_frames"]
+                    before = "the frame before it is" if n == 1 else f"the {n} frames before it are"
+                    error.args = (f"{error}; {before} in the trace",)
                 raise error
             if progress is not None:
                 progress(len(group.frames))

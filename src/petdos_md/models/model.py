@@ -143,7 +143,7 @@ class DOSModel:
             self.check(atoms)  # of an element that the model does not know, that is what to say
             raise StructureError(
                 f"no number of valence electrons is known for {', '.join(missing)}; give electrons={{{missing[0]!r}: ...}} to "
-                "DOSModel.load, as in the pseudopotentials of the training data"
+                f"DOSModel.load (--electrons {missing[0]}=N), as in the pseudopotentials of the training data"
             )
         return float(sum(self.electrons[s] for s in symbols))
 

@@ -185,13 +185,18 @@ def _no_level(occupation: Occupation, block: Block, query: int, where: str) -> C
     n, span = occupation.n_electrons[row], f"{energies[0]:.6g} to {energies[-1]:.6g} eV"
     which = f"the DOS {where} of those given" if where and len(block.element) > 1 else "the DOS"
     if holds <= n * (1 + 1e-9):
-        what = (
-            f"{which} from {span} holds {holds:.10g} electrons when full, the structure has {n:.10g}; check n_electrons"
-        )
+        what = f"{which} from {span} holds {_short(holds, n)} electrons when full, the structure has {_short(n, holds)}; check the number of electrons"
     else:
-        what = f"the {n:.10g} electrons of {which} spread beyond its energies, {span}; check n_electrons, or lower the temperature"
+        what = f"the {n:.6g} electrons of {which} spread beyond its energies, {span}; check the number of electrons, or lower the temperature"
     return ChemicalPotentialError(
         f"no chemical potential at {temperature}: {what}, or use a model with a wider energy grid"
+    )
+
+
+def _short(number: float, other: float) -> str:
+    """Six digits, more only where they tell it from the other."""
+    return next(
+        (text for digits in (6, 8) if (text := f"{number:.{digits}g}") != f"{other:.{digits}g}"), f"{number:.10g}"
     )
 
 

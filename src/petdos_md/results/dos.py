@@ -68,7 +68,7 @@ def plot_dos(
     for name, data in named.items():
         if reference == "raw" and data.attrs["energy_reference"] != "raw":
             raise ValueError(
-                f"{name or 'the result'}: energies are relative to the Fermi level; analyze with reference='raw'"
+                f"{name or 'the result'}: energies are relative to the Fermi level; analyze with reference='raw' (--reference raw)"
             )
     with matplotlib.rc_context(STYLE):
         height = 0.9 + 2.35 * len(named) if len(named) > 1 else 4.2

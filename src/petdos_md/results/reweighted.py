@@ -123,8 +123,8 @@ _POINTS = {
 
 
 def _curves(axes: Axes, reweighted: xr.Dataset, plain: xr.Dataset) -> list[tuple[Handle, str]]:
-    t, y, model, _ = _heat_capacities(reweighted)
     own_t, own_y, _, own_err = _heat_capacities(plain)
+    t, y, model, _ = _drawn(_heat_capacities(reweighted), own_t)
     (line,) = axes.plot(t, y, color=system_color(0))
     points = axes.errorbar(own_t, own_y, own_err, **_POINTS)  # type: ignore[arg-type]
     entries: list[tuple[Handle, str]] = [
@@ -141,12 +141,25 @@ def _differences(axes: Axes, reweighted: xr.Dataset, plain: xr.Dataset) -> tuple
     t, y, _, sampling = _heat_capacities(reweighted)
     own_t, own_y, _, own_err = _heat_capacities(plain)
     style = {"facecolor": "none", "edgecolor": system_color(0), "hatch": "/////", "linewidth": 0.6}
-    band = axes.fill_between(t, -1e3 * sampling, 1e3 * sampling, **style)  # type: ignore[arg-type]
+    at, _, _, half = _drawn((t, y, y, sampling), own_t)
+    band = axes.fill_between(at, -1e3 * half, 1e3 * half, **style)  # type: ignore[arg-type]
     axes.axhline(0.0, color=system_color(0), linewidth=1.2)
     known = np.isin(np.round(own_t, 3), np.round(t, 3))
     difference = own_y[known] - np.interp(own_t[known], t, y)
     axes.errorbar(own_t[known], 1e3 * difference, 1e3 * own_err[known], **_POINTS)  # type: ignore[arg-type]
     return band, r"sampling error of the reweighted one ($\pm\sigma$)"
+
+
+def _drawn(curves: tuple[np.ndarray, ...], others: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Temperatures and what there is at them; one temperature alone as a short line, which can be seen.
+
+    :param others: temperatures in the same figure
+    """
+    t, *values = curves
+    if len(t) != 1:
+        return curves
+    half = max(0.02 * float(np.ptp(np.append(others, t))), 0.005 * float(t[0]))
+    return np.array([t[0] - half, t[0] + half]), *(np.repeat(x, 2) for x in values)
 
 
 def _heat_capacities(data: xr.Dataset) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:

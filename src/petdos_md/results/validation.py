@@ -100,12 +100,13 @@ def _spread_of_channels(axes: Axes, result: Validation) -> None:
     axes.legend(fontsize=6.5, loc="upper left")
     axes.axhline(1.0, color="k", linewidth=0.8)
     axes.plot(result.energies, result.channel_spread(), color=system_color(0), linewidth=1.1)
-    level = float(np.mean([c.fermi_level for c in result.comparisons]))
-    axes.axvline(level, color="0.4", linewidth=0.8, linestyle=":")
-    axes.annotate(
-        r"mean $E_\mathrm{F}$", (level, 0.03), xycoords=("data", "axes fraction"), xytext=(3, 0),
-        textcoords="offset points", fontsize=8,
-    )  # fmt: skip
+    levels = [c.fermi_level for c in result.comparisons if np.isfinite(c.fermi_level)]
+    if levels:
+        axes.axvline(float(np.mean(levels)), color="0.4", linewidth=0.8, linestyle=":")
+        axes.annotate(
+            r"mean $E_\mathrm{F}$", (float(np.mean(levels)), 0.03), xycoords=("data", "axes fraction"), xytext=(3, 0),
+            textcoords="offset points", fontsize=8,
+        )  # fmt: skip
     axes.set(xlabel=r"$E$ (eV, model's own zero)", ylabel="root mean square z-score of a channel", ylim=(0, 2.2))
 
 
@@ -115,6 +116,9 @@ def _shares_within(axes: Axes, result: Validation) -> None:
     flat = np.concatenate([c.z[np.isfinite(c.z)] for c in result.comparisons])
     axes.plot(k, [(np.abs(flat) <= x).mean() for x in k], color="0.5", linewidth=1.2, label="channels")
     for i, (name, rows) in enumerate(_drawn_integrals(result).items()):
+        rows = rows[np.isfinite(rows).all(axis=1)]
+        if not len(rows):
+            continue
         z = np.abs(rows[:, 0] - rows[:, 1]) / rows[:, 2]
         style: dict[str, Any] = {"color": system_color(i), "linestyle": LINE_STYLES[(i + 1) % len(LINE_STYLES)]}
         axes.plot(k, [(z <= x).mean() for x in k], label=name.replace("_", " "), linewidth=1.1, **style)
@@ -124,6 +128,9 @@ def _shares_within(axes: Axes, result: Validation) -> None:
 
 def _errors_against_model_errors(axes: Axes, result: Validation) -> None:
     for i, (name, rows) in enumerate(_drawn_integrals(result).items()):
+        rows = rows[np.isfinite(rows).all(axis=1)]
+        if not len(rows):
+            continue
         scale = abs(rows[:, 0].mean())
         axes.plot(
             rows[:, 2] / scale, np.abs(rows[:, 0] - rows[:, 1]) / scale, linestyle="none",

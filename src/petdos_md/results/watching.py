@@ -23,7 +23,7 @@ from matplotlib.ticker import MaxNLocator
 
 from ..analysis.following import Follower, TemperatureState
 from ..base.constants import BOLTZMANN_EV
-from ..base.rounding import two_digits, with_errors
+from ..base.rounding import counted, two_digits, with_errors
 from .page_style import in_html, page_start
 from .style import LINE_STYLES, STYLE, GivenAxes, make_panels, sampling_error_patch, save_svg, system_color
 
@@ -134,7 +134,7 @@ def _table(follower: Follower, width: int) -> list[str]:
 
 def _rows(follower: Follower) -> list[list[str]]:
     graded = _is_graded(follower.states)
-    return [_names(follower), *(_cells(state, graded) for state in follower.states)]
+    return [_names(follower), *(_cells(state, graded, follower.target_error) for state in follower.states)]
 
 
 def _shown(state: TemperatureState) -> np.ndarray:
@@ -152,18 +152,11 @@ def _is_graded(states: Sequence[TemperatureState]) -> bool:
     return any(math.isfinite(state.result.grade_max) for state in states)
 
 
-def _cells(state: TemperatureState, graded: bool) -> list[str]:
+def _cells(state: TemperatureState, graded: bool, target_error: float) -> list[str]:
     result, heat = state.result, state.result.heat_capacity
     unit = result.n_atoms * BOLTZMANN_EV
     error = state.relative_error
     shown = "?" if math.isnan(error) else ("" if result.reliable else "> ") + f"{100 * error:.2g} %"
-    more = (
-        "reached"
-        if state.n_to_target == 0
-        else "?"
-        if math.isnan(state.n_to_target)
-        else f"{amount(state.n_to_target)} more"
-    )
     grade = ["?" if math.isnan(result.grade_max) else two_digits(result.grade_max)] * graded
     return [
         f"{result.temperature_K:g}",
@@ -171,8 +164,23 @@ def _cells(state: TemperatureState, graded: bool) -> list[str]:
         *grade,
         with_errors([x / unit for x in heat]),
         shown,
-        more,
+        _to_target(state, target_error),
     ]
+
+
+def _is_to_be_known(state: TemperatureState, target_error: float) -> bool:
+    return not state.result.reliable and state.relative_error <= target_error and 0 < state.n_to_target < math.inf
+
+
+def _to_target(state: TemperatureState, target_error: float) -> str:
+    """Where the error looks small enough but is a lower bound, what is missing is samples to know it."""
+    if state.n_to_target == 0:
+        return "reached"
+    if math.isnan(state.n_to_target):
+        return "?"
+    if math.isinf(state.n_to_target):
+        return "more replicas"
+    return f"{amount(state.n_to_target)} {'to know' if _is_to_be_known(state, target_error) else 'more'}"
 
 
 def _heading(follower: Follower) -> str:
@@ -183,7 +191,9 @@ def _heading(follower: Follower) -> str:
     speed = "" if math.isnan(rate) else f", {60 * rate:.3g} a minute"
     skipped = f", {trace.n_skipped} skipped" if trace.n_skipped else ""
     engine = f" ({trace.engine})" if trace.engine else ""
-    return f"{follower.path}{engine}: {follower.n_samples} samples{skipped}{speed}, {datetime.now():%H:%M:%S}"
+    return (
+        f"{follower.path}{engine}: {counted(follower.n_samples, 'sample')}{skipped}{speed}, {datetime.now():%H:%M:%S}"
+    )
 
 
 def _notes(follower: Follower) -> list[str]:
@@ -203,10 +213,14 @@ def _notes(follower: Follower) -> list[str]:
     far = sum(state.result.n_far_outside for state in follower.states)
     if far:
         notes.append(
-            f"{far} samples are far outside the training set: neither the DOS nor its model error is to be trusted there"
+            f"{'1 sample is' if far == 1 else f'{far} samples are'} far outside the training set: neither the DOS nor its model error is to be trusted there"
         )
     if any(not state.result.reliable for state in follower.states):
         notes.append("> : too few independent samples yet, the sampling error is a lower bound")
+    if any(_is_to_be_known(state, follower.target_error) for state in follower.states):
+        notes.append(
+            f"to know: below {100 * follower.target_error:g} % for all that is known, and so many more samples make sure"
+        )
     return notes
 
 

@@ -95,7 +95,7 @@ def _check_unique(output: Path, sources: list[Source]) -> None:
             if keys.setdefault(key, source.path) != source.path:
                 raise TraceError(
                     f"{output}: replica {key[0]}, step {key[1]} is both in {keys[key]} and {source.path}; "
-                    "merge with replicas='auto' if these are different simulations"
+                    "if these are different simulations, leave out replicas='keep' (--keep-replicas)"
                 )
 
 

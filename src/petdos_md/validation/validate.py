@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from ..base.constants import BOLTZMANN_EV
-from ..base.errors import SettingError
+from ..base.errors import ChemicalPotentialError, SettingError
 from ..base.rounding import two_digits
 from ..models.model import DOSModel
 from ..models.rigidity import FAR_OUTSIDE
@@ -45,7 +45,8 @@ class Comparison:
     :param extrapolation_grade: without unit; NaN if the model does not know its training set
     :param dos, target: ``(n_channels,)`` states/eV, the latter moved onto the axis of the model
     :param z: ``(n_channels,)`` z-scores of the channels, NaN where the target is undefined or there is no ensemble
-    :param integrals: name -> (reference, mean of members or prediction, their standard deviation or NaN)
+    :param integrals: name -> (reference, mean of members or prediction, their standard deviation or NaN); all NaN where the prediction, or a
+        member, does not hold the electrons
     """
 
     subset: str
@@ -86,6 +87,11 @@ class Validation:
         return sorted({c.subset for c in self.comparisons})
 
     @property
+    def n_without_levels(self) -> int:
+        """Structures whose electrons the prediction, or a member, does not hold: they count in no integral."""
+        return sum(np.isnan(c.fermi_level) for c in self.comparisons)
+
+    @property
     def is_graded(self) -> bool:
         """Whether there are extrapolation grades."""
         return all(np.isfinite(c.extrapolation_grade) for c in self.comparisons)
@@ -109,10 +115,11 @@ class Validation:
     def integral(self, name: str, subset: str | None = None) -> dict[str, float]:
         """Errors of an integral and how well the members predict them.
 
-        :returns: ``mae``, ``rmse``, ``bias`` (in its unit), ``mean`` of the reference, ``std`` (root mean square of the members'
+        :returns: of the structures where it is known, ``mae``, ``rmse``, ``bias`` (in its unit), ``mean`` of the reference, ``std`` (root mean square of the members'
             standard deviation), ``z_spread``, ``z_mean``, ``within_1``, ``within_2`` (fractions)
         """
         rows = np.array([c.integrals[name] for c in self.comparisons_of(subset)])
+        rows = rows[np.isfinite(rows[:, 1])] if np.isfinite(rows[:, 1]).any() else np.full((1, 3), np.nan)
         error = rows[:, 1] - rows[:, 0]
         with np.errstate(invalid="ignore", divide="ignore"):
             z = error / rows[:, 2]
@@ -202,7 +209,7 @@ def validate_model(
     :param symmetry: whether to evaluate 38 rotated copies of each structure
     :param progress: called after each structure
     :raises SettingError: if there are no references, or a temperature is not positive
-    :raises ChemicalPotentialError: if a target ends below its Fermi level
+    :raises ChemicalPotentialError: if a target does not hold its electrons
     """
     if not references:
         raise SettingError("there are no references, expected at least one")
@@ -214,10 +221,7 @@ def validate_model(
         comparisons.append(compare(model, reference, temperatures_K, max_shift, symmetry))
         if progress is not None:
             progress()
-    units = {"states_below_fermi": "1/atom", "fermi_level": "eV"}
-    for t in temperatures_K:
-        units[f"chemical_potential_{t:g}K"] = "eV"
-        units[f"heat_capacity_{t:g}K"] = "k_B/atom"
+    units = _units(temperatures_K)
     return Validation(model.info.name, model.info.fingerprint, model.n_members, model.grid.energies, comparisons, units)
 
 
@@ -240,7 +244,11 @@ def compare(
         turned = model.evaluate([rotated(atoms, rotation) for rotation in rotations()])
         scatter = symmetry_error(np.stack([model.dos(s) for s in turned]), n_electrons, grid.step)
     offset = (best.refined - best.shift) * grid.step  # what a shift by whole channels leaves
-    integrals = _integrals(grid.energies, target, members, n_electrons, len(atoms), temperatures_K, offset)
+    try:
+        integrals = _integrals(grid.energies, target, members, n_electrons, len(atoms), temperatures_K, offset)
+    except ChemicalPotentialError:
+        _check_target(grid.energies, reference, temperatures_K)
+        integrals = dict.fromkeys(_units(temperatures_K), (np.nan, np.nan, np.nan))
     z = z_scores(target, members) if len(members) > 1 else np.full(grid.n, np.nan)
     return Comparison(
         subset=reference.subset,
@@ -273,11 +281,17 @@ def format_validation(result: Validation) -> str:
     ]
     for name, unit in result.units.items():
         s = total["integrals"][name]
-        numbers = " | ".join(f"{s[key]:.4g}" for key in ("mean", "mae", "rmse", "bias"))
+        numbers = " | ".join("-" if np.isnan(s[key]) else f"{s[key]:.4g}" for key in ("mean", "mae", "rmse", "bias"))
         lines.append(
             f"| {name.replace('_', ' ')} | {unit} | {numbers} | {_number(s['std'])} | {_number(s['z_spread'])} | "
             f"{_percent(s['within_1'])}, {_percent(s['within_2'])} |"
         )
+    if result.n_without_levels:
+        lines += [
+            "",
+            f"{result.n_without_levels} of {total['structures']} structures are missing from the integrals: the predicted DOS, or that of a member, "
+            "does not hold their electrons. A model that is trained holds them: train it further, or check its valence electrons.",
+        ]
     (p5, p95), (least, most) = total["channel_z_spread_5_95"], total["channel_z_chance_99"]
     lines += [
         "",
@@ -316,6 +330,28 @@ def _grades_in_words(total: dict[str, Any]) -> str:
         f" Grade: largest extrapolation grade, 1 for the 99th percentile of the training set; {total['n_far_outside']} of "
         f"{total['structures']} structures are far outside that set (grade above {FAR_OUTSIDE:g})."
     )
+
+
+def _units(temperatures_K: Sequence[float]) -> dict[str, str]:
+    """Of the integrals."""
+    units = {"states_below_fermi": "1/atom", "fermi_level": "eV"}
+    for t in temperatures_K:
+        units[f"chemical_potential_{t:g}K"] = "eV"
+        units[f"heat_capacity_{t:g}K"] = "k_B/atom"
+    return units
+
+
+def _check_target(energies: np.ndarray, reference: Reference, temperatures_K: Sequence[float]) -> None:
+    """ChemicalPotentialError if it is the reference that does not hold the electrons."""
+    known = np.isfinite(reference.target)
+    try:
+        for t in temperatures_K:
+            thermo.chemical_potential(energies[known], reference.target[known], reference.n_electrons, t)
+    except ChemicalPotentialError as error:
+        formula = reference.atoms.get_chemical_formula()
+        raise ChemicalPotentialError(
+            f"the reference DOS of {formula} ({reference.subset or 'no subset'}): {error}"
+        ) from None
 
 
 def _integrals(

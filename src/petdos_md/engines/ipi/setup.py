@@ -156,7 +156,7 @@ class Setup:
             twins = [j for j in range(i) if same(ladder[j], temperature)]
             if self.pressures_GPa and any(not same(self.pressures_GPa[j], self.pressures_GPa[i]) for j in twins):
                 yield (
-                    f"{temperature:g} K is sampled at several pressures; analyze each apart, with analyze(..., replicas=[...])"
+                    f"{temperature:g} K is sampled at several pressures; analyze each apart, with replicas=[...] (petdos analyze --replica)"
                 )
                 break
         if any(len(system.ensemble.bcomp) for system in simulation.syslist):

@@ -56,7 +56,12 @@ def read_structure(path: str, how: Interpretation | None = None, file_format: st
     for _, atoms in read_frames(place, index or ":", file_format, how):
         last = atoms
     if last is None:
-        raise SettingError(f"{path}: holds no structure; give another file")
+        again = index != ":" and is_regular(Path(place).expanduser())
+        n = sum(1 for _ in read_frames(place, ":", file_format, how)) if again else 0
+        if n:
+            numbers = f"s, got number {index}; give one from 0 to {n - 1}" if n > 1 else f", got number {index}; give 0"
+            raise SettingError(f"{place}: has {n} structure{numbers}")
+        raise SettingError(f"{place}: holds no structure; give another file")
     if len(last) == 0:
         raise StructureError(f"{path}: the structure has no atoms, expected at least one; give another file")
     if not (np.isfinite(last.positions).all() and np.isfinite(last.cell.array).all()):
