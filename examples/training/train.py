@@ -27,7 +27,6 @@ import argparse
 import os
 import subprocess
 import sys
-from collections import deque
 from pathlib import Path
 from typing import Any
 
@@ -110,11 +109,12 @@ def train(args: argparse.Namespace, stage: str, start: Path | None) -> None:
         ) as process,
     ):
         assert process.stdout is not None
-        last = deque[str](maxlen=4)
+        reason = "it says nothing"
         try:
             for line in process.stdout:
                 log.write(line)
-                last.append(line.strip())
+                if "Error: " in line or "Exception: " in line:
+                    reason = line.strip()
                 if "Epoch:" in line:
                     parts = line.split("INFO] - ")[-1].strip().split(" | ")
                     print(f"{stage}: {' | '.join(p for p in parts if p.startswith(SHOWN))}", flush=True)
@@ -122,7 +122,7 @@ def train(args: argparse.Namespace, stage: str, start: Path | None) -> None:
             process.terminate()
             raise
     if process.returncode != 0:
-        sys.exit(f"{stage}: mtt train failed: {' '.join(last)} (all it said: {folder / 'train.out'})")
+        sys.exit(f"{stage}: mtt train failed: {reason} (all that it said: {folder / 'train.out'})")
     (folder / "part-model.pt").unlink(missing_ok=True)
     (folder / "part-model.ckpt").replace(folder / "model.ckpt")
 
