@@ -74,6 +74,7 @@ EQUIVALENT: dict[str, str] = {
     "analysis/consistency.py: 5 -> 6 in _ROWS_COMPARED = 5": "one more row is compared",
     "analysis/consistency.py: 1 -> 2 in chosen = both[np.unique(np.linspace(0, len(both) - 1, _ROWS_COMPARED).astype(int))[::-1]]": "another row is compared",
     "analysis/frames.py: 8 -> 9 in budget = min(MAX_BLOCKS, max(256, int(HISTORY_BYTES / (8 * self.model.n_features * n_groups))))": _MEMORY,
+    "analysis/group_averages.py: 1 -> 2 in for start in range(0, self._members.shape[1], 8):": "slices beyond the members are empty",
     "analysis/group_averages.py: 64e6 -> 96000000.0 in _CHUNK_BYTES = 64e6": _MEMORY,
     "analysis/levels.py: 32e6 -> 48000000.0 in _CHUNK_BYTES = 32e6": _MEMORY,
     "analysis/sampled_states.py: 1e-6 -> 1.5e-06 in if not len(finite) or np.ptp(finite) <= 1e-6 * finite.max():": _TOLERANCE,
