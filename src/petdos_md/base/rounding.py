@@ -2,6 +2,8 @@
 
 >>> with_errors([0.09518, 0.0033, 5e-6])
 '0.0952 ± 0.0033 ± 5e-06'
+>>> with_errors([0.02390, 0.00056, 0.00002]), with_errors([float("nan"), float("nan")])
+('0.02390 ± 0.00056 ± 2e-05', '?')
 >>> two_digits(0.3), two_digits(12.3), two_digits(102.1)
 ('0.30', '12', '102')
 >>> with_named_errors([0.09518, 0.0033, float("nan")])
@@ -27,6 +29,8 @@ def counted(n: int, noun: str) -> str:
 def with_errors(numbers: Sequence[float]) -> str:
     """A value and its errors, to two digits of the larger error; a smaller one is never shown as zero, below 1e-4 as ``2e-05``."""
     value, *errors = numbers
+    if math.isnan(value):
+        return "?"
     known = [e for e in errors if math.isfinite(e) and e > 0]
     scale = max(known, default=0.01 * abs(value))
     if not math.isfinite(value) or scale == 0:
