@@ -100,6 +100,7 @@ EQUIVALENT: dict[str, str] = {
     "traces/schema.py: 100 -> 101 in COLUMN_CHUNKS, FEATURES_CHUNKS = 8, 100": "a file more",
     "traces/schema.py: 1 -> 2 in FEATURES_CHUNK_BYTES = 1 << 19": "other files",
     "traces/writer.py: 0.0 -> 1.0 in self._flushed_s = 0.0": "set before it is read",
+    "traces/writer.py: and -> or in if self._unwritten and self.store is not None:": "with nothing unwritten, the start is set anew before it is used",
     "traces/writer.py: + -> - in self._unwritten, self._start = self._unwritten[done:], self._start + done": "all rows of a flush are written, or none",
     "traces/schema.py: - -> + in helpers = [threading.Thread(target=work) for _ in range(min(len(descriptors), SYNC_THREADS) - 1)]": "two more threads",
     "traces/keys.py: 1 -> 2 in if len(steps) > 1 and (before is None or first > before) and (strides == strides[0]).all():": "two steps are a run by the other way, too",
