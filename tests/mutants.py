@@ -98,6 +98,8 @@ EQUIVALENT: dict[str, str] = {
     "physics/fermi_integrals.py: 1 -> 2 in index = np.where(self._filled, np.arange(n, dtype=np.int32), np.int32(n - 1))": "what is summed less or more is empty",
     "traces/chunks.py: 1 -> 2 in return span.reshape(-1, *array.item_shape)[within - first]": "NumPy takes any negative length for what is left",
     "traces/schema.py: 100 -> 101 in COLUMN_CHUNKS, FEATURES_CHUNKS = 8, 100": "a file more",
+    "traces/schema.py: False -> True in return json.dumps(data, allow_nan=False).encode()": "what is not finite is null before",
+    "traces/schema.py: 8 -> 9 in while chunk_rows > 8 and chunk_rows * n_features * np.dtype(features_dtype).itemsize > FEATURES_CHUNK_BYTES:": "other files",
     "traces/schema.py: 1 -> 2 in FEATURES_CHUNK_BYTES = 1 << 19": "other files",
     "traces/writer.py: 0.0 -> 1.0 in self._flushed_s = 0.0": "set before it is read",
     "traces/writer.py: and -> or in if self._unwritten and self.store is not None:": "with nothing unwritten, the start is set anew before it is used",

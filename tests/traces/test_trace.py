@@ -55,6 +55,7 @@ def test_round_trip(path: Path, flush_every: int, dtype: str) -> None:
             assert getattr(view, name).dtype == kind
         assert view.model == model
         assert (view.engine, view.timestep_fs, view.n_skipped) == ("ase", 2.0, 0)
+        assert ">ase<" in view._repr_html_() and "not known" not in view._repr_html_()
         assert np.asarray(view.features).tobytes() == features.tobytes()
         with pytest.raises(IndexError, match="150 samples"):
             view[150]
