@@ -169,6 +169,15 @@ def test_interrupted_rewind(old: Path) -> None:
         Trace.open(old, "r")
 
 
+def test_dropped_while_it_is_read(old: Path) -> None:
+    """An old program may still go back behind a reader, and write other samples."""
+    trace = Trace.open(old, "r")
+    assert trace.step.tolist() == [step for _, step in KEYS]
+    write_format1(old, [make_sample(step + 5, replica, **COLD) for replica, step in KEYS])
+    with pytest.raises(TraceError, match="samples were dropped by its writer while this was being read"):
+        _ = trace[0]
+
+
 def test_analysis(tmp_path: Path) -> None:
     """The numbers of a trace do not depend on its format."""
     pytest.importorskip("torch")
