@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import ase.io
 import numpy as np
@@ -13,6 +15,7 @@ import yaml
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 
+from petdos_md.base.errors import PetdosError
 from petdos_md.base.grid import EnergyGrid
 from petdos_md.physics.dft import defined_below, dos_target
 
@@ -23,6 +26,12 @@ from script import whole  # noqa: E402
 from split import split_of  # noqa: E402
 
 TARGET = "mtt::dos"
+GRID_MARGIN_EV = 5.0
+"""How far the grid should reach beyond the bands: predictions move against targets."""
+
+NARROW_EV = 3.0
+"""Valence and conduction bands of no material are so close together."""
+
 INFO = ("index", "tag", "n_electrons", "eigenvalues", "kweights")
 """What the info of each structure must hold."""
 
@@ -31,8 +40,9 @@ def prepare(args: argparse.Namespace) -> None:
     """Write ``train.xyz``, ``validation.xyz``, ``test.xyz`` with the DOS targets in ``info['dos']``."""
     found = read_data(args.data)
     if not found:
-        sys.exit(f"no structures in {', '.join(map(str, args.data))}; run dft/compute.py first")
+        sys.exit(f"no structures in {', '.join(map(str, args.data))}; give files that hold structures with eigenvalues")
     check_info((a for atoms in found for a in atoms), INFO, ", ".join(map(str, args.data)))
+    check_bands([a for atoms in found for a in atoms], args.grid)
     bands = [np.asarray(a.info["eigenvalues"]) for atoms in found for a in atoms]
     lowest, highest = min(float(b.min()) for b in bands), max(defined_below(b) for b in bands)
     energies = has_energy(args.options)
@@ -56,13 +66,41 @@ def prepare(args: argparse.Namespace) -> None:
         sys.exit(
             f"a part of the split is empty ({ {k: len(v) for k, v in parts.items()} }); give other --tags or more data"
         )
-    if highest > args.grid.stop:
-        print(f"note: targets are defined up to {highest:.2f} eV, the grid ends at {args.grid.stop:.2f} eV")
+    if args.grid.start > lowest - GRID_MARGIN_EV or args.grid.stop < highest + GRID_MARGIN_EV:
+        print(
+            f"note: the grid, {args.grid.start:g} to {args.grid.stop:g} eV, should reach {GRID_MARGIN_EV:g} eV beyond {lowest:.2f} and {highest:.2f} eV"
+        )
+    if highest - lowest < NARROW_EV:
+        print(
+            f"note: from the lowest state to the last band there are only {highest - lowest:.2f} eV; are the eigenvalues in eV?"
+        )
+    (args.output / "prepare.json").write_text(json.dumps(choice(args)))
     for name, part in reversed(parts.items()):  # the training set is the last: where it is, all are
         with whole(args.output / f"{name}.xyz") as partial:
             ase.io.write(partial, part, format="extxyz")
     sizes = ", ".join(f"{len(s)} {name}" for name, s in parts.items())
     print(f"{sizes}; eigenvalues from {lowest:.2f} eV, targets defined up to {highest:.2f} eV")
+
+
+def choice(args: argparse.Namespace) -> dict[str, Any]:
+    """Options that decide what is in the three files."""
+    return {
+        "data": [str(path.resolve()) for path in args.data],
+        "grid": [args.grid.start, args.grid.stop],
+        "tags": args.tags,
+        "without_tags": args.without_tags,
+        "fraction": args.fraction,
+    }
+
+
+def check_choice(args: argparse.Namespace) -> None:
+    """End with one line if the files in ``--output`` were made by other options."""
+    file = args.output / "prepare.json"
+    made = json.loads(file.read_text()) if file.exists() else {}
+    other = [name for name, value in choice(args).items() if made.get(name, value) != value]
+    if other:
+        options = ", ".join(f"--{name.replace('_', '-')}" for name in other)
+        sys.exit(f"{args.output}: was prepared with other {options}; give a new --output, or those of before")
 
 
 def read_data(paths: Iterable[Path]) -> list[list[Atoms]]:
@@ -72,12 +110,37 @@ def read_data(paths: Iterable[Path]) -> list[list[Atoms]]:
         files = sorted(path.glob("*.xyz")) if path.is_dir() else [path]
         atoms = [a for file in files for a in (read_xz(file) if file.is_file() else [])]
         check_info(atoms, INFO[:2], str(path))
-        mine = {(int(a.info["index"]), str(a.info["tag"])): a for a in atoms}
+        mine = {(number_of(a, path), str(a.info["tag"])): a for a in atoms}
+        if len(mine) < len(atoms):
+            sys.exit(
+                f"{path}: {len(atoms) - len(mine)} structures have index and tag of another one; each needs its own index"
+            )
         if mine:
             sets.append({key: mine.pop(key) for key in list(mine) if not any(key in other for other in sets)})
             for other in sets[:-1]:
                 other.update({key: mine[key] for key in other.keys() & mine.keys()})
     return [[found[key] for key in sorted(found)] for found in sets if found]
+
+
+def number_of(atoms: Atoms, path: Path) -> int:
+    """The index of a structure."""
+    try:
+        return int(atoms.info["index"])
+    except ValueError:
+        sys.exit(f"{path}: got index {atoms.info['index']}, expected a whole number of its own for each structure")
+
+
+def check_bands(structures: Iterable[Atoms], grid: EnergyGrid) -> None:
+    """End with one line if eigenvalues and weights make no DOS, or the bands cannot hold the electrons."""
+    for atoms in structures:
+        which = f"structure with index {atoms.info['index']} and tag {atoms.info['tag']}"
+        try:
+            dos_target(atoms.info["eigenvalues"], atoms.info["kweights"], grid)
+        except PetdosError as error:
+            sys.exit(f"{which}: {error}")
+        n_bands, electrons = np.shape(atoms.info["eigenvalues"])[-1], float(atoms.info["n_electrons"])
+        if 2 * n_bands <= electrons:
+            sys.exit(f"{which}: {electrons:g} electrons fill all {n_bands} bands; compute more of them")
 
 
 def check_info(structures: Iterable[Atoms], names: Iterable[str], where: str) -> None:

@@ -40,8 +40,8 @@ from petdos_md.physics.dft import SMEARING_EV
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
-from prepare import has_energy, prepare  # noqa: E402
-from script import run, whole  # noqa: E402
+from prepare import check_choice, has_energy, prepare  # noqa: E402
+from script import Parser, run, whole  # noqa: E402
 
 GRID = EnergyGrid(start=-13.0, step=0.05, n=751)
 """The grid of the predictions, to 24.5 eV. The lowest eigenvalue of the data is -6.3 eV and no target is defined above 19.4 eV:
@@ -215,11 +215,14 @@ def export(args: argparse.Namespace) -> None:
 
 def electron_table(text: str) -> dict[str, float]:
     """``Al=3,Mg=2`` as a dictionary."""
-    return {symbol: float(number) for symbol, number in (item.split("=") for item in text.split(","))}
+    try:
+        return {symbol: float(number) for symbol, number in (item.split("=") for item in text.split(","))}
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected valence electrons as Al=3,Mg=2") from None
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = Parser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--stage", choices=("all", *STAGES), default="all")
     parser.add_argument("--data", type=Path, nargs="+", default=[HERE / "data" / "almgsi-lda.xyz.xz"],
                         help="data sets of dft/compute.py, or folders of single structures")  # fmt: skip
@@ -261,6 +264,8 @@ def main() -> None:
     args.output.mkdir(parents=True, exist_ok=True)
 
     out = args.output
+    if (out / "train.xyz").exists():
+        check_choice(args)
 
     def begin(stage: str, before: str) -> Path | None:
         direct = args.stage == stage or args.adapt == "lora" or before not in steps
@@ -297,7 +302,7 @@ def main() -> None:
 
 def check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     """Options that could not work, before minutes are spent on the data."""
-    for path in (*args.data, *([args.start] if args.start else [])):
+    for path in (*args.data, args.options / "shift.yaml", *([args.start] if args.start else [])):
         if not path.exists():
             parser.error(f"{path}: no such file")
     if not 0 < args.fraction <= 1:

@@ -113,6 +113,11 @@ def test_data_sets_with_the_same_numbers(recipe, tmp_path: Path) -> None:
     assert [t[0] for t in tags["train"]] == ["a"] * 4 + ["b"] * 4 and "b-301K" not in tags["train"]
     assert all(a.calc is None and len(a.info["dos"]) == 1201 for a in parts["train"])
     assert not list(tmp_path.glob("part-*"))
+    prepare.check_choice(args)
+    args.fraction = 0.2
+    with pytest.raises(SystemExit, match="was prepared with other --fraction; give a new --output"):
+        prepare.check_choice(args)
+    args.fraction = 0.5
     args.electrons = {"Ni": 1.0, "Co": 0.75}
     with pytest.raises(SystemExit, match=r"structure 0 \(.*\) has 4 valence electrons, by --electrons 7"):
         prepare.prepare(args)
@@ -120,6 +125,21 @@ def test_data_sets_with_the_same_numbers(recipe, tmp_path: Path) -> None:
     args.options = TRAINING / "options"
     with pytest.raises(SystemExit, match="20 structures lack energy, forces or stress"):
         prepare.prepare(args)
+    args.options = TRAINING / "options-dos"
+    for change, message in (
+        ({"index": 2}, r"b.xyz: 1 structures have index and tag of another one"),
+        ({"index": "a0"}, r"b.xyz: got index a0, expected a whole number"),
+        ({"eigenvalues": [[-1.0, 0.5]]}, r"structure with index 3 and tag b-303K: 4 electrons fill all 2 bands"),
+        (
+            {"kweights": [1.0, 1.0]},
+            r"structure with index 3 and tag b-303K: expected eigenvalues \(n_kpoints, n_bands\)",
+        ),
+    ):
+        wrong = [a.copy() for a in structures]
+        wrong[3].info |= change | ({"tag": "b-302K"} if change == {"index": 2} else {})
+        ase.io.write(tmp_path / "b.xyz", wrong, format="extxyz")
+        with pytest.raises(SystemExit, match=message):
+            prepare.prepare(args)
     del structures[3].info["kweights"]
     ase.io.write(tmp_path / "b.xyz", structures, format="extxyz")
     with pytest.raises(SystemExit, match="no 'kweights' in the info of structure 13; expected index, tag"):
