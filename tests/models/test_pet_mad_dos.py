@@ -129,7 +129,7 @@ def test_in_one_line(files: Path, tmp_path: Path, capsys, monkeypatch: pytest.Mo
     assert main(["export", "pet-mad-dos", "--files", str(files), "--grid-start", "0"]) == 2
     assert "--grid-start is known of pet-mad-dos" in capsys.readouterr().err
     assert main(["export", str(files / "pet-mad-dos-v1.0.ckpt"), "-o", "a.pt"]) == 2
-    assert "give -o NAME.pt and --grid-start EV" in capsys.readouterr().err
+    assert "pet-mad-dos-v1.0.ckpt: give --grid-start EV" in capsys.readouterr().err
 
 
 def test_download_and_cache(
