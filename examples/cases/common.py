@@ -203,7 +203,7 @@ def write_checked(phases: list[Phase], folder: Path) -> None:
             for index, number in enumerate(numbers, start=first * CHECKED):
                 frame = frames[number]
                 atoms = Atoms(frame.numbers, positions=frame.positions, cell=frame.cell, pbc=True)
-                atoms.info = {"index": index, "tag": f"{phase.file}K", "frame": number}
+                atoms.info = {"index": index, "tag": f"{phase.name} K", "frame": number}
                 picked.append(atoms)
     ase.io.write(folder / "check.xyz", picked, format="extxyz")
 

@@ -93,7 +93,7 @@ def test_phases(name: str, n_phases: int, call, tmp_path: Path) -> None:
     checked = ase.io.read(tmp_path / "check.xyz", ":")
     assert len({a.info["index"] for a in checked}) == len(checked) == 4 * n_phases
     for atoms in checked[::4]:
-        file = tmp_path / f"{atoms.info['tag'].removesuffix('K')}.traj"
+        file = tmp_path / f"{atoms.info['tag'].removesuffix(' K').replace(' ', '-')}.traj"
         np.testing.assert_allclose(atoms.positions, Trajectory(file)[atoms.info["frame"]].positions, atol=1e-6)
     assert (tmp_path / name.replace(".py", ".png")).stat().st_size > 10000
 
