@@ -48,6 +48,9 @@ class TestOneMaterial:
             StructureError, match=r"Si8.zarr and .*Al8.zarr: frames of Si8 and of Al8, expected one material"
         ):
             average(paths)
+        third = write(tmp_path / "Ge8.zarr", run(900.0, seed=3), formula="Ge8")
+        with pytest.raises(StructureError, match="frames of Si8 and of Al8, expected one material"):
+            average([*paths, third])
         same = write(tmp_path / "same.zarr", run(600.0, seed=5), formula="Si8")
         assert average([paths[0], same]).sizes["temperature"] >= 2
 

@@ -9,7 +9,7 @@ import pytest
 import scipy.signal
 
 from petdos_md.analysis.reliability import assess, effective_correlation
-from petdos_md.analysis.statistics import MIN_SAMPLES, standard_error
+from petdos_md.analysis.statistics import MIN_SAMPLES, mean_and_inefficiency, standard_error
 
 
 def ar1(phi: float, n: int, columns: int, seed: int) -> np.ndarray:
@@ -45,6 +45,25 @@ def test_autocorrelation_time_and_effective_samples(phi: float) -> None:
     assert estimate.autocorrelation_time.mean() == pytest.approx(inefficiency, rel=0.1)
     assert estimate.n_effective.mean() == pytest.approx(n / inefficiency, rel=0.1)
     assert estimate.reliable.all()
+
+
+def test_windowed_autocorrelation_is_that_of_all_pairs() -> None:
+    """Two replicas, one of them shorter than the window: the sums pair by pair, and how many pairs lie within the window."""
+    for lengths in ([40, 25], [60, 4]):
+        bounds = np.cumsum([0, *lengths])
+        x = np.concatenate([ar1(0.4, n, 1, seed)[:, 0] for seed, n in enumerate(lengths)])
+        n, c = len(x), x - x.mean()
+        owner = np.repeat([0, 1], lengths)
+        i, j = np.meshgrid(np.arange(n), np.arange(n))
+        same = owner[i] == owner[j]
+        lag = np.abs(i - j)
+        cov = [(c[i] * c[j])[same & (lag == t)].sum() / (2 if t else 1) / n for t in range(max(lengths))]
+        tau = 2 * np.cumsum(cov) / cov[0] - 1
+        window = next(t for t in range(len(tau)) if 2 * t >= 5 * max(tau[t], 1))
+        kept = 1 - (same & (lag <= window)).sum() / n**2
+        found = mean_and_inefficiency(x[:, None], np.ones(n), bounds)
+        assert found[0][0] == pytest.approx(x.mean()) and found[1][0] == pytest.approx(x.var(ddof=1))
+        assert found[2][0] == pytest.approx(tau[window] / kept * (n - 1) / n, rel=1e-10)
 
 
 @pytest.mark.parametrize("method", ["autocorrelation", "blocking"])
