@@ -71,7 +71,7 @@ def test_a_drift_that_is_kept_is_noted(mixed, tmp_path: Path, capsys: pytest.Cap
         "drifts" in note for note in np.atleast_1d(late.attrs.get("notes", []))
     )
     with pytest.raises(
-        SettingError, match="burn_in=some .--burn-in. given, expected a number of steps >= 0, or 'auto'"
+        SettingError, match=r"burn_in=some \(--burn-in\) given, expected a number of steps >= 0, or 'auto'"
     ):
         analyze(path, readout(), burn_in="some")
     with pytest.raises(SystemExit):
