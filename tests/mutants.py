@@ -85,6 +85,7 @@ EQUIVALENT: dict[str, str] = {
     "analysis/reliability.py: 0.9999 -> 1.49985 in reflection = np.clip((rho[order] - predicted) / residual, -0.9999, 0.9999)": _TOLERANCE,
     "physics/hot_electrons.py: - -> + in return top - mu >= BOLTZMANN_EV * temperature_K * math.log(1 / MAX_OCCUPATION - 1)": _TOLERANCE,
     "physics/occupation.py: > -> >= in t = np.clip(np.where(np.isnan(t), np.where(a > 0, 1.0, 0.0), t), 0.0, 1.0)": "both ends hold the electrons",
+    "analysis/statistics.py: < -> <= in np.where(window < length, window * length - window * (window + 1) / 2, length * (length - 1) / 2)": "both are the same there",
     "analysis/statistics.py: * -> / in step = max(1, int(_CHUNK_BYTES / (8 * 4 * max(n, 1))))": _MEMORY,
     "analysis/group_averages.py: 1 -> 2 in x = series[:, k * functionals.shape[1] : (k + 1) * functionals.shape[1]]": "the first columns are read",
     "physics/denoise.py: 64 -> 65 in _BLOCK = 64  # densities of states treated at once, so that they stay in the cache": _MEMORY,
