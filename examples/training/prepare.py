@@ -42,7 +42,7 @@ def prepare(args: argparse.Namespace) -> None:
     if not found:
         sys.exit(f"no structures in {', '.join(map(str, args.data))}; give files that hold structures with eigenvalues")
     check_info((a for atoms in found for a in atoms), INFO, ", ".join(map(str, args.data)))
-    check_bands([a for atoms in found for a in atoms], args.grid)
+    add_targets([a for atoms in found for a in atoms], args.grid)
     bands = [np.asarray(a.info["eigenvalues"]) for atoms in found for a in atoms]
     lowest, highest = min(float(b.min()) for b in bands), max(defined_below(b) for b in bands)
     energies = has_energy(args.options)
@@ -130,12 +130,12 @@ def number_of(atoms: Atoms, path: Path) -> int:
         sys.exit(f"{path}: got index {atoms.info['index']}, expected a whole number of its own for each structure")
 
 
-def check_bands(structures: Iterable[Atoms], grid: EnergyGrid) -> None:
-    """End with one line if eigenvalues and weights make no DOS, or the bands cannot hold the electrons."""
+def add_targets(structures: Iterable[Atoms], grid: EnergyGrid) -> None:
+    """Put the DOS into ``info['dos']``; end with one line if eigenvalues and weights make none, or the bands cannot hold the electrons."""
     for atoms in structures:
         which = f"structure with index {atoms.info['index']} and tag {atoms.info['tag']}"
         try:
-            dos_target(atoms.info["eigenvalues"], atoms.info["kweights"], grid)
+            atoms.info["dos"] = dos_target(atoms.info["eigenvalues"], atoms.info["kweights"], grid)
         except PetdosError as error:
             sys.exit(f"{which}: {error}")
         n_bands, electrons = np.shape(atoms.info["eigenvalues"])[-1], float(atoms.info["n_electrons"])
@@ -183,8 +183,7 @@ def with_target(atoms: Atoms, grid: EnergyGrid, highest: float, energies: bool =
     first trainings, they keep their random weights, and the shift-agnostic loss then moves the whole spectrum to be rid of them.
     """
     result = Atoms(atoms.numbers, positions=atoms.positions, cell=atoms.cell, pbc=True)
-    result.info = {key: atoms.info[key] for key in ("index", "tag", "n_electrons")}
-    result.info["dos"] = dos_target(atoms.info["eigenvalues"], atoms.info["kweights"], grid)
+    result.info = {key: atoms.info[key] for key in ("index", "tag", "n_electrons", "dos")}
     result.info["dos_start"] = np.where(grid.energies > highest, 0.0, result.info["dos"])
     if energies:
         result.calc = SinglePointCalculator(

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from petdos_md.base.errors import PetdosError
+from petdos_md.models.export import beside
 
 
 class Parser(argparse.ArgumentParser):
@@ -37,6 +38,6 @@ def run(main: Callable[[], None]) -> None:
 @contextmanager
 def whole(path: Path) -> Iterator[Path]:
     """A place beside ``path`` to write to, which gets that name at the end."""
-    partial = path.with_name(f"part-{path.name}")
-    yield partial
-    partial.replace(path)
+    with beside(path) as partial:
+        yield partial
+        partial.replace(path)

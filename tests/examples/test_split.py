@@ -112,7 +112,7 @@ def test_data_sets_with_the_same_numbers(recipe, tmp_path: Path) -> None:
     # Eight of a, seven of b: half of each.
     assert [t[0] for t in tags["train"]] == ["a"] * 4 + ["b"] * 4 and "b-301K" not in tags["train"]
     assert all(a.calc is None and len(a.info["dos"]) == 1201 for a in parts["train"])
-    assert not list(tmp_path.glob("part-*"))
+    assert not list(tmp_path.glob("part-*")) and not list(tmp_path.glob(".petdos-export-*"))
     prepare.check_choice(args)
     args.fraction = 0.2
     with pytest.raises(SystemExit, match="was prepared with other --fraction; give a new --output"):

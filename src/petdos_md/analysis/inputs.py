@@ -132,13 +132,14 @@ def find_readout(model: HasModelInfo | Readout | str | os.PathLike[str] | None, 
     return found
 
 
-def model_attributes(info: ModelInfo, readout: Readout) -> dict[str, str]:
+def model_attributes(info: ModelInfo, readout: Readout | None) -> dict[str, str]:
     """Of results: the model that sampled, and the readout that made DOS of its samples where that is another (refined, calibrated).
 
     :param info: of the trace
+    :param readout: None if no DOS was made
     """
     attributes = {"model": info.name, "model_fingerprint": info.fingerprint}
-    if readout.fingerprint != info.fingerprint:
+    if readout is not None and readout.fingerprint != info.fingerprint:
         attributes["readout_fingerprint"] = readout.fingerprint
         attributes["readout_path"] = "" if readout.path is None else str(readout.path.resolve())
     return attributes

@@ -155,16 +155,15 @@ def _solve(u_kn: np.ndarray, counts: np.ndarray) -> Any:
         from pymbar import MBAR
         from pymbar.utils import ConvergenceError, ParameterError
 
-        try:
-            return MBAR(u_kn, counts)
-        except (ConvergenceError, ParameterError) as error:
-            raise SettingError(
-                f"pymbar finds no free energies of the sampled states ({' '.join(str(error).split())}): their energies hardly overlap; "
-                "sample temperatures that are closer, or longer"
-            ) from None
+        return MBAR(u_kn, counts)
     except ModuleNotFoundError:
         raise SettingError(
             "the MBAR-reweighted average needs pymbar; install it with: pip install 'petdos-md[ipi]'"
+        ) from None
+    except (ConvergenceError, ParameterError) as error:
+        raise SettingError(
+            f"pymbar finds no free energies of the sampled states ({' '.join(str(error).split())}): their energies hardly overlap; "
+            "sample temperatures that are closer, or longer"
         ) from None
     finally:
         logging.getLogger("pymbar").setLevel(loud)

@@ -76,8 +76,9 @@ def run(args: argparse.Namespace) -> int:
     model.check(atoms)
     warn_if_close(atoms, args.structure)
     potential = Potential.find(args.potential, model)
-    tell_if_new(args.resume, args.output, RunState(args.output).exists)
-    made = [RunState(args.output).folder, *([args.trajectory] if args.trajectory else [])]
+    state = RunState(args.output)
+    tell_if_new(args.resume, args.output, state.exists)
+    made = [state.folder, *([args.trajectory] if args.trajectory else [])]
     with untouched(args.output, *made), MDProgress(len(settings.temperatures_K)) as progress:
         results = run_md(
             atoms,

@@ -2,8 +2,8 @@
 
 Features are those of the model that it comes from, so that traces of that model can be analyzed with the new one.
 
->>> check_output(Path("model.pt"), Path("new.pt"), model)                           # doctest: +SKIP
->>> write_with_readout(Path("model.pt"), Path("new.pt"), NewReadout(weights, deviations, rigidity), model.readout)      # doctest: +SKIP
+>>> source, model = open_source("model.pt", Path("new.pt"), electrons=None)         # doctest: +SKIP
+>>> write_with_readout(source, Path("new.pt"), NewReadout(weights, deviations, rigidity), model.readout)      # doctest: +SKIP
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from metatomic.torch import AtomisticModel, ModelCapabilities, ModelMetadata
 from ..base.errors import ModelError, SettingError
 from ..physics.networks import TARGETS, network_path
 from .export import beside
-from .files import load_file, readout_path
+from .files import find_model, load_file, readout_path
 from .loading import METADATA_KEY
 from .model import DOSModel
 from .readout import Readout
@@ -42,13 +42,17 @@ class NewReadout:
     rigidity: Rigidity | None
 
 
-def check_output(source: Path, output: Path, model: DOSModel) -> None:
-    """Whether a new readout of a model can be written to a file.
+def open_source(
+    model: str | os.PathLike[str], output: Path, electrons: dict[str, float] | None
+) -> tuple[Path, DOSModel]:
+    """File and model, on the CPU, of which a new readout is to be written to a file.
 
     :raises ModelError: if the model has no separate readout, or the output does not end in ``.pt``
     :raises SettingError: if the output is the model itself
     """
-    if model.info.kind != "separated":
+    source = find_model(os.fspath(model))
+    loaded = DOSModel.load(source, "cpu", electrons=electrons)
+    if loaded.info.kind != "separated":
         raise ModelError(
             f"{source}: has no separate readout, so it cannot be replaced; run `petdos export` on its checkpoint"
         )
@@ -56,6 +60,7 @@ def check_output(source: Path, output: Path, model: DOSModel) -> None:
         raise ModelError(f"{output}: the name of a model must end in .pt")
     if output.resolve() == source.resolve():
         raise SettingError(f"{output}: is the model itself; give another -o")
+    return source, loaded
 
 
 def write_with_readout(source: Path, output: Path, new: NewReadout, old: Readout) -> None:

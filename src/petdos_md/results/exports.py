@@ -131,11 +131,7 @@ def trace_dataset(
             variables["deviations"] = ("member", "energy", "feature"), _deviations(readout), about
     result = xr.Dataset(variables, coords)
     result.attrs = {
-        **(
-            {"model": info.name, "model_fingerprint": info.fingerprint}
-            if readout is None
-            else model_attributes(info, readout)
-        ),
+        **model_attributes(info, readout),
         "engine": str(attributes["engine"]),
         "electrons": json.dumps(info.electrons),
         "timestep_fs": float(opened.timestep_fs),

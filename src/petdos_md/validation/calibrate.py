@@ -28,9 +28,8 @@ from ase import Atoms
 from scipy.ndimage import gaussian_filter1d
 
 from ..base.errors import SettingError
-from ..models.files import find_model
 from ..models.model import DOSModel
-from ..models.new_readout import NewReadout, check_output, write_with_readout
+from ..models.new_readout import NewReadout, open_source, write_with_readout
 from ..physics.dft import SMEARING_EV
 from .references import Reference
 from .residuals import autocorrelation, correlation_root, n_last_layer, residuals_of
@@ -97,9 +96,8 @@ def calibrate_model(
     :raises ModelError: if the model has no separate readout, or the output does not end in ``.pt``
     :raises SettingError: if there are fewer than 4 references or members, the seed is negative, or output is the model itself
     """
-    source, output = find_model(os.fspath(model)), Path(output)
-    loaded = DOSModel.load(source, "cpu", electrons=electrons)
-    check_output(source, output, loaded)
+    output = Path(output)
+    source, loaded = open_source(model, output, electrons)
     if len(references) < FEWEST or n_members < FEWEST:
         raise SettingError(
             f"got {len(references)} references and {n_members} members, expected at least {FEWEST} of each"

@@ -21,9 +21,9 @@ import numpy as np
 import torch
 
 from ..base.errors import SettingError
-from ..models.files import find_model, readout_path
+from ..models.files import readout_path
 from ..models.model import DOSModel
-from ..models.new_readout import NewReadout, check_output, write_with_readout
+from ..models.new_readout import NewReadout, open_source, write_with_readout
 from ..models.readout import Readout
 from .last_layer import LastLayerUpdate, choose_ridge, moved_members
 from .metrics import align, dos_rmse, shifted_target, z_scores
@@ -123,9 +123,8 @@ def refine_model(
     :raises ModelError: if the model has no separate readout, or the output does not end in ``.pt``
     :raises SettingError: if there are fewer than 2 references, weight or seed are negative, or the output exists
     """
-    source, output = find_model(os.fspath(model)), Path(output)
-    loaded = DOSModel.load(source, "cpu", electrons=electrons)
-    check_output(source, output, loaded)
+    output = Path(output)
+    source, loaded = open_source(model, output, electrons)
     _check(references, output, weight, seed)
     features, residuals = residuals_of(loaded, references, progress)
     sizes = np.array([len(r.atoms) for r in references])[:, None]
