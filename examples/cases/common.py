@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import lzma
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -23,6 +22,7 @@ from petdos_md.engines.potentials import Potential
 from petdos_md.engines.rerun import rerun_trajectory
 from petdos_md.results.plot import plot_side_by_side, save
 from petdos_md.results.report import format_table
+from petdos_md.validation.references import read_structures
 
 DATA = Path(__file__).resolve().parents[1] / "training" / "data"
 CHECKED = 4
@@ -180,8 +180,7 @@ def of_data(name: str, kind: str, temperature_K: float, n_atoms: int | None = No
     :param name: of the data set: ``gaas``, ``lps`` or ``hea``
     :param n_atoms: of the structure, if it matters
     """
-    with lzma.open(DATA / f"{name}-structures.xyz.xz", "rt") as handle:
-        found = [a for a in ase.io.read(handle, index=":", format="extxyz") if n_atoms in (None, len(a))]
+    found = [a for a in read_structures(DATA / f"{name}-structures.xyz.xz") if n_atoms in (None, len(a))]
 
     def distance(atoms: Atoms) -> float:
         of_kind, _, temperature = str(atoms.info["tag"]).rpartition("-")

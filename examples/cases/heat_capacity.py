@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import lzma
 from dataclasses import dataclass
 from pathlib import Path
 
-import ase.io
 import numpy as np
 from matplotlib.figure import Figure
 from scipy.optimize import brentq
@@ -20,6 +18,7 @@ from petdos_md.base.grid import EnergyGrid
 from petdos_md.base.rounding import with_errors
 from petdos_md.physics.dft import dos_target
 from petdos_md.results.normalization import in_units
+from petdos_md.validation.references import read_structures
 
 DATA = Path(__file__).resolve().parents[1] / "training" / "data" / "hea-pbesol.xyz.xz"
 COLORS = ("#0b5394", "#c1440e", "#3a7d2c", "0.4")
@@ -137,13 +136,11 @@ def reweighted(
 
 def heat_capacities_of_data(temperatures: np.ndarray, n_structures: int | None) -> tuple[np.ndarray, np.ndarray]:
     """With the smearing of the targets and without: ``(n_structures, n_temperatures)`` k_B per atom."""
-    with lzma.open(DATA, "rt") as handle:
-        structures = [
-            a
-            for a in ase.io.read(handle, index=slice(n_structures), format="extxyz")
-            if a.info["tag"].startswith("hea-fcc-")
-        ]
-    structures = [a for a in structures if "compressed" not in a.info["tag"]]
+    structures = [
+        a
+        for a in read_structures(DATA, index=f":{n_structures or ''}")
+        if a.info["tag"].startswith("hea-fcc-") and "compressed" not in a.info["tag"]
+    ]
     grid, smeared, sharp = EnergyGrid(-5.0, 0.05, 561), [], []
     for atoms in structures:
         levels, weights, n = (

@@ -14,6 +14,7 @@ import numpy as np
 import yaml
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
+from tqdm import tqdm
 
 from petdos_md.base.errors import PetdosError
 from petdos_md.base.grid import EnergyGrid
@@ -132,7 +133,7 @@ def number_of(atoms: Atoms, path: Path) -> int:
 
 def add_targets(structures: Iterable[Atoms], grid: EnergyGrid) -> None:
     """Put the DOS into ``info['dos']``; end with one line if eigenvalues and weights make none, or the bands cannot hold the electrons."""
-    for atoms in structures:
+    for atoms in tqdm(structures, desc="targets", unit="structure", disable=None):
         which = f"structure with index {atoms.info['index']} and tag {atoms.info['tag']}"
         try:
             atoms.info["dos"] = dos_target(atoms.info["eigenvalues"], atoms.info["kweights"], grid)

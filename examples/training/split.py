@@ -13,6 +13,7 @@ data set never moves a structure from test to training.
 from __future__ import annotations
 
 import argparse
+import io
 import lzma
 import re
 from collections.abc import Iterator
@@ -91,14 +92,13 @@ def distance_matrix(structures: list[Atoms]) -> np.ndarray:
 
 def write_split(path: Path) -> None:
     """Add ``split`` to each comment line of a compressed data set; all else stays as it is, to the letter."""
-    with lzma.open(path, "rt") as handle:
-        structures = ase.io.read(handle, index=":", format="extxyz")
+    text = lzma.decompress(path.read_bytes()).decode()
+    structures = ase.io.read(io.StringIO(text), index=":", format="extxyz")
     if any("split" in a.info for a in structures):
         print(f"{path}: has its split already, left as it is")
         return
     parts = split_by_series(structures)
-    with lzma.open(path, "rt") as handle:
-        lines = handle.read().splitlines(keepends=True)
+    lines = text.splitlines(keepends=True)
     at = 0
     for atoms, part in zip(structures, parts, strict=True):
         lines[at + 1] = re.sub(r" tag=(\S+) ", rf" tag=\1 split={part} ", lines[at + 1], count=1)

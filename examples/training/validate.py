@@ -92,6 +92,7 @@ def summarize(
     flat = np.concatenate(forces)
     return {
         **dos.summary(),
+        "without_levels": dos.n_without_levels,
         "dos_rmse_absolute_axis": absolute,
         "energy_mae_meV": float(np.abs(energy).mean()),
         "energy_rmse_meV": float(np.sqrt(np.mean(energy**2))),
@@ -108,6 +109,9 @@ def kind_of(atoms: Atoms) -> str:
 
 
 def format_table(test: dict[str, Any], name: str) -> str:
+    def number(value: float, form: str = ".2f", unit: str = "") -> str:
+        return "?" if np.isnan(value) else f"{value:{form}}{unit}"
+
     p5, p95 = test["channel_z_spread_5_95"]
     least, most = test["channel_z_chance_99"]
     capacity = test["integrals"][f"heat_capacity_{TEMPERATURE_K:g}K"]
@@ -126,18 +130,24 @@ def format_table(test: dict[str, Any], name: str) -> str:
         ("- channels within chance", f"{100 * test['channels_within_chance']:.0f} %", "99 %"),
         (
             "z-score spread of the number of states below E_F",
-            f"{test['integrals']['states_below_fermi']['z_spread']:.2f}",
+            number(test["integrals"]["states_below_fermi"]["z_spread"]),
             "0.7 to 1.4",
         ),
         (
             f"C_el({TEMPERATURE_K:.0f} K) per atom, RMSE in % of the mean",
-            f"{100 * capacity['rmse'] / capacity['mean']:.1f} %",
+            number(100 * capacity["rmse"] / capacity["mean"], ".1f", " %"),
             "",
         ),
-        (f"C_el({TEMPERATURE_K:.0f} K), z-score spread", f"{capacity['z_spread']:.2f}", "0.7 to 1.4"),
+        (f"C_el({TEMPERATURE_K:.0f} K), z-score spread", number(capacity["z_spread"]), "0.7 to 1.4"),
     ]
     lines = [f"{name}, {test['structures']} test structures", "", "| quantity | value | target |", "|---|---|---|"]
     lines += [f"| {a} | {b} | {c} |" for a, b, c in rows]
+    if test["without_levels"]:
+        lines += [
+            "",
+            f"{test['without_levels']} of {test['structures']} structures count neither in the number of states nor in C_el: the predicted DOS, or "
+            "that of a member, does not hold their electrons. A model that is trained holds them.",
+        ]
     lines += [
         "",
         "| kind | structures | DOS RMSE | energy MAE (meV/atom) | force MAE (meV/A) |",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -12,6 +13,7 @@ import ase.io
 import numpy as np
 import pytest
 import torch
+from ase.calculators.singlepoint import SinglePointCalculator
 from metatrain.pet.modules.finetuning import apply_finetuning_strategy
 from metatrain.utils.io import load_model
 
@@ -101,6 +103,30 @@ def test_interrupted(recipe, tmp_path: Path, capsys) -> None:
         recipe.run(stopped)
     assert end.value.code == 130 and capsys.readouterr().err == "\ninterrupted; the same command goes on\n"
     assert not list(tmp_path.iterdir())
+
+
+def test_a_table_says_why_numbers_are_missing(recipe, tmp_path: Path, capsys) -> None:
+    """A reference of more electrons than the predicted DOS holds, as with a network that has learned nothing."""
+    model, folder = DOSModel.load("almgsi-lda"), tmp_path
+    rows = []
+    for index, factor in enumerate((1, 40)):
+        atoms = ase.build.bulk("Al")
+        atoms.rattle(0.1, seed=index)
+        _, energy, forces, stress = model.evaluate_with_forces(atoms)
+        target = factor * model.dos(atoms)
+        atoms.info = {"index": index, "tag": "fcc-Al-300K", "dos": target, "n_electrons": 3.0 * factor}
+        atoms.calc = SinglePointCalculator(atoms, energy=energy, forces=forces, stress=stress)
+        rows.append(atoms)
+    ase.io.write(folder / "validation.xyz", rows[:1], format="extxyz")
+    validate = importlib.import_module("validate")
+    for structures, missing in ((rows, "1 of 2"), (rows[1:], "1 of 1"), (rows[:1], "")):
+        ase.io.write(folder / "test.xyz", structures, format="extxyz")
+        summary = validate.validate_model(Path("almgsi-lda"), folder, folder)
+        table = capsys.readouterr().out
+        assert json.loads((folder / "validation.json").read_text())["test"]["structures"] == len(structures)
+        assert summary["test"]["force_mae_meV_A"] == pytest.approx(0, abs=0.1)
+        assert ("| C_el(1000 K), z-score spread | ? |" in table) == (len(structures) == 1 and missing != "")
+        assert (f"{missing} structures count neither in" in table) == (missing != "") and "nan" not in table
 
 
 def test_merged_adapters_are_the_same_function(adapted: Path, tmp_path: Path, recipe: ModuleType) -> None:

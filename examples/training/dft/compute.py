@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import concurrent.futures
+import io
 import json
 import lzma
 import os
@@ -217,7 +218,8 @@ def read_xz(path: Path) -> list[Atoms]:
     opener = lzma.open if path.suffix == ".xz" else open
     try:
         with opener(path, "rt") as handle:
-            found = ase.io.iread(handle, index=":", format="extxyz")
+            text = io.StringIO(handle.read())  # ASE goes back and forth, for which a compressed file begins anew
+            found = ase.io.iread(text, index=":", format="extxyz")
             return list(tqdm(found, desc=path.name, unit="structure", disable=None, leave=False))
     except (OSError, lzma.LZMAError, ValueError, XYZError) as error:
         sys.exit(f"{path}: cannot be read as extended XYZ ({' '.join(str(error).split())})")

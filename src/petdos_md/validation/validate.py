@@ -89,7 +89,7 @@ class Validation:
     @property
     def n_without_levels(self) -> int:
         """Structures whose electrons the prediction, or a member, does not hold: they count in no integral."""
-        return sum(np.isnan(c.fermi_level) for c in self.comparisons)
+        return sum(bool(np.isnan(c.fermi_level)) for c in self.comparisons)
 
     @property
     def is_graded(self) -> bool:
