@@ -4,7 +4,7 @@ Everything lands in ``--output``; finished stages are skipped and an interrupted
 be given again at any time::
 
     python train.py                         # all stages, data set and options of the shipped model
-    python train.py --quick                 # one epoch of each, some minutes: does everything work here?
+    python train.py --quick                 # one epoch of each, a minute or two: does everything work here?
     python train.py --stage shift           # one stage
     python train.py --data MINE.xyz.xz --electrons Ga=3,As=5 --name mine
     python train.py --data MINE.xyz.xz --electrons Ga=3,As=5 --name mine --options options-dos # a model of the DOS alone
