@@ -9,6 +9,7 @@ import select
 import signal
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -95,6 +96,22 @@ def test_a_small_error_that_is_a_lower_bound(tmp_path: Path) -> None:
     follower = Follower(tmp_path / "run.zarr", readout(), target_error=1e-3)
     follower.update()
     assert "to know" not in "".join(watch_text(follower))
+
+
+@pytest.mark.parametrize("explodes", [False, True])
+def test_a_simulation_that_runs_away(explodes: bool, tmp_path: Path) -> None:
+    """Seen in the run itself, by the criterion of the analysis: canonical kinetic temperatures of 8 atoms, or ones that explode."""
+    rng = np.random.default_rng(0)
+    kinetic = 900.0 * (np.geomspace(1, 1e5, 40) if explodes else rng.chisquare(21, 40) / 21)
+    frames = [replace(s, kinetic_temperature_K=float(k)) for s, k in zip(FRAMES, kinetic, strict=False)]
+    follower = Follower(write(tmp_path / "run.zarr", frames).path, readout())
+    follower.update()
+    said = f"900 K: the simulation ran away from its ensemble, its kinetic temperature is {kinetic.mean():.3g} K"
+    assert any(said in line for line in watch_text(follower, 300)) == explodes
+    assert (said in watch_page(follower, 5.0)) == explodes
+    assert np.isfinite(follower.states[0].result.runaway_K) == explodes
+    notes = analyze(tmp_path / "run.zarr", readout()).attrs.get("notes", [])
+    assert any("ran away" in note for note in notes) == explodes
 
 
 def test_sparkline_is_monotonic() -> None:

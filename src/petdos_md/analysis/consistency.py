@@ -16,6 +16,7 @@ import numpy as np
 
 from ..base.errors import StructureError, TraceError
 from ..traces.trace import Trace
+from .kinetic import KineticTemperature
 
 if TYPE_CHECKING:
     from .frames import Frames
@@ -25,8 +26,6 @@ _LABELS = (
     "electronic_temperature_K",
 )  # fmt: skip
 _ROWS_COMPARED = 5
-RUNAWAY = 1.5
-"""Kinetic temperature, relative to that of the ensemble, that no equilibrium explains."""
 
 
 def of_replicas(attributes: Mapping[str, Any], key: str, replicas: Iterable[int]) -> dict[int, list[str]]:
@@ -81,22 +80,14 @@ def pressures_GPa(frames: Frames) -> np.ndarray:
 
 
 def runaways_K(frames: Frames) -> dict[float, float]:
-    """Ensemble temperatures that velocities have left far behind, with the mean kinetic temperature, K.
-
-    Far: by half, by five standard deviations of the kinetic temperature of one frame in the canonical ensemble, ``T sqrt(2 / n)`` of ``n``
-    degrees of freedom, and by three standard errors of its logarithm, which constraints that a trace does not know of cannot make too small.
-    """
+    """Ensemble temperatures that velocities have left far behind, with the mean kinetic temperature, K (:mod:`.kinetic`)."""
     found: dict[float, float] = {}
     for index, temperature in enumerate(frames.temperatures_K):
-        rows = np.flatnonzero((frames.group == index) & (frames.kinetic_temperature_K > 0))
-        if len(rows) < 2:
-            continue
-        ratio = frames.kinetic_temperature_K[rows] / temperature
-        spread = np.sqrt(2 / max(3 * frames.n_atoms[rows].min() - 3, 3))
-        logarithm = np.log(ratio)
-        error = logarithm.std(ddof=1) / np.sqrt(len(rows))
-        if ratio.mean() > max(RUNAWAY, 1 + 5 * spread) and logarithm.mean() > 3 * error:
-            found[float(temperature)] = float(ratio.mean() * temperature)
+        rows = np.flatnonzero(frames.group == index)
+        kinetic = KineticTemperature(float(temperature))
+        kinetic.add(frames.kinetic_temperature_K[rows], frames.n_atoms[rows])
+        if np.isfinite(kinetic.runaway_K):
+            found[float(temperature)] = kinetic.runaway_K
     return found
 
 

@@ -26,6 +26,7 @@ from ..base.temperatures import check_constant, same_temperature
 from ..models.readout import Readout
 from ..models.rigidity import FAR_OUTSIDE
 from ..physics.quantities import derive, derive_members, kernels
+from .kinetic import KineticTemperature
 from .statistics import standard_error
 
 if TYPE_CHECKING:
@@ -62,6 +63,7 @@ class RunningResult:
     :param heat_capacity: eV/K per structure
     :param grade_max: largest extrapolation grade of the frames (:mod:`petdos_md.models.rigidity`), NaN if the model does not know
     :param n_far_outside: frames far outside the training set
+    :param runaway_K: the mean kinetic temperature if the simulation has left its ensemble far behind, else NaN (:mod:`.kinetic`)
     """
 
     temperature_K: float
@@ -76,6 +78,7 @@ class RunningResult:
     n_still_needed: float
     grade_max: float = math.nan
     n_far_outside: int = 0
+    runaway_K: float = math.nan
 
     def __repr__(self) -> str:
         return f"<RunningResult {self}>"
@@ -153,13 +156,14 @@ class RunningAverage:
             raise ModelError(f"the sample was made by {sample.model.name!r}, the readout is of another model")
         state = self._find(sample.temperature_K)
         if state is None:
-            state = _State(sample.n_atoms, sample.n_electrons)
+            state = _State(sample.temperature_K, sample.n_atoms, sample.n_electrons)
             self._states[sample.temperature_K] = state
         check_constant(sample.temperature_K, [state.n_atoms, sample.n_atoms], [state.n_electrons, sample.n_electrons])
         if sample.replica not in state.blocks:
             state.blocks[sample.replica] = _Blocks(self._max_blocks, self.readout.n_features)
         state.blocks[sample.replica].add(sample.features, sample.weight)
         state.n_samples += 1
+        state.kinetic.add([sample.kinetic_temperature_K], sample.n_atoms)
         grade = float(self.readout.extrapolation_grade(sample.features))
         state.grade_max = float(np.fmax(state.grade_max, grade))
         state.n_far_outside += grade > FAR_OUTSIDE
@@ -223,6 +227,7 @@ class RunningAverage:
             n_still_needed=float(np.ceil(estimate.n_still_needed[-1] * state.n_samples / len(series))),
             grade_max=state.grade_max,
             n_far_outside=state.n_far_outside,
+            runaway_K=state.kinetic.runaway_K,
         )
 
     def convergence(self, temperature_K: float | None = None) -> tuple[np.ndarray, np.ndarray]:
@@ -270,8 +275,9 @@ class RunningAverage:
 class _State:
     """Everything about one temperature."""
 
-    def __init__(self, n_atoms: int, n_electrons: float) -> None:
+    def __init__(self, temperature_K: float, n_atoms: int, n_electrons: float) -> None:
         self.n_atoms, self.n_electrons = n_atoms, n_electrons
+        self.kinetic = KineticTemperature(temperature_K)
         self.n_samples = self.n_far_outside = 0
         self.grade_max = math.nan
         self.blocks: dict[int, _Blocks] = {}

@@ -215,6 +215,12 @@ def _notes(follower: Follower) -> list[str]:
         notes.append(
             f"{'1 sample is' if far == 1 else f'{far} samples are'} far outside the training set: neither the DOS nor its model error is to be trusted there"
         )
+    for state in follower.states:
+        if math.isfinite(state.result.runaway_K):
+            notes.append(
+                f"{state.result.temperature_K:g} K: the simulation ran away from its ensemble, its kinetic temperature is {state.result.runaway_K:.3g} K; "
+                "is the time step too long, or does something heat it?"
+            )
     if any(not state.result.reliable for state in follower.states):
         notes.append("> : too few independent samples yet, the sampling error is a lower bound")
     if any(_is_to_be_known(state, follower.target_error) for state in follower.states):
