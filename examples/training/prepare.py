@@ -16,9 +16,9 @@ from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 from tqdm import tqdm
 
-from petdos_md.base.errors import PetdosError
+from petdos_md.base.errors import PetdosError, SettingError
 from petdos_md.base.grid import EnergyGrid
-from petdos_md.physics.dft import defined_below, dos_target
+from petdos_md.physics.dft import Bands
 
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE / "dft")]
@@ -30,9 +30,6 @@ TARGET = "mtt::dos"
 GRID_MARGIN_EV = 5.0
 """How far the grid should reach beyond the bands: predictions move against targets."""
 
-NARROW_EV = 3.0
-"""Valence and conduction bands of no material are so close together."""
-
 INFO = ("index", "tag", "n_electrons", "eigenvalues", "kweights")
 """What the info of each structure must hold."""
 
@@ -42,19 +39,22 @@ def prepare(args: argparse.Namespace) -> None:
     found = read_data(args.data)
     if not found:
         sys.exit(f"no structures in {', '.join(map(str, args.data))}; give files that hold structures with eigenvalues")
-    check_info((a for atoms in found for a in atoms), INFO, ", ".join(map(str, args.data)))
-    add_targets([a for atoms in found for a in atoms], args.grid)
-    bands = [np.asarray(a.info["eigenvalues"]) for atoms in found for a in atoms]
-    lowest, highest = min(float(b.min()) for b in bands), max(defined_below(b) for b in bands)
+    everything = [a for atoms in found for a in atoms]
+    where = ", ".join(map(str, args.data))
+    check_info(everything, INFO, where)
+    check_electrons(everything, args.electrons)
+    lowest, highest = add_targets(everything, args.grid)
     energies = has_energy(args.options)
-    check_electrons([a for atoms in found for a in atoms], args.electrons)
     needed = {"energy", "forces", "stress"}
-    bare = sum(a.calc is None or not needed <= a.calc.results.keys() for atoms in found for a in atoms)
+    bare = sum(a.calc is None or not needed <= a.calc.results.keys() for a in everything)
     if energies and bare:
         sys.exit(
             f"{bare} structures lack energy, forces or stress; --options options-dos trains a model of the DOS alone"
         )
     parts: dict[str, list[Atoms]] = {"train": [], "validation": [], "test": []}
+    for atoms in everything:
+        if split_of(atoms) not in parts:
+            sys.exit(f"{name_of(atoms)}: got split = {split_of(atoms)} in its info, expected {', '.join(parts)}")
     for structures in found:
         chosen = [a for a in structures if wanted(str(a.info["tag"]), args.tags, args.without_tags)]
         for name, part in parts.items():
@@ -65,15 +65,16 @@ def prepare(args: argparse.Namespace) -> None:
             part += [with_target(a, args.grid, highest, energies) for a in mine]
     if not all(parts.values()):
         sys.exit(
-            f"a part of the split is empty ({ {k: len(v) for k, v in parts.items()} }); give other --tags or more data"
+            f"{where}: a part of the split is empty ({', '.join(f'{len(v)} {k}' for k, v in parts.items())}); "
+            + (
+                "give other --tags"
+                if args.tags or args.without_tags
+                else "write another split into the info, or give more data"
+            )
         )
     if args.grid.start > lowest - GRID_MARGIN_EV or args.grid.stop < highest + GRID_MARGIN_EV:
         print(
-            f"note: the grid, {args.grid.start:g} to {args.grid.stop:g} eV, should reach {GRID_MARGIN_EV:g} eV beyond {lowest:.2f} and {highest:.2f} eV"
-        )
-    if highest - lowest < NARROW_EV:
-        print(
-            f"note: from the lowest state to the last band there are only {highest - lowest:.2f} eV; are the eigenvalues in eV?"
+            f"note: the grid of the predictions, {args.grid.start:g} to {args.grid.stop:g} eV, should reach {GRID_MARGIN_EV:g} eV beyond {lowest:.2f} and {highest:.2f} eV"
         )
     (args.output / "prepare.json").write_text(json.dumps(choice(args)))
     for name, part in reversed(parts.items()):  # the training set is the last: where it is, all are
@@ -84,24 +85,38 @@ def prepare(args: argparse.Namespace) -> None:
 
 
 def choice(args: argparse.Namespace) -> dict[str, Any]:
-    """Options that decide what is in the three files."""
+    """Options that decide what is in ``--output``; those of ``TRAINING`` not in the three files."""
     return {
         "data": [str(path.resolve()) for path in args.data],
         "grid": [args.grid.start, args.grid.stop],
         "tags": args.tags,
         "without_tags": args.without_tags,
         "fraction": args.fraction,
+        "electrons": args.electrons,
+        "options": str(args.options.resolve()),
+        "epochs": args.epochs,
+        "start": str(args.start.resolve()) if args.start else None,
+        "adapt": args.adapt,
+        "seen": [str(path.resolve()) for path in args.seen],
+        "description": args.description,
     }
 
 
+TRAINING = ("epochs", "start", "adapt", "seen", "description")
+"""Options that a single stage may have otherwise."""
+
+
 def check_choice(args: argparse.Namespace) -> None:
-    """End with one line if the files in ``--output`` were made by other options."""
+    """End with one line if what is in ``--output`` was made by other options."""
     file = args.output / "prepare.json"
     made = json.loads(file.read_text()) if file.exists() else {}
-    other = [name for name, value in choice(args).items() if made.get(name, value) != value]
-    if other:
-        options = ", ".join(f"--{name.replace('_', '-')}" for name in other)
-        sys.exit(f"{args.output}: was prepared with other {options}; give a new --output, or those of before")
+    for name, value in choice(args).items():
+        if made.get(name, value) != value and not (args.stage != "all" and name in TRAINING):
+            was, now = ("not given" if v is None or v == [] else v for v in (made[name], value))
+            sys.exit(
+                f"{args.output}: was begun with other options (--{name.replace('_', '-')}: {was}, now {now}); give a new --output, or "
+                "those of before; --quick sets --fraction and --epochs"
+            )
 
 
 def read_data(paths: Iterable[Path]) -> list[list[Atoms]]:
@@ -111,13 +126,16 @@ def read_data(paths: Iterable[Path]) -> list[list[Atoms]]:
         files = sorted(path.glob("*.xyz")) if path.is_dir() else [path]
         atoms = [a for file in files for a in (read_xz(file) if file.is_file() else [])]
         check_info(atoms, INFO[:2], str(path))
+        numbers = [number_of(a, path) for a in atoms]
+        for number in numbers:
+            if numbers.count(number) > 1:
+                sys.exit(f"{path}: {numbers.count(number)} structures have the index {number}; each needs its own")
         mine = {(number_of(a, path), str(a.info["tag"])): a for a in atoms}
-        if len(mine) < len(atoms):
-            sys.exit(
-                f"{path}: {len(atoms) - len(mine)} structures have index and tag of another one; each needs its own index"
-            )
         if mine:
             sets.append({key: mine.pop(key) for key in list(mine) if not any(key in other for other in sets)})
+            again = sum(len(other.keys() & mine.keys()) for other in sets[:-1])
+            if again:
+                print(f"note: {again} structures of {path} take the place of those with the same index and tag before")
             for other in sets[:-1]:
                 other.update({key: mine[key] for key in other.keys() & mine.keys()})
     return [[found[key] for key in sorted(found)] for found in sets if found]
@@ -131,17 +149,52 @@ def number_of(atoms: Atoms, path: Path) -> int:
         sys.exit(f"{path}: got index {atoms.info['index']}, expected a whole number of its own for each structure")
 
 
-def add_targets(structures: Iterable[Atoms], grid: EnergyGrid) -> None:
-    """Put the DOS into ``info['dos']``; end with one line if eigenvalues and weights make none, or the bands cannot hold the electrons."""
+def add_targets(structures: list[Atoms], grid: EnergyGrid) -> tuple[float, float]:
+    """Put the DOS into ``info['dos']``; end with one line if eigenvalues, weights, cell or grid make none.
+
+    :returns: lowest eigenvalue and highest energy (eV) up to which a target is defined
+    """
+    limits = []
     for atoms in tqdm(structures, desc="targets", unit="structure", disable=None):
-        which = f"structure with index {atoms.info['index']} and tag {atoms.info['tag']}"
         try:
-            atoms.info["dos"] = dos_target(atoms.info["eigenvalues"], atoms.info["kweights"], grid)
+            limits.append(add_target(atoms, grid))
         except PetdosError as error:
-            sys.exit(f"{which}: {error}")
-        n_bands, electrons = np.shape(atoms.info["eigenvalues"])[-1], float(atoms.info["n_electrons"])
-        if 2 * n_bands <= electrons:
-            sys.exit(f"{which}: {electrons:g} electrons fill all {n_bands} bands; compute more of them")
+            sys.exit(f"{name_of(atoms)}: {error}")
+        except (TypeError, ValueError):
+            sys.exit(
+                f"{name_of(atoms)}: got eigenvalues or kweights that are no numbers, or no whole table; write arrays"
+            )
+    lowest, highest = np.array(limits).T
+    return float(lowest.min()), float(highest.max())
+
+
+def add_target(atoms: Atoms, grid: EnergyGrid) -> tuple[float, float]:
+    """Put the DOS of one structure into its info.
+
+    :returns: lowest eigenvalue and energy up to which the target is defined, eV
+    :raises SettingError: if there is none, or none that holds the electrons
+    """
+    electrons = float(atoms.info["n_electrons"])
+    bands = Bands.from_arrays(atoms.info["eigenvalues"], atoms.info["kweights"], n_electrons=electrons)
+    bands.check(electrons)
+    atoms.info["dos"] = bands.dos(grid)
+    below = bands.n_states_below(grid.stop)
+    if below <= electrons:
+        raise SettingError(
+            f"the grid ends at {grid.stop:g} eV, where there are only {below:.4g} states for {electrons:g} electrons; "
+            f"let it end {GRID_MARGIN_EV:g} eV above the bands, at {bands.defined_below() + GRID_MARGIN_EV:.0f} eV"
+        )
+    if not (np.isfinite(atoms.positions).all() and np.isfinite(atoms.cell.array).all() and atoms.cell.volume > 0):
+        raise SettingError(
+            f"its cell has the volume {atoms.cell.volume:g} A^3, or a position is not finite; expected three vectors, for a "
+            "molecule those of a large box"
+        )
+    return float(bands.eigenvalues.min()), bands.defined_below()
+
+
+def name_of(atoms: Atoms) -> str:
+    """How messages name a structure."""
+    return f"structure with index {atoms.info['index']} and tag {atoms.info['tag']}"
 
 
 def check_info(structures: Iterable[Atoms], names: Iterable[str], where: str) -> None:
@@ -156,14 +209,19 @@ def check_info(structures: Iterable[Atoms], names: Iterable[str], where: str) ->
 
 def check_electrons(structures: Iterable[Atoms], electrons: dict[str, float]) -> None:
     """End with one line if the valence electrons of the elements do not add up to those of a structure."""
-    for number, atoms in enumerate(structures):
+    for atoms in structures:
         unknown = sorted(set(atoms.symbols) - electrons.keys())
         if unknown:
-            sys.exit(f"--electrons says nothing of {', '.join(unknown)} (structure {number})")
-        counted, stated = sum(electrons[s] for s in atoms.symbols), float(atoms.info["n_electrons"])
+            sys.exit(f"--electrons says nothing of {', '.join(unknown)} ({name_of(atoms)})")
+        try:
+            stated = float(atoms.info["n_electrons"])
+        except (TypeError, ValueError):
+            sys.exit(f"{name_of(atoms)}: got n_electrons = {atoms.info['n_electrons']}, expected a number")
+        counted = sum(electrons[s] for s in atoms.symbols)
         if abs(counted - stated) > 1e-6:
             sys.exit(
-                f"structure {number} ({atoms.symbols}) has {stated:g} valence electrons, by --electrons {counted:g}"
+                f"{name_of(atoms)}: {atoms.symbols} has {counted:g} valence electrons by --electrons, but n_electrons = {stated:g}; "
+                "correct one of them"
             )
 
 

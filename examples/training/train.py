@@ -24,19 +24,31 @@ article: rank 8, factor 0.5), with the options of ``shift`` and a learning rate 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import os
+import re
+import signal
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
+
+if __name__ == "__main__":  # Ctrl-C while modules are imported ends without a traceback; see script.run
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 import ase.io
-import yaml
 from scipy.ndimage import gaussian_filter1d
+from tqdm import tqdm
 
-from petdos_md.base.errors import PetdosError
+from petdos_md.base.electrons import parse_electrons
+from petdos_md.base.errors import PetdosError, SettingError
 from petdos_md.base.grid import EnergyGrid
 from petdos_md.physics.dft import SMEARING_EV
+
+if importlib.util.find_spec("metatrain") is None:
+    sys.exit("metatrain, which trains the networks, is not installed here; pip install 'petdos-md[train]'")
+import yaml
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
@@ -71,10 +83,48 @@ NEEDED = {
 
 
 def train(args: argparse.Namespace, stage: str, start: Path | None) -> None:
-    """One run of `mtt train` in a folder of its own; goes on from its newest checkpoint if there is one."""
+    """One run of `mtt train` in a folder of its own; goes on from its newest whole checkpoint if there is one."""
     folder = args.output / stage
     folder.mkdir(exist_ok=True)
-    options = yaml.safe_load((args.options / f"{stage}.yaml").read_text())
+    options = training_options(args, stage, start)
+    (folder / "options.yaml").write_text(yaml.safe_dump(options, sort_keys=False))
+    command = [str(Path(sys.executable).parent / "mtt"), "train", "options.yaml", "-o", "part-model.pt"]
+    checkpoint = newest_checkpoint(folder)
+    if checkpoint is not None:
+        command += ["--restart", str(checkpoint)]
+        print(f"{stage}: going on from {checkpoint}")
+    # glibc gives large arrays back to the system at once; to keep them saves a fifth of the time.
+    keep = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**34)}
+    # metatrain uses a function that omegaconf has renamed.
+    renamed = "ignore:register_new_resolver:UserWarning"
+    environment = {**os.environ, **keep, "OMP_NUM_THREADS": str(args.threads), "PYTHONWARNINGS": renamed}
+    with (
+        open(folder / "train.out", "a") as log,
+        tqdm(total=options["architecture"]["training"]["num_epochs"], desc=stage, unit="epoch", disable=None) as bar,
+        subprocess.Popen(
+            command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        ) as process,
+    ):
+        assert process.stdout is not None
+        reason = "it says nothing"
+        try:
+            for line in process.stdout:
+                log.write(line)
+                if "Error: " in line or "Exception: " in line:
+                    reason = line.strip()
+                show(line, stage, bar)
+        except BaseException:
+            process.terminate()
+            raise
+    if process.returncode != 0:
+        sys.exit(f"{stage}: mtt train failed: {reason} (all that it said: {folder / 'train.out'})")
+    (folder / "part-model.pt").unlink(missing_ok=True)
+    (folder / "part-model.ckpt").replace(folder / "model.ckpt")
+
+
+def training_options(args: argparse.Namespace, stage: str, start: Path | None) -> dict[str, Any]:
+    """What `mtt train` reads: the option file of the stage, with what the arguments say."""
+    options: dict[str, Any] = yaml.safe_load((args.options / f"{stage}.yaml").read_text())
     for part in ("training_set", "validation_set"):
         name = {"training_set": "train", "validation_set": "validation"}[part]
         options[part]["systems"]["read_from"] = str(args.output / f"{name}.xyz")
@@ -91,40 +141,26 @@ def train(args: argparse.Namespace, stage: str, start: Path | None) -> None:
             finetune["config"] = LORA
             training["learning_rate"] = LORA_LEARNING_RATE
         training["finetune"] = finetune
-    (folder / "options.yaml").write_text(yaml.safe_dump(options, sort_keys=False))
-    command = [str(Path(sys.executable).parent / "mtt"), "train", "options.yaml", "-o", "part-model.pt"]
+    return options
+
+
+def newest_checkpoint(folder: Path) -> Path | None:
+    """Of the checkpoints that `mtt train` left, the newest that is whole: one that was being written when it was stopped is cut."""
     checkpoints = sorted(folder.glob("outputs/*/*/model_*.ckpt"), key=lambda p: p.stat().st_mtime)
-    if checkpoints:
-        command += ["--restart", str(checkpoints[-1])]
-        print(f"{stage}: going on from {checkpoints[-1]}")
-    # glibc gives large arrays back to the system at once; to keep them saves a fifth of the time.
-    keep = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**34)}
-    # metatrain uses a function that omegaconf has renamed.
-    renamed = "ignore:register_new_resolver:UserWarning"
-    environment = {**os.environ, **keep, "OMP_NUM_THREADS": str(args.threads), "PYTHONWARNINGS": renamed}
-    with (
-        open(folder / "train.out", "a") as log,
-        subprocess.Popen(
-            command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        ) as process,
-    ):
-        assert process.stdout is not None
-        reason = "it says nothing"
-        try:
-            for line in process.stdout:
-                log.write(line)
-                if "Error: " in line or "Exception: " in line:
-                    reason = line.strip()
-                if "Epoch:" in line:
-                    parts = line.split("INFO] - ")[-1].strip().split(" | ")
-                    print(f"{stage}: {' | '.join(p for p in parts if p.startswith(SHOWN))}", flush=True)
-        except BaseException:
-            process.terminate()
-            raise
-    if process.returncode != 0:
-        sys.exit(f"{stage}: mtt train failed: {reason} (all that it said: {folder / 'train.out'})")
-    (folder / "part-model.pt").unlink(missing_ok=True)
-    (folder / "part-model.ckpt").replace(folder / "model.ckpt")
+    return next((path for path in reversed(checkpoints) if zipfile.is_zipfile(path)), None)
+
+
+def show(line: str, stage: str, bar: tqdm[NoReturn]) -> None:
+    """Of what `mtt train` says: a line for each epoch, and beside the bar what it does before the first."""
+    text = line.split("INFO] - ")[-1].strip()
+    epoch = re.match(r"Epoch:\s+(\d+)", text)
+    if epoch:
+        bar.set_postfix_str("", refresh=False)
+        bar.update(int(epoch[1]) + 1 - bar.n)
+        bar.write(f"{stage}: {' | '.join(part for part in text.split(' | ') if part.startswith(SHOWN))}")
+        sys.stdout.flush()
+    elif text.startswith(("Setting up", "Calculating", "Starting")):
+        bar.set_postfix_str(text[:60])
 
 
 def count(path: Path) -> int:
@@ -216,9 +252,9 @@ def export(args: argparse.Namespace) -> None:
 def electron_table(text: str) -> dict[str, float]:
     """``Al=3,Mg=2`` as a dictionary."""
     try:
-        return {symbol: float(number) for symbol, number in (item.split("=") for item in text.split(","))}
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"got {text!r}, expected valence electrons as Al=3,Mg=2") from None
+        return parse_electrons(text) or {}
+    except SettingError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def main() -> None:
@@ -242,19 +278,23 @@ def main() -> None:
     )
     parser.add_argument("--tags", nargs="+", help="only structures whose tag begins with one of these")
     parser.add_argument("--without-tags", nargs="+", help="no structures whose tag begins with one of these")
-    parser.add_argument("--fraction", type=float, default=1.0, help="of the training structures, from 0 to 1")
+    parser.add_argument("--fraction", type=float, help="of the training structures, from 0 to 1 (default: all)")
     parser.add_argument("--epochs", type=int, help="instead of the number in the option file")
     parser.add_argument("--quick", action="store_true",
                         help="one epoch with a tenth of the structures in outputs/quick, to see that all stages work")  # fmt: skip
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--device", default="cpu", help="of the training, as cuda (default: %(default)s)")
     args = parser.parse_args()
+    if args.fraction is None:
+        args.fraction = 0.1 if args.quick else 1.0
     if args.quick:
-        args.epochs, args.fraction = args.epochs or 1, min(args.fraction, 0.1)
+        args.epochs = args.epochs or 1
         if args.output == parser.get_default("output"):  # where a real training would find its stages done
             args.output = HERE / "outputs" / "quick"
     if args.grid is None:
         args.grid = GRID
+    elif not args.grid[0] < args.grid[1]:
+        parser.error(f"got --grid {args.grid[0]:g} {args.grid[1]:g}, expected START below STOP, in eV")
     else:
         args.grid = EnergyGrid(args.grid[0], GRID.step, round((args.grid[1] - args.grid[0]) / GRID.step) + 1)
     if args.adapt == "lora" and args.start is None:
@@ -302,7 +342,7 @@ def main() -> None:
 
 def check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     """Options that could not work, before minutes are spent on the data."""
-    for path in (*args.data, args.options / "shift.yaml", *([args.start] if args.start else [])):
+    for path in (*args.data, args.options / "shift.yaml", *args.seen, *([args.start] if args.start else [])):
         if not path.exists():
             parser.error(f"{path}: no such file")
     if not 0 < args.fraction <= 1:

@@ -29,6 +29,8 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
 TEMPERATURE_K = 1000.0
+MOST_PANELS = 9
+"""Of the figure of the DOS."""
 
 
 def validate_model(model_path: Path, data: Path, output: Path) -> dict[str, Any]:
@@ -50,13 +52,14 @@ def validate_model(model_path: Path, data: Path, output: Path) -> dict[str, Any]
         summary[split] = summarize(model, structures, records, dos)
     table = format_table(summary["test"], model.info.name)
     print(table)
-    (output / "validation.json").write_text(json.dumps(summary, indent=1))
     (output / "validation.md").write_text(table)
     images = output / "figures"
     images.mkdir(exist_ok=True)
     plot_parity(structures, records, images / "parity.png")
     plot_dos(model, structures, dos, images / "dos.png")
     plot_z_scores(dos, images / "z-scores.png")
+    # The last: where it is, all is.
+    (output / "validation.json").write_text(json.dumps(summary, indent=1))
     return summary
 
 
@@ -184,11 +187,13 @@ def plot_parity(structures: list[Atoms], records: list[dict[str, Any]], path: Pa
 
 
 def plot_dos(model: DOSModel, structures: list[Atoms], dos: Validation, path: Path) -> None:
-    """One structure of each kind, that of median error, with two standard deviations of the members."""
+    """One structure of each kind (of the most frequent ones), that of median error, with two standard deviations of the members."""
     errors = [c.error for c in dos.comparisons]
-    order = ("fcc-Al", "hcp-Mg", "dia-Si", "Mg2Si", "AlMg", "AlMgSi", "liq-Al", "liq-Mg", "liq-Si")
-    kinds = {k: [i for i, a in enumerate(structures) if kind_of(a) == k] for k in order}
-    shown = [sorted(c, key=lambda i: errors[i])[len(c) // 2] for c in kinds.values() if c]
+    kinds: dict[str, list[int]] = {}
+    for i, atoms in enumerate(structures):
+        kinds.setdefault(kind_of(atoms), []).append(i)
+    most = sorted(kinds, key=lambda kind: (-len(kinds[kind]), kind))[:MOST_PANELS]
+    shown = [sorted(kinds[kind], key=lambda i: errors[i])[len(kinds[kind]) // 2] for kind in sorted(most)]
     rows = -(-len(shown) // 3)
     figure, axes = plt.subplots(rows, 3, figsize=(10, 2.5 * rows), constrained_layout=True, squeeze=False)
     for axis, i in zip(axes.flat, shown, strict=False):

@@ -30,7 +30,7 @@ from petdos_md.traces.trace import Trace
         ("validate {model} {data} -o {out} --temperature -5", "got a temperature of -5 K, expected positive ones"),
         ("calibrate {model} {data} -o {out}.pt --seed -1", "got the seed -1, expected a number >= 0"),
         ("refine {model} --data {data} -o {out}.pt --weight -1", "got the weight -1, expected 0 or more"),
-        ("refine {model} --data {data} --where index=1 -o {out}.pt", "no structures with index=1: the split is empty"),
+        ("refine {model} --data {data} --where index=1 -o {out}.pt", "no structures with index=1, none of 4 has index in its info: the split is empty"),
         ("refine {model} --data {data} -o {model}", "is the model itself; give another -o"),
         ("export {checkpoint} --grid-start -12 --grid-step 0 -o {out}.pt", "a positive step"),
         ("export {checkpoint} --grid-start -12 --files {run} -o {out}.pt", "--files is for pet-mad-dos only"),

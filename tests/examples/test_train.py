@@ -76,7 +76,9 @@ def recipe(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
         (["--data", "bare.xyz"], "bare.xyz: no 'index' in the info of structure 0"),
         (["--fraction", "2"], "got --fraction 2, expected a part"),
         (["--epochs", "0"], "got --epochs 0, expected 1 or more"),
-        (["--grid", "30", "-20"], "at least 2 points, got start=30.0, step=0.05, n=-999"),
+        (["--grid", "30", "-20"], "got --grid 30 -20, expected START below STOP, in eV"),
+        (["--seen", "nothere.xyz"], "nothere.xyz: no such file"),
+        (["--electrons", "Xx=4"], "got --electrons Xx=4, expected element=number of valence electrons"),
         (["--stage", "export"], "has no train.xyz, validation.xyz, test.xyz, model.ckpt, llpr.ckpt; run the stages"),
     ],
 )

@@ -239,5 +239,5 @@ def test_warnings(metal_path: Path, metal: DOSModel, tmp_path: Path) -> None:
     np.testing.assert_array_equal(unchanged.dos(written[0]), metal.dos(written[0]))
     np.testing.assert_allclose(unchanged.dos_members(written[0]), metal.dos_members(written[0]), rtol=1e-5, atol=1e-6)
     assert report.left_out[0] == pytest.approx(report.left_out[1])
-    with pytest.raises(SettingError, match="got 1 structures, expected at least 2; compute more"):
+    with pytest.raises(SettingError, match="got 1 new structures, expected at least 2; choose more"):
         refine_model(metal_path, references[:1], tmp_path / "c.pt")

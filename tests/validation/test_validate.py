@@ -317,6 +317,10 @@ def test_electrons_that_predictions_do_not_hold(metal: DOSModel, dataset: Path) 
 def test_bad_input(metal: DOSModel, metal_path: Path, dataset: Path, tmp_path: Path) -> None:
     with pytest.raises(SettingError, match="no structures with index%10=17: the split is empty"):
         read_references(dataset, metal, where="index%10=17")
+    with pytest.raises(
+        SettingError, match=r"no structures with index=x among 10, whose index is 0, 1, 2, 3, 4, 5, \.\.\.:"
+    ):
+        read_references(dataset, metal, where="index=x")
     with pytest.raises(SettingError, match="got the condition 'index', expected key=value"):
         read_references(dataset, metal, where="index")
     with pytest.raises(SettingError, match="no such data set"):
@@ -330,6 +334,11 @@ def test_bad_input(metal: DOSModel, metal_path: Path, dataset: Path, tmp_path: P
 
     with pytest.raises(SettingError, match="structure 0 has eigenvalues but no kweights"):
         read_references(written(eigenvalues=np.array([[-8.0, -7.0], [-8.0, -6.0]])), metal)
+    hartree = {"kweights": np.array([0.5, 0.5]), "n_electrons": 2}
+    with pytest.raises(SettingError, match=r"structure 0: from the lowest .* it is only 0.8 eV, expected 2 eV or more"):
+        read_references(written(eigenvalues=np.array([[-0.4, 0.2], [-0.3, 0.4]]), **hartree), metal)
+    with pytest.raises(SettingError, match="structure 0: 4 electrons fill all 2 bands; compute more of them"):
+        read_references(written(eigenvalues=np.array([[-4.0, 2], [-3, 4]]), **hartree | {"n_electrons": 4}), metal)
     with pytest.raises(SettingError, match="structure 0 has neither dos nor eigenvalues"):
         read_references(written(), metal)
     with pytest.raises(SettingError, match=r"DOS of shape \(3,\), the model has 400 energies"):

@@ -60,16 +60,17 @@ def _write(result: Validation, text: str, folder: Path, plots: bool) -> list[Pat
     from ..results.plot import plot_calibration, plot_errors, save
 
     make_folder(folder)
-    paths = [folder / name for name in ("validation.md", "validation.json", "structures.csv")]
+    paths = [folder / name for name in ("validation.md", "structures.csv")]
     paths[0].write_text(text)
-    whole = {"model": result.model, "fingerprint": result.fingerprint, "units": result.units, "all": result.summary()}
-    whole["subsets"] = {subset: result.summary(subset) for subset in result.subsets}
-    paths[1].write_text(json.dumps(_without_nan(whole), indent=1, allow_nan=False) + "\n")
-    _write_structures(result, paths[2])
+    _write_structures(result, paths[1])
     if plots:
         paths.append(save(plot_errors(result), folder / "errors.png"))
         if result.n_members > 1:
             paths.append(save(plot_calibration(result), folder / "calibration.png"))
+    whole = {"model": result.model, "fingerprint": result.fingerprint, "units": result.units, "all": result.summary()}
+    whole["subsets"] = {subset: result.summary(subset) for subset in result.subsets}
+    paths.append(folder / "validation.json")  # the last: where it is, all is
+    paths[-1].write_text(json.dumps(_without_nan(whole), indent=1, allow_nan=False) + "\n")
     return paths
 
 

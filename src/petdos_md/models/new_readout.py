@@ -48,7 +48,7 @@ def open_source(
     """File and model, on the CPU, of which a new readout is to be written to a file.
 
     :raises ModelError: if the model has no separate readout, or the output does not end in ``.pt``
-    :raises SettingError: if the output is the model itself
+    :raises SettingError: if the output is the model itself, or exists
     """
     source = find_model(os.fspath(model))
     loaded = DOSModel.load(source, "cpu", electrons=electrons)
@@ -60,6 +60,8 @@ def open_source(
         raise ModelError(f"{output}: the name of a model must end in .pt")
     if output.resolve() == source.resolve():
         raise SettingError(f"{output}: is the model itself; give another -o")
+    if output.exists():
+        raise SettingError(f"{output}: exists already; give another output, or remove it")
     return source, loaded
 
 

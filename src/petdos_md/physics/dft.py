@@ -26,6 +26,9 @@ from ..base.grid import EnergyGrid
 SMEARING_EV = 0.3
 """Standard deviation of the Gaussian that replaces every eigenvalue, as in the article."""
 
+NARROW_EV = 2.0
+"""From the lowest to the highest eigenvalue it is farther than that, with bands up to some eV above the Fermi level; in hartree it is not."""
+
 MARGIN_EV = 0.9
 """How far (three standard deviations) below the lowest point of the highest band the target ends, as in the article."""
 
@@ -153,6 +156,26 @@ class Bands:
     def defined_below(self, margin_eV: float = MARGIN_EV) -> float:
         """Energy (eV) up to which the DOS is complete."""
         return defined_below(self.eigenvalues, margin_eV)
+
+    def check(self, n_electrons: float) -> None:
+        """Whether these bands can be those of a structure, in eV.
+
+        :raises SettingError: if they are too narrow for eV, or do not hold the electrons
+        """
+        span = float(np.ptp(self.eigenvalues))
+        if span < NARROW_EV:
+            raise SettingError(
+                f"from the lowest to the highest eigenvalue it is only {span:.2g} eV, expected {NARROW_EV:g} eV or more; "
+                "write them in eV (1 hartree = 27.2114 eV)"
+            )
+        if float(self.weights.sum() * self.eigenvalues.shape[1]) <= n_electrons:
+            raise SettingError(
+                f"{n_electrons:g} electrons fill all {self.eigenvalues.shape[1]} bands; compute more of them, or correct n_electrons"
+            )
+
+    def n_states_below(self, energy_eV: float) -> float:
+        """States of the structure below an energy (eV)."""
+        return float((self.eigenvalues < energy_eV).sum(axis=1) @ self.weights)
 
     def gap(self, n_electrons: float | None = None) -> float:
         """Band gap (eV) between the highest occupied and the lowest empty level over all k-points, 0 for a metal.

@@ -94,13 +94,14 @@ def calibrate_model(
     :param n_members: of the new ensemble, at least 4
     :param progress: called after each structure
     :raises ModelError: if the model has no separate readout, or the output does not end in ``.pt``
-    :raises SettingError: if there are fewer than 4 references or members, the seed is negative, or output is the model itself
+    :raises SettingError: if there are fewer than 4 references or members, the seed is negative, or output is the model itself or exists
     """
     output = Path(output)
     source, loaded = open_source(model, output, electrons)
     if len(references) < FEWEST or n_members < FEWEST:
         raise SettingError(
-            f"got {len(references)} references and {n_members} members, expected at least {FEWEST} of each"
+            f"got {len(references)} references and {n_members} members, expected at least {FEWEST} of each; choose more structures, or "
+            "compute more"
         )
     if seed < 0:
         raise SettingError(f"got the seed {seed}, expected a number >= 0")

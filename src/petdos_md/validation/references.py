@@ -61,17 +61,7 @@ def read_references(
         its end (temperatures, sizes) do not count: ``liq-Si-4000K`` is in the subset ``liq-Si``
     :raises SettingError: if the file cannot be read, nothing is left, or a structure has neither DOS nor eigenvalues with weights
     """
-    path, keep = Path(path), _condition(where)
-    found = [
-        _reference(atoms, number, model, subset, str(path))
-        for number, atoms in _structures(path, index)
-        if keep(atoms.info)
-    ]
-    if not found:
-        raise SettingError(
-            f"{path}: no structures{f' with {where}' if where else ''}: the split is empty, expected at least one; check the condition"
-        )
-    return found
+    return [_reference(atoms, number, model, subset, str(path)) for number, atoms in _chosen(Path(path), where, index)]
 
 
 def read_structures(path: str | os.PathLike[str], *, where: str | None = None, index: str = ":") -> list[Atoms]:
@@ -79,11 +69,31 @@ def read_structures(path: str | os.PathLike[str], *, where: str | None = None, i
 
     :raises SettingError: if the file cannot be read or nothing is left
     """
+    return [atoms for _, atoms in _chosen(Path(path), where, index)]
+
+
+def _chosen(path: Path, where: str | None, index: str) -> list[tuple[int, Atoms]]:
     keep = _condition(where)
-    found = [atoms for _, atoms in _structures(Path(path), index) if keep(atoms.info)]
+    every = list(_structures(path, index))
+    found = [(number, atoms) for number, atoms in every if keep(atoms.info)]
     if not found:
-        raise SettingError(f"{path}: no structures{f' with {where}' if where else ''}, expected at least one")
+        what = f" with {where}{_instead(where, every)}" if where else ""
+        raise SettingError(
+            f"{path}: no structures{what}: the split is empty, expected at least one; check the condition"
+        )
     return found
+
+
+def _instead(where: str, every: list[tuple[int, Atoms]]) -> str:
+    """What the structures have in place of what a condition asks for."""
+    key, _, modulus = where.replace(" ", "").partition("=")[0].partition("%")
+    if modulus:
+        return ""
+    known = sorted({str(atoms.info[key]) for _, atoms in every if key in atoms.info})
+    if not known:
+        return f", none of {len(every)} has {key} in its info"
+    shown = ", ".join(known[:6]) + (", ..." if len(known) > 6 else "")
+    return f" among {len(every)}, whose {key} is {shown}"
 
 
 def _structures(path: Path, index: str) -> Iterator[tuple[int, Atoms]]:
@@ -122,6 +132,7 @@ def _reference(atoms: Atoms, number: int, model: DOSModel, subset: str | None, w
         levels, weights = _numbers(info, "eigenvalues", where), np.atleast_1d(_numbers(info, "kweights", where))
         try:
             bands = Bands.from_arrays(levels, weights, n_electrons=electrons)
+            bands.check(electrons)
             target, gap = bands.dos(grid), bands.gap()
         except PetdosError as error:
             raise type(error)(f"{where}: {error}") from None

@@ -125,7 +125,7 @@ def refine_model(
     """
     output = Path(output)
     source, loaded = open_source(model, output, electrons)
-    _check(references, output, weight, seed)
+    _check(references, weight, seed)
     features, residuals = residuals_of(loaded, references, progress)
     sizes = np.array([len(r.atoms) for r in references])[:, None]
     rows, per_atom, step = features / sizes, residuals / sizes, loaded.grid.step
@@ -153,11 +153,11 @@ def refine_model(
     )
 
 
-def _check(references: Sequence[Reference], output: Path, weight: float, seed: int) -> None:
-    if output.exists():
-        raise SettingError(f"{output}: exists already; give another output, or remove it")
+def _check(references: Sequence[Reference], weight: float, seed: int) -> None:
     if len(references) < FEWEST:
-        raise SettingError(f"got {len(references)} structures, expected at least {FEWEST}; compute more")
+        raise SettingError(
+            f"got {len(references)} new structures, expected at least {FEWEST}; choose more, or compute more"
+        )
     if not 0 <= weight < math.inf:
         raise SettingError(f"got the weight {weight:g}, expected 0 or more, as 1 for that of a training structure")
     if seed < 0:
