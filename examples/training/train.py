@@ -262,12 +262,20 @@ def main() -> None:
     parser.add_argument("--stage", choices=("all", *STAGES), default="all")
     parser.add_argument("--data", type=Path, nargs="+", default=[HERE / "data" / "almgsi-lda.xyz.xz"],
                         help="data sets of dft/compute.py, or folders of single structures")  # fmt: skip
-    parser.add_argument("--output", type=Path, default=HERE / "outputs" / "almgsi-lda")
-    parser.add_argument("--options", type=Path, default=HERE / "options", help="folder of STAGE.yaml")
+    parser.add_argument("--output", type=Path, default=HERE / "outputs" / "almgsi-lda",
+                        help="folder of all results (default: outputs/almgsi-lda)")  # fmt: skip
+    parser.add_argument(
+        "--options",
+        type=Path,
+        default=HERE / "options",
+        help="folder of STAGE.yaml, options or options-dos (default: options)",
+    )
     parser.add_argument("--name", default="almgsi-lda", help="of the exported model")
-    parser.add_argument("--description", default="LDA energies and electronic DOS of Al, Mg, Si and their alloys")
-    parser.add_argument("--electrons", type=electron_table, default="Al=3,Mg=2,Si=4", help="valence electrons")
-    parser.add_argument("--grid", type=float, nargs=2, metavar=("START", "STOP"), help="of the predictions, eV")
+    parser.add_argument("--description", help="in a few words, for `petdos info` (default: the elements)")
+    parser.add_argument("--electrons", type=electron_table, default="Al=3,Mg=2,Si=4",
+                        help="valence electrons (default: %(default)s)")  # fmt: skip
+    parser.add_argument("--grid", type=float, nargs=2, metavar=("START", "STOP"),
+                        help=f"of the predictions, eV (default: {GRID.start:g} {GRID.stop:g}, for almgsi-lda)")  # fmt: skip
     parser.add_argument(
         "--start", type=Path, help="checkpoint to begin the (first) stage from, e.g. of an earlier data set"
     )
@@ -299,6 +307,10 @@ def main() -> None:
         args.grid = EnergyGrid(args.grid[0], GRID.step, round((args.grid[1] - args.grid[0]) / GRID.step) + 1)
     if args.adapt == "lora" and args.start is None:
         parser.error("--adapt lora needs the checkpoint to adapt: --start CKPT")
+    if args.description is None:
+        shipped = args.data == parser.get_default("data")
+        what = "LDA energies and electronic DOS" if shipped else "electronic DOS"
+        args.description = f"{what} of {', '.join(args.electrons)}"
     check(parser, args)
     args.output = args.output.resolve()
     args.output.mkdir(parents=True, exist_ok=True)
@@ -338,6 +350,8 @@ def main() -> None:
             sys.exit(f"{stage}: {out} has no {', '.join(missing)}; run the stages before it, or all without --stage")
         print(f"== {stage}", flush=True)
         action()
+    if args.quick and args.stage == "all":
+        print("all stages work here; nothing was learned, and the numbers of the table are those of random weights")
 
 
 def check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:

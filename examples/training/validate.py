@@ -198,7 +198,8 @@ def plot_dos(model: DOSModel, structures: list[Atoms], dos: Validation, path: Pa
     figure, axes = plt.subplots(rows, 3, figsize=(10, 2.5 * rows), constrained_layout=True, squeeze=False)
     for axis, i in zip(axes.flat, shown, strict=False):
         atoms, found, n = structures[i], dos.comparisons[i], len(structures[i])
-        x = model.grid.energies - found.fermi_level
+        known = np.isfinite(found.fermi_level)  # not of a network that was hardly trained
+        x = model.grid.energies - (found.fermi_level if known else 0.0)
         mean, std = found.dos / n, model.dos_members(atoms).std(axis=0, ddof=1) / n
         axis.fill_between(
             x, mean - 2 * std, mean + 2 * std, color="#7fb3de", lw=0, label="model, two standard deviations"
@@ -206,13 +207,20 @@ def plot_dos(model: DOSModel, structures: list[Atoms], dos: Validation, path: Pa
         axis.plot(x, mean, color="#1f5f99", lw=1.2, label="model")
         axis.plot(x, found.target / n, color="k", lw=1, ls="--", label="DFT")
         axis.axvline(0, color="0.7", lw=0.8, zorder=0)
-        axis.set(xlim=(-14, 8), ylim=(-0.05, None), title=f"{atoms.info['tag']}: {errors[i]:.3f}")
+        axis.set(
+            xlim=(-14, 8),
+            ylim=(-0.05, None),
+            title=f"{atoms.info['tag']}: {errors[i]:.3f}{'' if known else ', no $E_F$'}",
+        )
+        axis.title.set_fontsize(10)
         top = np.nanmax(found.target / n)
         axis.set_ylim(-0.05 * top, 1.2 * top)
     for axis in list(axes.flat)[len(shown) :]:
         axis.set_visible(False)
-    for axis in axes[-1]:
-        axis.set_xlabel("$E - E_F$ (eV)")
+    for k, axis in enumerate(axes.flat):
+        if len(shown) - 3 <= k < len(shown):
+            known = np.isfinite(dos.comparisons[shown[k]].fermi_level)
+            axis.set_xlabel("$E - E_F$ (eV)" if known else "E on the model's axis (eV)")
     for axis in axes[:, 0]:
         axis.set_ylabel("states / (eV atom)")
     axes[0, 0].legend(loc="upper left", fontsize=8, frameon=False)

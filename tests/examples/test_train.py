@@ -116,7 +116,7 @@ def test_a_table_says_why_numbers_are_missing(recipe, tmp_path: Path, capsys) ->
         atoms.rattle(0.1, seed=index)
         _, energy, forces, stress = model.evaluate_with_forces(atoms)
         target = factor * model.dos(atoms)
-        atoms.info = {"index": index, "tag": "fcc-Al-300K", "dos": target, "n_electrons": 3.0 * factor}
+        atoms.info = {"index": index, "tag": "my-own-300K", "dos": target, "n_electrons": 3.0 * factor}
         atoms.calc = SinglePointCalculator(atoms, energy=energy, forces=forces, stress=stress)
         rows.append(atoms)
     ase.io.write(folder / "validation.xyz", rows[:1], format="extxyz")

@@ -14,7 +14,7 @@ def add_parser(commands: Commands) -> None:
         "calibrate",
         "Give a model an ensemble with correlated channels, fitted on a calibration split, so that errors of integrals come out right.\n"
         "The mean prediction stays exactly what it was, so that traces of the old model can be analyzed with the new one.",
-        "  petdos calibrate almgsi-lda almgsi-lda.xyz.xz --where index%10=7 --features almgsi-lda.xyz.xz -o calibrated.pt",
+        "  petdos calibrate model.pt mine.xyz.xz --where split=validation --features train.xyz -o calibrated.pt",
         run,
     )
     add_model(parser, device=False)

@@ -22,7 +22,7 @@ def add_parser(commands: Commands) -> None:
         "validate",
         "Compare a model with reference structures: error of the DOS, symmetry error, and whether model errors are right.\n"
         "Structures carry `dos`, or `eigenvalues` and `kweights`, in their info. Writes tables and figures.",
-        "  petdos validate almgsi-lda almgsi-lda.xyz.xz --where index%10=3 -o validation",
+        "  petdos validate almgsi-lda examples/training/data/almgsi-lda.xyz.xz --where index%10=3 -o validation",
         run,
     )
     add_model(parser)
