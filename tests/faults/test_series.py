@@ -101,10 +101,9 @@ def test_what_is_called_reliable_is_true(
     if reliable.mean() < 0.25:
         return
     error, true = found.error[reliable], np.sqrt(square)
-    # Anticorrelated samples are better than independent ones; nobody claims that.
-    least = 0.85
-    most = 1.25 if process.kind != "oscillation" else np.inf
-    assert least < error.mean() / true < most
+    # Anticorrelated samples are better than independent ones; nobody claims that. Where not nearly all series pass, errors are raised.
+    most = np.inf if process.kind == "oscillation" else 1.25 if reliable.mean() > 0.95 else 1.5
+    assert 0.85 < error.mean() / true < most
     covered = (np.abs(share @ x[:, reliable]) < error).mean()
     assert covered > 0.58 - 3 * np.sqrt(0.25 / reliable.sum())
 

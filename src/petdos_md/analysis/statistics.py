@@ -77,7 +77,8 @@ def standard_error(
     Weighted means are linearised.
 
     Errors of series that are just about long enough are raised, by up to four fifths for those that pass by a hair, because
-    those called reliable among them would be too small on the average (winner's curse).
+    those called reliable among them would be too small on the average (winner's curse). On the average of those that pass they are then
+    up to some 40 % too large; where nearly all series of a process pass, less than 25 %.
 
     :param series: ``(n, ...)``, evenly spaced in time within a segment
     :param weights: ``(n,)`` statistical weights, not negative; all equal if None
