@@ -9,23 +9,30 @@ model and test set have them.
 
 from __future__ import annotations
 
-import argparse
+import sys
 from pathlib import Path
 
-import ase.io
 import numpy as np
 from ase import Atoms
 from tqdm import tqdm
 
 from petdos_md import DOSModel
+from petdos_md.base.errors import SettingError
 from petdos_md.validation.metrics import dos_rmse
+
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE), str(HERE / "dft")]
+from compute import read_xz  # noqa: E402
+from script import Parser, run  # noqa: E402
 
 MAX_SHIFT = 200
 
 
 def errors(model: DOSModel, structures: list[Atoms]) -> tuple[float, float, float]:
     """DOS RMSE (eV^-0.5 electrons^-1 state), energy MAE (meV/atom) and force MAE (meV/angstrom), NaN where there are none."""
-    both = model.has_energy and all(a.calc is not None for a in structures)
+    both = model.has_energy and all(
+        a.calc is not None and {"energy", "forces"} <= a.calc.results.keys() for a in structures
+    )
     predictions, energies, forces = [], [], []
     for atoms in tqdm(structures, desc=model.info.name, unit="structure", disable=None, leave=False):
         if not both:
@@ -42,8 +49,48 @@ def errors(model: DOSModel, structures: list[Atoms]) -> tuple[float, float, floa
     return rmse, 1000 * float(np.abs(energies).mean()), 1000 * float(np.abs(np.concatenate(forces)).mean())
 
 
+def read_test(path: Path) -> list[Atoms]:
+    """Structures with their DOS.
+
+    :raises SettingError: if there are none, or one lacks its DOS or number of electrons
+    """
+    structures = read_xz(path)
+    if not structures:
+        raise SettingError(f"{path}: holds no structures; expected test.xyz as train.py writes it")
+    for number, atoms in enumerate(structures):
+        for name in ("dos", "n_electrons"):
+            if name not in atoms.info:
+                raise SettingError(
+                    f"{path}: no {name!r} in the info of structure {number}; expected test.xyz as train.py writes it"
+                )
+    return structures
+
+
+def check_grid(model: DOSModel, structures: list[Atoms], where: str) -> None:
+    """
+    :raises SettingError: if the structures have a DOS of another number of energies than the model
+    """
+    for number, atoms in enumerate(structures):
+        if np.shape(atoms.info["dos"]) != (model.grid.n,):
+            raise SettingError(
+                f"{where}: structure {number} has a DOS of shape {np.shape(atoms.info['dos'])}, {model.info.name} has {model.grid.n} "
+                "energies; take the test.xyz of a training with the grid of the model"
+            )
+
+
+def labelled(parser: Parser, items: list[str], what: str) -> dict[str, str]:
+    """``LABEL=VALUE`` as a dictionary."""
+    for item in items:
+        if not all(item.partition("=")):
+            parser.error(f"got {item}, expected LABEL={what}")
+    found = dict(item.split("=", 1) for item in items)
+    if len(found) < len(items):
+        parser.error(f"got a label twice in {' '.join(items)}, expected one of its own for each {what}")
+    return found
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = Parser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument(
         "models", nargs="+", metavar="LABEL=MODEL", help="names of shipped models, or models written by `petdos export`"
     )
@@ -51,14 +98,15 @@ def main() -> None:
         "--test", nargs="+", required=True, metavar="LABEL=FILE", help="test.xyz as written by train.py"
     )
     args = parser.parse_args()
-    for item in (*args.models, *args.test):
-        if "=" not in item:
-            parser.error(f"got {item}, expected LABEL=FILE")
-    models = {label: DOSModel.load(path, device="cpu") for label, path in (m.split("=", 1) for m in args.models)}
+    paths, files = labelled(parser, args.models, "MODEL"), labelled(parser, args.test, "FILE")
+    tests = {label: read_test(Path(file)) for label, file in files.items()}
+    models = {label: DOSModel.load(path, device="cpu") for label, path in paths.items()}
+    for model in models.values():
+        for label, file in files.items():
+            check_grid(model, tests[label], file)
     print("| test set | structures | model | DOS RMSE | energy MAE (meV/atom) | force MAE (meV/A) |")
     print("|---|---|---|---|---|---|")
-    for label, path in (t.split("=", 1) for t in args.test):
-        structures = ase.io.read(Path(path), ":")
+    for label, structures in tests.items():
         elements = {int(n) for a in structures for n in a.numbers}
         for name, model in models.items():
             if not elements <= set(model.atomic_types):
@@ -70,6 +118,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    from script import run
-
     run(main)

@@ -9,7 +9,6 @@ readout and its fingerprint stay as they are. New models get theirs from ``train
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 from pathlib import Path
@@ -18,14 +17,23 @@ import numpy as np
 from tqdm import tqdm
 
 from petdos_md import DOSModel
+from petdos_md.base.errors import ModelError, SettingError
 from petdos_md.models.checkpoints import load_networks, make_backbone
-from petdos_md.models.energy_ensemble import N_MEMBERS, EnergyEnsemble, energy_residuals, learn_energy_ensemble
+from petdos_md.models.energy_ensemble import (
+    FEWEST,
+    N_MEMBERS,
+    EnergyEnsemble,
+    energy_residuals,
+    has_energy,
+    learn_energy_ensemble,
+)
 from petdos_md.models.export import beside, write_backbone
 from petdos_md.models.files import find_model
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from prepare import read_data
-from split import split_of
+from script import Parser, run
+from split import PARTS, split_of
 
 TARGET = "mtt::dos"
 
@@ -43,18 +51,49 @@ def print_scores(name: str, model: DOSModel, ensemble: EnergyEnsemble, structure
     )
 
 
+def read_parts(paths: list[Path]) -> dict[str, list]:
+    """Structures with energies, by the parts of the split.
+
+    :raises SettingError: if a part is too small, or a structure has no energy
+    """
+    parts: dict[str, list] = {name: [] for name in PARTS}
+    where = ", ".join(map(str, paths))
+    for atoms in (a for part in read_data(paths) for a in part):
+        parts[split_of(atoms)].append(atoms)
+        if split_of(atoms) != "train" and not has_energy(atoms):
+            raise SettingError(
+                f"{where}: structure with index {atoms.info['index']} and tag {atoms.info['tag']} has no energy; give structures with energies"
+            )
+    sizes = {name: len(part) for name, part in parts.items()}
+    if not parts["train"] or len(parts["validation"]) < FEWEST or not parts["test"]:
+        raise SettingError(
+            f"{where}: got {sizes}, expected one structure or more for training and test and {FEWEST} for validation; give more data"
+        )
+    return parts
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = Parser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("model", help="a .pt file, or the name of a shipped model")
     parser.add_argument("--checkpoint", type=Path, required=True, help="of the same network")
     parser.add_argument("--data", type=Path, nargs="+", required=True, help="what it was trained on")
     parser.add_argument("--outside", type=Path, nargs="*", default=[], help="more data, to print scores of")
     parser.add_argument("--members", type=int, default=N_MEMBERS, help="default: %(default)s")
     args = parser.parse_args()
+    if args.members < 2:
+        parser.error(f"got --members {args.members}, expected 2 or more")
+    for file in (*args.data, *args.outside):
+        if not file.exists():
+            parser.error(f"{file}: no such file")
     model, path = DOSModel.load(args.model, device="cpu"), find_model(args.model)
-    parts: dict[str, list] = {"train": [], "validation": [], "test": []}
-    for atoms in (a for part in read_data(args.data) for a in part):
-        parts[split_of(atoms)].append(atoms)
+    if not model.has_energy:
+        raise ModelError(
+            f"{args.model}: has no energies, so that there is no ensemble of them; expected a model of both heads"
+        )
+    pet, _ = load_networks(args.checkpoint, None, TARGET)  # before minutes are spent on the data
+    parts = read_parts(args.data)
+    for atoms in (a for part in parts.values() for a in part):
+        model.check(atoms)
     with tqdm(total=len(parts["train"]) + len(parts["validation"]), unit="structure", disable=None) as bar:
         ensemble = learn_energy_ensemble(model, parts["train"], parts["validation"], bar.update, n_members=args.members)
 
@@ -66,7 +105,6 @@ def main() -> None:
     for file in args.outside:
         print_scores(file.name, model, ensemble, [a for part in read_data([file]) for a in part])
 
-    pet, _ = load_networks(args.checkpoint, None, TARGET)
     with beside(path) as partial:
         write_backbone(partial, make_backbone(pet, TARGET), model.evaluator.module.metadata(), ensemble)
         os.replace(partial, path)
@@ -79,6 +117,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    from script import run
-
     run(main)

@@ -26,13 +26,15 @@ import torch
 from tqdm import tqdm
 
 from petdos_md import DOSModel, thermo
+from petdos_md.base.errors import SettingError
 from petdos_md.models.files import find_model
 from petdos_md.physics.networks import TARGETS, DOSNetwork, Network, network_path
 from petdos_md.validation.metrics import align
 from petdos_md.validation.references import Reference, read_references
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from split import split_of
+from script import Parser, run, whole
+from split import PARTS, split_of
 
 MAX_SHIFT = 200
 
@@ -173,14 +175,35 @@ def trained(model: DOSModel, data: dict[str, Data], target: str, beside: Path, a
             seed=args.seed,
             report=show,
         )
-    beside.parent.mkdir(parents=True, exist_ok=True)
     network = Network(module, model.grid, target, model=model.info.fingerprint)
     network.save(network_path(beside, target))
     return module
 
 
+def read_parts(paths: list[Path], model: DOSModel, gaps: bool) -> dict[str, list[Reference]]:
+    """The references of each part of the split.
+
+    :raises SettingError: if a part is empty, or there are no eigenvalues to read a gap off
+    """
+    parts: dict[str, list[Reference]] = {name: [] for name in PARTS}
+    for path in paths:
+        print(f"reading {path}", flush=True)
+        for number, reference in enumerate(read_references(path, model)):
+            if gaps and not np.isfinite(reference.gap_eV):
+                raise SettingError(
+                    f"{path}: structure {number} has no eigenvalues, of which the gap is; write them to its info, or leave gap out of --only"
+                )
+            parts[split_of(reference.atoms)].append(reference)
+    print(", ".join(f"{len(part)} {name}" for name, part in parts.items()), flush=True)
+    if not all(parts.values()):
+        raise SettingError(
+            f"a part of the split is empty ({ {name: len(part) for name, part in parts.items()} }); give more data, or divide it by split.py"
+        )
+    return parts
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = Parser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("model", help="a shipped model or a .pt file with an ensemble")
     parser.add_argument("dataset", type=Path, nargs="+", help="structures with eigenvalues and kweights in their info")
     parser.add_argument("-o", "--output", type=Path, help="folder (default: that of the model)")
@@ -189,20 +212,22 @@ def main() -> None:
     parser.add_argument("--no-training", action="store_true", help="evaluate the networks next to the model")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
+    if args.epochs < 1:
+        parser.error(f"got --epochs {args.epochs}, expected 1 or more")
+    print(f"loading {args.model}", flush=True)
     model = DOSModel.load(args.model, "cpu")
     path = find_model(args.model)
     beside = path if args.output is None else args.output / path.name
-    references = [r for path in args.dataset for r in read_references(path, model)]
-    data = {
-        name: collect(model, [r for r in references if split_of(r.atoms) == name])
-        for name in ("test", "validation", "train")
+    beside.parent.mkdir(parents=True, exist_ok=True)
+    ready = {
+        target: Network.load(network_path(beside, target), model.grid, target).module
+        for target in (args.only if args.no_training else ())
     }
+    parts = read_parts(args.dataset, model, "gap" in args.only)
+    data = {name: collect(model, parts[name]) for name in ("test", "validation", "train")}
     report: dict[str, dict[str, float]] = {}
     for target in args.only:
-        if args.no_training:
-            module = Network.load(network_path(beside, target), model.grid, target).module
-        else:
-            module = trained(model, data, target, beside, args)
+        module = ready[target] if args.no_training else trained(model, data, target, beside, args)
         report[target] = {}
         for name in ("train", "validation", "test"):
             found = (
@@ -218,10 +243,9 @@ def main() -> None:
         numbers = ", ".join(f"{key.replace('_', ' ')} {value:.4f}" for key, value in report[target].items())
         print(f"{network_path(beside, target)}: {numbers} {TARGETS[target]}{'/atom' if 'dos' in target else ''}")
     if args.output is not None:
-        (args.output / "networks.json").write_text(json.dumps(report, indent=1) + "\n")
+        with whole(args.output / "networks.json") as partial:
+            partial.write_text(json.dumps(report, indent=1) + "\n")
 
 
 if __name__ == "__main__":
-    from script import run
-
     run(main)

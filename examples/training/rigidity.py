@@ -10,31 +10,45 @@ fingerprint stay as they are.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
 
 from tqdm import tqdm
 
 from petdos_md import DOSModel
-from petdos_md.models.files import find_model
+from petdos_md.base.errors import SettingError
+from petdos_md.models.files import find_model, readout_path
+from petdos_md.models.readout import Readout
 from petdos_md.models.rigidity import REGULARIZER
 from petdos_md.models.training_set import learn_rigidity, store_rigidity
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from prepare import read_data
+from script import Parser, run
 from split import split_of
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = Parser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("model", help="a .pt file, or the name of a shipped model")
     parser.add_argument("--data", type=Path, nargs="+", required=True, help="what it was trained on")
     parser.add_argument("--regularizer", type=float, default=REGULARIZER, help="added to F^T F (default: %(default)s)")
     args = parser.parse_args()
+    if not args.regularizer > 0:
+        parser.error(f"got --regularizer {args.regularizer:g}, expected a positive number")
+    for path in args.data:
+        if not path.exists():
+            parser.error(f"{path}: no such file")
+    Readout.load(readout_path(find_model(args.model)))  # where the result goes
+    model = DOSModel.load(args.model, device="cpu")
     structures = [a for part in read_data(args.data) for a in part if split_of(a) == "train"]
+    if not structures:
+        raise SettingError(
+            f"{', '.join(map(str, args.data))}: no structures to train on, expected at least one; give other data"
+        )
+    for atoms in structures:
+        model.check(atoms)
     with tqdm(total=len(structures), unit="structure", disable=None) as bar:
-        model = DOSModel.load(args.model, device="cpu")
         rigidity = learn_rigidity(model, structures, args.regularizer, bar.update)
     store_rigidity(find_model(args.model), rigidity)
     print(
@@ -44,6 +58,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    from script import run
-
     run(main)

@@ -10,10 +10,12 @@ distance).
 
 from __future__ import annotations
 
-import argparse
 import concurrent.futures
 import json
+import multiprocessing
 import os
+import signal
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,14 @@ from ase.build import bulk, make_supercell
 from ase.md.langevin import Langevin
 from ase.md.velocitydistribution import thermalize_momenta
 from ase.neighborlist import neighbor_list
+from tqdm import tqdm
+
+from petdos_md import DOSModel
+from petdos_md.base.errors import ModelError, PetdosError, SettingError
+from petdos_md.models.files import find_model
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+from script import Parser, run, whole
 
 MELTING_K = {"Al": 933.0, "Mg": 923.0, "Si": 1687.0, "Mg2Si": 1358.0, "Al48Mg16": 880.0}
 """Melting points; of the alloy the liquidus."""
@@ -46,11 +56,10 @@ def structure(name: str) -> Atoms:
     raise ValueError(f"no structure named {name}")
 
 
-def run(
+def simulate(
     model_path: str, name: str, temperature_K: float, time_ps: float, timestep_fs: float, seed: int
 ) -> dict[str, Any]:
     """One simulation; returns what the table shows."""
-    from petdos_md import DOSModel
     from petdos_md.ase import DOSCalculator
 
     rng = np.random.default_rng([seed, round(temperature_K)])
@@ -103,31 +112,110 @@ def run(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = Parser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("model", type=Path, help="model written by `petdos export`, or the name of a shipped model")
     parser.add_argument("-o", "--output", type=Path, help="JSON of the finished runs, by default beside the model")
-    parser.add_argument("--systems", nargs="+", default=list(MELTING_K))
+    parser.add_argument("--systems", nargs="+", choices=list(MELTING_K), default=list(MELTING_K), metavar="SYSTEM",
+                        help=f"of {', '.join(MELTING_K)} (default: all)")  # fmt: skip
     parser.add_argument("--time-ps", type=float, default=10.0)
     parser.add_argument("--timestep-fs", type=float, default=2.0)
     parser.add_argument("--jobs", type=int, default=1, help="simulations at a time, one thread each")
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()
+    if args.jobs < 1:
+        parser.error(f"got --jobs {args.jobs}, expected 1 or more")
+    if args.seed < 0:
+        parser.error(f"got --seed {args.seed}, expected 0 or more")
+    if not 0 < args.timestep_fs <= 1000 * args.time_ps < np.inf:
+        parser.error(
+            f"got --time-ps {args.time_ps:g} and --timestep-fs {args.timestep_fs:g}, expected a time of one step or more"
+        )
     os.environ["OMP_NUM_THREADS"] = "1"
+    settings = {"model": check_model(args.model, args.systems), "timestep_fs": args.timestep_fs, "seed": args.seed}
     output = args.output or args.model.with_name("stability.json")
-    done = json.loads(output.read_text()) if output.exists() else {}
+    done = finished(output, settings)
     jobs = {}
     for name in args.systems:
         for temperature in (300.0, round(1.2 * MELTING_K[name])):
             key = f"{name} {temperature:.0f} K {args.time_ps:g} ps"
             if key not in done:
                 jobs[key] = (str(args.model), name, float(temperature), args.time_ps, args.timestep_fs, args.seed)
-    with concurrent.futures.ProcessPoolExecutor(args.jobs) as pool:
-        running = {pool.submit(run, *job): key for key, job in jobs.items()}
-        for future in concurrent.futures.as_completed(running):
-            done[running[future]] = future.result()
-            output.write_text(json.dumps(done, indent=1))
-            print(f"{running[future]}: {'stable' if future.result()['stable'] else 'NOT STABLE'}", flush=True)
+    print(f"{len(jobs)} simulations of {args.time_ps:g} ps, {args.jobs} at a time; {len(done)} in {output}", flush=True)
+    failed = simulate_all(jobs, args.jobs, done, output, settings)
     print(format_table(done))
+    sys.exit(failed)
+
+
+def check_model(path: Path, systems: list[str]) -> str:
+    """The fingerprint of the model.
+
+    :raises ModelError: if there is none, or it has no energies or elements of the systems
+    """
+    model = DOSModel.load(find_model(path), device="cpu")
+    if not model.has_energy:
+        raise ModelError(f"{path}: has no energies and so no forces; expected a model of both heads")
+    unknown = [name for name in systems if not set(structure(name).numbers) <= set(model.atomic_types)]
+    if unknown:
+        raise ModelError(f"{path}: does not know the elements of {', '.join(unknown)}; give others with --systems")
+    return str(model.info.fingerprint)
+
+
+def finished(output: Path, settings: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Results of an earlier call.
+
+    :raises SettingError: if the file is something else, or was made with another model, time step or seed
+    """
+    if not output.exists():
+        output.parent.mkdir(parents=True, exist_ok=True)
+        return {}
+    try:
+        done = dict(json.loads(output.read_text()))
+        other = sorted(
+            {name for row in done.values() for name in settings if row.get(name, settings[name]) != settings[name]}
+        )
+    except (ValueError, TypeError, AttributeError):
+        raise SettingError(f"{output}: holds no finished runs of this script; give another --output") from None
+    if other:
+        raise SettingError(
+            f"{output}: was made with another {', '.join(other)}; give another --output, or those of before"
+        )
+    return done
+
+
+def simulate_all(
+    jobs: dict[str, tuple[Any, ...]],
+    n_jobs: int,
+    done: dict[str, dict[str, Any]],
+    output: Path,
+    settings: dict[str, Any],
+) -> bool:
+    """Run the jobs and keep each result in ``done`` and in the file as it comes; returns whether one failed."""
+    failed = False
+    # Fresh processes: torch does not bear to be forked once it has run. Ctrl-C ends them without a word.
+    processes = concurrent.futures.ProcessPoolExecutor(
+        n_jobs, multiprocessing.get_context("spawn"), signal.signal, (signal.SIGINT, signal.SIG_DFL)
+    )
+    with processes as pool, tqdm(total=len(jobs), unit="simulation", disable=None) as bar:
+        running = {pool.submit(simulate, *job): key for key, job in jobs.items()}
+        try:
+            for future in concurrent.futures.as_completed(running):
+                key = running[future]
+                bar.update()
+                if isinstance(future.exception(), PetdosError):
+                    failed = True
+                    tqdm.write(f"{key}: {future.exception()}", file=sys.stderr)
+                    continue
+                done[key] = future.result() | settings
+                with whole(output) as partial:
+                    partial.write_text(json.dumps(done, indent=1))
+                tqdm.write(f"{key}: {'stable' if done[key]['stable'] else 'NOT STABLE'}")
+                sys.stdout.flush()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in multiprocessing.active_children():
+                process.terminate()
+            raise
+    return failed
 
 
 def format_table(done: dict[str, dict[str, Any]]) -> str:
@@ -137,13 +225,11 @@ def format_table(done: dict[str, dict[str, Any]]) -> str:
     ]
     for r in done.values():
         lines.append(
-            f"| {r['name']} | {r['atoms']} | {r['wanted_K']:.0f} | {r['time_ps']:.0f} | {r['mean_K']:.0f} | {r['closest_A']:.2f} | "
+            f"| {r['name']} | {r['atoms']} | {r['wanted_K']:.0f} | {r['time_ps']:g} | {r['mean_K']:.0f} | {r['closest_A']:.2f} | "
             f"{r['rdf_peak_A']:.2f} | {r['displacement_A']:.2f} | {'yes' if r['stable'] else 'NO'} |"
         )
     return "\n".join(lines)
 
 
 if __name__ == "__main__":
-    from script import run
-
     run(main)

@@ -24,16 +24,20 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import ase.io
 import numpy as np
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io.espresso import write_espresso_in
-from ase.io.extxyz import XYZError
 from gpaw_dft import SETTINGS
 from tqdm import tqdm
+
+sys.path.append(str(Path(__file__).resolve().parents[1]))
+from script import Parser, run, whole
 
 PSEUDOPOTENTIALS = {
     "Al": ("Al.pz-vbc.UPF", 3),
@@ -174,8 +178,10 @@ def setups(args: argparse.Namespace) -> Path:
 def check_code(args: argparse.Namespace) -> None:
     """Whether the code can run at all; PAW set-ups are made if they are missing."""
     if args.code == "espresso":
-        if shutil.which(args.pw) is None:
+        found = shutil.which(args.pw)
+        if found is None:
             sys.exit(f"{args.pw}: no such program; on Debian: apt-get install quantum-espresso quantum-espresso-data")
+        args.pw = os.path.abspath(found)  # it runs in another folder
         return
     if subprocess.run([args.python, "-c", "import gpaw"], capture_output=True).returncode != 0:
         sys.exit(f"{args.python} has no gpaw; pip install gpaw==26.7.0 gpaw-data==1.2.1, or name another --python")
@@ -185,9 +191,30 @@ def check_code(args: argparse.Namespace) -> None:
         sys.exit(f"the PAW set-ups could not be made:\n{done.stderr[-1500:]}")
 
 
+def check_pseudopotentials(args: argparse.Namespace, structures: Iterable[Atoms]) -> None:
+    """End with one line if an element has no pseudopotential, or its file is not there."""
+    for symbol in sorted({s for atoms in structures for s in atoms.symbols}):
+        if symbol not in args.pseudo:
+            sys.exit(f"--pseudo says nothing of {symbol}, only of {', '.join(args.pseudo)}; expected file and valence electrons of each element")  # fmt: skip
+        file = args.pseudo_dir / args.pseudo[symbol][0]
+        if not file.is_file():
+            sys.exit(f"{file}: no such pseudopotential ({symbol}); give its folder with --pseudo-dir and its name with --pseudo")  # fmt: skip
+
+
+def pseudopotentials(text: str) -> dict[str, tuple[str, float]]:
+    """File and number of valence electrons per element, of JSON."""
+    try:
+        return {str(symbol): (str(file), electrons + 0) for symbol, (file, electrons) in json.loads(text).items()}
+    except (ValueError, TypeError, AttributeError):
+        raise argparse.ArgumentTypeError(f'got {text}, expected JSON as {{"Ga": ["Ga.UPF", 3]}}') from None
+
+
 def gpaw_settings(text: str) -> dict:
     """Of a name, or as they are."""
-    return SETTINGS[text] if text in SETTINGS else json.loads(text)
+    try:
+        return SETTINGS[text] if text in SETTINGS else dict(json.loads(text))
+    except (ValueError, TypeError):
+        raise argparse.ArgumentTypeError(f"got {text}, expected JSON, or one of {', '.join(SETTINGS)}") from None
 
 
 def finish(args: argparse.Namespace, atoms: Atoms) -> int:
@@ -201,34 +228,96 @@ def finish(args: argparse.Namespace, atoms: Atoms) -> int:
 
 
 def collect(args: argparse.Namespace) -> int:
-    """Write all finished structures, by index, into the compressed output file."""
-    known = {int(a.info["index"]): a for path in args.known for a in read_xz(path)}
+    """Write all finished structures, by index, into the output file, compressed if its name says so."""
+    known = {int(a.info["index"]): a for path in args.known for a in read_numbered(path)}
     for path in sorted(args.work.glob("*.xyz")):
-        atoms = ase.io.read(path, format="extxyz")
-        known[int(atoms.info["index"])] = atoms
-    partial = args.output.with_name(args.output.name + ".part")
-    with lzma.open(partial, "wt", preset=9) as handle:
+        known |= {int(a.info["index"]): a for a in read_numbered(path)}
+    if not known:
+        sys.exit(f"nothing is finished in {args.work}, and {args.output} is left as it is; expected NUMBER.xyz there, or give another --work")  # fmt: skip
+    with whole(args.output) as partial, opened(partial, "wt") as handle:
         ase.io.write(handle, [known[i] for i in sorted(known)], format="extxyz")
-    partial.rename(args.output)
     return len(known)
 
 
 def read_xz(path: Path) -> list[Atoms]:
     """All structures of a (compressed) extended XYZ file; another file ends the program with a line."""
-    opener = lzma.open if path.suffix == ".xz" else open
+    found = frames(read_text(path), path)
+    return [atoms for _, atoms in tqdm(found, desc=path.name, unit="structure", disable=None, leave=False)]
+
+
+def read_numbered(path: Path) -> list[Atoms]:
+    """The same; each has a number of its own and positions that are finite."""
+    found = read_xz(path)
+    check_numbered(found, path)
+    return found
+
+
+def read_text(path: Path) -> str:
+    """Of a file that is compressed if its name says so, to the letter."""
+    problem = "no such file" if not path.exists() else "is a folder" if path.is_dir() else ""
+    if path.suffix == ".xz" and not problem and path.stat().st_size == 0:
+        problem = "is empty"
     try:
-        with opener(path, "rt") as handle:
-            text = io.StringIO(handle.read())  # ASE goes back and forth, for which a compressed file begins anew
-            found = ase.io.iread(text, index=":", format="extxyz")
-            return list(tqdm(found, desc=path.name, unit="structure", disable=None, leave=False))
-    except (OSError, lzma.LZMAError, ValueError, XYZError) as error:
-        sys.exit(f"{path}: cannot be read as extended XYZ ({' '.join(str(error).split())})")
+        if not problem:
+            with opened(path, "rt") as handle:
+                return str(handle.read())
+    except EOFError:
+        problem = "is cut: the compressed data end too early; copy or write the file anew"
+    except lzma.LZMAError as error:
+        problem = f"is not compressed by xz, or damaged ({error}); a plain file is read if its name does not end in .xz"
+    except (OSError, ValueError) as error:
+        problem = str(error)
+    sys.exit(f"{path}: cannot be read as extended XYZ: {problem}")
+
+
+def opened(path: Path, mode: str) -> Any:
+    """A text file, compressed if its name says so; the ends of its lines stay as they are."""
+    if path.suffix != ".xz":
+        return open(path, mode, encoding="utf-8", newline="")
+    return lzma.open(path, mode, preset=9 if "w" in mode else None, encoding="utf-8", newline="")
+
+
+def frames(text: str, path: Path) -> Iterator[tuple[int, Atoms]]:
+    """Structures of an extended XYZ text, each with the number of its first line from 0."""
+    lines = io.StringIO(text).readlines()
+    at = number = 0
+    while at < len(lines):
+        if not lines[at].strip():
+            at += 1
+            continue
+        try:
+            end = at + 2 + int(lines[at])
+            if end > len(lines):
+                raise ValueError(f"its {lines[at].strip()} atoms need {end - len(lines)} lines more")
+            while end < len(lines) and lines[end].lstrip().startswith("VEC"):
+                end += 1
+            atoms = ase.io.read(io.StringIO("".join(lines[at:end]).replace("\r\n", "\n")), index=0, format="extxyz")
+        except Exception as error:  # what ASE raises at other text is not said anywhere
+            before = f"structure {number - 1} is the last whole one (from 0), what begins at line {at + 1} is" if number else "it begins with something"  # fmt: skip
+            sys.exit(f"{path}: cannot be read as extended XYZ: {before} cut or something else ({' '.join(str(error).split())[:80]})")  # fmt: skip
+        yield at, atoms
+        at, number = end, number + 1
+
+
+def check_numbered(structures: Iterable[Atoms], path: Path) -> None:
+    """End with one line if a structure has no whole number of its own as 'index', or positions that are not finite."""
+    seen: dict[int, int] = {}
+    for number, atoms in enumerate(structures):
+        index = atoms.info.get("index")
+        if not isinstance(index, (int, np.integer)) or isinstance(index, bool):
+            got = "no index" if index is None else f"index {' '.join(str(index).split())[:40]}"
+            sys.exit(f"{path}: structure {number} has {got}; expected a whole number of its own, 'index', in the info of each")  # fmt: skip
+        if int(index) in seen:
+            sys.exit(f"{path}: structures {seen[int(index)]} and {number} both have index {index}; give each a number of its own")  # fmt: skip
+        seen[int(index)] = number
+        if not (np.isfinite(atoms.positions).all() and np.isfinite(atoms.cell.array).all()):
+            sys.exit(f"{path}: structure {number} (index {index}) has positions or a cell that are not finite; leave it out, or mend it")  # fmt: skip
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = Parser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("structures", type=Path, help="extended XYZ (.xz allowed) with a unique 'index' per structure")
-    parser.add_argument("-o", "--output", type=Path, required=True, help="data set to write (.xyz.xz)")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="data set to write (.xyz.xz, or plain .xyz)")
     parser.add_argument("--work", type=Path, default=Path("work"), help="folder of the finished single structures")
     parser.add_argument("--known", type=Path, nargs="*", default=[], help="data sets whose structures are done")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes, one a core")
@@ -243,7 +332,7 @@ def main() -> None:
     parser.add_argument("--pw", default="pw.x", help="the executable of Quantum ESPRESSO")
     parser.add_argument("--pseudo-dir", type=Path, default=Path("/usr/share/espresso/pseudo"))
     parser.add_argument(
-        "--pseudo", type=json.loads, default=PSEUDOPOTENTIALS, help='JSON: {"Al": ["Al.pz-vbc.UPF", 3], ...}'
+        "--pseudo", type=pseudopotentials, default=PSEUDOPOTENTIALS, help='JSON: {"Al": ["Al.pz-vbc.UPF", 3], ...}'
     )
     parser.add_argument("--ecutwfc", type=float, default=20.0, help="Ry")
     parser.add_argument("--spacing-scf", type=float, default=0.393, help="1/angstrom")
@@ -251,31 +340,56 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1, help="of the random shifts of the k-meshes")
     parser.add_argument("--scratch", type=Path, default=Path(tempfile.gettempdir()))
     args = parser.parse_args()
+    for name in ("jobs", "limit"):
+        if getattr(args, name) is not None and getattr(args, name) < 1:
+            parser.error(f"got --{name} {getattr(args, name)}, expected 1 or more")
     if args.collect:
         print(f"{collect(args)} structures in {args.output}")
         return
+    # The codes run in folders of their own, where a relative path is another one.
+    args.scratch, args.pseudo_dir = args.scratch.resolve(), args.pseudo_dir.resolve()
+    if not args.scratch.is_dir():
+        parser.error(f"got --scratch {args.scratch}, expected a folder that is there")
+    structures = read_numbered(args.structures)[: args.limit]
+    if not structures:
+        sys.exit(f"{args.structures}: holds no structures; give a file of extended XYZ")
+    if args.code == "espresso":
+        check_pseudopotentials(args, structures)
+    done = finished(args.work) | {int(a.info["index"]) for path in args.known for a in read_numbered(path)}
+    todo = [a for a in structures if int(a.info["index"]) not in done]
     check_code(args)
     args.work.mkdir(parents=True, exist_ok=True)
+    sys.exit(bool(compute_all(args, todo, len(structures))))
 
-    structures = read_xz(args.structures)[: args.limit]
-    if any("index" not in a.info for a in structures):
-        sys.exit(f"{args.structures}: each structure needs a number of its own, 'index', in its info")
-    done = {int(p.stem) for p in args.work.glob("*.xyz")}
-    done |= {int(a.info["index"]) for path in args.known for a in read_xz(path)}
-    todo = [a for a in structures if int(a.info["index"]) not in done]
+
+def finished(work: Path) -> set[int]:
+    """Numbers of the structures in the working folder."""
+    names = [path.stem for path in work.glob("*.xyz")]
+    other = [name for name in names if not name.isdecimal()]
+    if other:
+        sys.exit(f"{work}: holds {other[0]}.xyz, expected only NUMBER.xyz of finished structures; give a folder of its own with --work")  # fmt: skip
+    return {int(name) for name in names}
+
+
+def compute_all(args: argparse.Namespace, todo: list[Atoms], total: int) -> list[int]:
+    """Compute what is left of ``total`` structures and write the data set; returns the numbers of those that failed."""
     failed: dict[int, str] = {}
-    progress = tqdm(total=len(structures), initial=len(structures) - len(todo), unit="structure", mininterval=5)
+    progress = tqdm(total=total, initial=total - len(todo), unit="structure", mininterval=5)
     with concurrent.futures.ThreadPoolExecutor(args.jobs) as pool:
         jobs = {pool.submit(finish, args, atoms): int(atoms.info["index"]) for atoms in todo}
-        for job in concurrent.futures.as_completed(jobs):
-            if job.exception() is not None:
-                failed[jobs[job]] = str(job.exception())
-                print(f"structure {jobs[job]}: {job.exception()}", file=sys.stderr)
-            progress.update()
+        try:
+            for job in concurrent.futures.as_completed(jobs):
+                if job.exception() is not None:
+                    failed[jobs[job]] = str(job.exception())
+                    print(f"structure {jobs[job]}: {job.exception()}", file=sys.stderr)
+                progress.update()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)  # what waits would run to its end otherwise
+            raise
     progress.close()
     print(f"{collect(args)} structures in {args.output}; failed: {sorted(failed) or 'none'}")
-    sys.exit(bool(failed))
+    return sorted(failed)
 
 
 if __name__ == "__main__":
-    main()
+    run(main)
