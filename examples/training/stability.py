@@ -16,6 +16,8 @@ import multiprocessing
 import os
 import signal
 import sys
+import warnings
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +64,8 @@ def simulate(
     """One simulation; returns what the table shows."""
     from petdos_md.ase import DOSCalculator
 
+    # ASE's thermostat holds the center of mass in a way that is exact to one part in the number of atoms, and says so each time.
+    warnings.filterwarnings("ignore", message="The implementation of `fixcm=True`", category=FutureWarning)
     rng = np.random.default_rng([seed, round(temperature_K)])
     atoms = structure(name)
     nearest = neighbor_list("d", atoms, 4.0).min()
@@ -191,9 +195,10 @@ def simulate_all(
 ) -> bool:
     """Run the jobs and keep each result in ``done`` and in the file as it comes; returns whether one failed."""
     failed = False
-    # Fresh processes: torch does not bear to be forked once it has run. Ctrl-C ends them without a word.
+    # Fresh processes: torch does not bear to be forked once it has run. Ctrl-C ends them without a word, if it ends this one.
+    stop = signal.SIG_IGN if signal.getsignal(signal.SIGINT) is signal.SIG_IGN else signal.SIG_DFL
     processes = concurrent.futures.ProcessPoolExecutor(
-        n_jobs, multiprocessing.get_context("spawn"), signal.signal, (signal.SIGINT, signal.SIG_DFL)
+        n_jobs, multiprocessing.get_context("spawn"), signal.signal, (signal.SIGINT, stop)
     )
     with processes as pool, tqdm(total=len(jobs), unit="simulation", disable=None) as bar:
         running = {pool.submit(simulate, *job): key for key, job in jobs.items()}
@@ -210,6 +215,10 @@ def simulate_all(
                     partial.write_text(json.dumps(done, indent=1))
                 tqdm.write(f"{key}: {'stable' if done[key]['stable'] else 'NOT STABLE'}")
                 sys.stdout.flush()
+        except BrokenProcessPool:
+            raise SettingError(
+                f"a simulation was killed, perhaps for want of memory; the same command goes on, with fewer --jobs than {n_jobs}"
+            ) from None
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             for process in multiprocessing.active_children():
