@@ -8,8 +8,8 @@ The folder holds ``validation.xyz`` and ``test.xyz`` as written by ``train.py``.
 
 from __future__ import annotations
 
-import argparse
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,9 @@ from petdos_md.validation.metrics import dos_rmse
 from petdos_md.validation.references import read_references
 from petdos_md.validation.validate import Validation
 from petdos_md.validation.validate import validate_model as validate_dos
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+from script import Parser, run
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
@@ -246,10 +249,17 @@ def plot_z_scores(dos: Validation, path: Path) -> None:
     plt.close(figure)
 
 
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+def main() -> None:
+    parser = Parser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("model", type=Path, help="model written by `petdos export`")
     parser.add_argument("data", type=Path, help="folder with validation.xyz and test.xyz")
     parser.add_argument("-o", "--output", type=Path, help="folder to write to, by default that of the data")
-    arguments = parser.parse_args()
-    validate_model(arguments.model, arguments.data, arguments.output or arguments.data)
+    args = parser.parse_args()
+    for name in ("validation.xyz", "test.xyz"):
+        if not (args.data / name).is_file():
+            parser.error(f"{args.data / name}: no such file; give the --output of a training")
+    validate_model(args.model, args.data, args.output or args.data)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -97,7 +97,7 @@ FAULTS: dict[str, tuple[Callable[[list[Atoms]], object], str]] = {
     "index": (info(index=3), "2 structures have the index 3; each needs its own"),
     "electrons": (info(n_electrons=5.0), "Al has 3 valence electrons by --electrons, but n_electrons = 5"),
     "electrons in words": (info(n_electrons="few"), "got n_electrons = few, expected a number"),
-    "split": (info(split="val"), "got split = val in its info, expected train, validation, test"),
+    "split": (info(split="val"), "structure with index 4 has split=val, expected train, validation or test"),
     "no cell": (lambda s: s[4].set_cell(np.zeros((3, 3))), "its cell has the volume 0 A^3"),
     "no test": (lambda s: [a.info.update(split="train") for a in s],
                 "mine.xyz: a part of the split is empty (6 train, 0 validation, 0 test); write another split"),
@@ -114,7 +114,7 @@ def test_faulty_data(fault: str, recipe, tmp_path: Path, monkeypatch) -> None:
         prepared(recipe, structures, tmp_path, monkeypatch)
     message = str(end.value)
     assert said in message and "\n" not in message
-    assert fault in ("index", "no test") or "structure with index 4 and tag fcc-Al-300K: " in message
+    assert fault in ("index", "no test", "split") or "structure with index 4 and tag fcc-Al-300K: " in message
     assert not (tmp_path / "out" / "train.xyz").exists()
 
 

@@ -105,7 +105,7 @@ def test_data_sets_with_the_same_numbers(recipe, tmp_path: Path) -> None:
     args = argparse.Namespace(
         data=[tmp_path / "a.xyz", tmp_path / "b.xyz"], options=TRAINING / "options-dos", output=tmp_path,
         grid=EnergyGrid(-30.0, 0.05, 1201), tags=None, without_tags=["b-301K"], fraction=0.5,
-        electrons={"Ni": 0.25, "Co": 0.75},
+        electrons={"Ni": 0.25, "Co": 0.75}, epochs=None, start=None, adapt="full", seen=[], description="", stage="all",
     )  # fmt: skip
     prepare.prepare(args)
     parts = {name: ase.io.read(tmp_path / f"{name}.xyz", ":") for name in ("train", "validation", "test")}
@@ -117,7 +117,9 @@ def test_data_sets_with_the_same_numbers(recipe, tmp_path: Path) -> None:
     assert not list(tmp_path.glob("part-*")) and not list(tmp_path.glob(".petdos-export-*"))
     prepare.check_choice(args)
     args.fraction = 0.2
-    with pytest.raises(SystemExit, match="was prepared with other --fraction; give a new --output"):
+    with pytest.raises(
+        SystemExit, match=r"was begun with other options \(--fraction: 0.5, now 0.2\); give a new --output"
+    ):
         prepare.check_choice(args)
     args.fraction = 0.5
     args.electrons = {"Ni": 1.0, "Co": 0.75}
