@@ -123,7 +123,9 @@ def test_data_sets_with_the_same_numbers(recipe, tmp_path: Path) -> None:
         prepare.check_choice(args)
     args.fraction = 0.5
     args.electrons = {"Ni": 1.0, "Co": 0.75}
-    with pytest.raises(SystemExit, match=r"structure 0 \(.*\) has 4 valence electrons, by --electrons 7"):
+    with pytest.raises(
+        SystemExit, match=r"index 0 and tag a-300K: .* has 7 valence electrons by --electrons, but n_electrons = 4"
+    ):
         prepare.prepare(args)
     args.electrons = {"Ni": 0.25, "Co": 0.75}
     args.options = TRAINING / "options"
@@ -131,9 +133,9 @@ def test_data_sets_with_the_same_numbers(recipe, tmp_path: Path) -> None:
         prepare.prepare(args)
     args.options = TRAINING / "options-dos"
     for change, message in (
-        ({"index": 2}, r"b.xyz: 1 structures have index and tag of another one"),
+        ({"index": 2}, r"b.xyz: 2 structures have the index 2; each needs its own"),
         ({"index": "a0"}, r"b.xyz: got index a0, expected a whole number"),
-        ({"eigenvalues": [[-1.0, 0.5]]}, r"structure with index 3 and tag b-303K: 4 electrons fill all 2 bands"),
+        ({"eigenvalues": [[-2.0, 0.5]]}, r"structure with index 3 and tag b-303K: 4 electrons fill all 2 bands"),
         (
             {"kweights": [1.0, 1.0]},
             r"structure with index 3 and tag b-303K: expected eigenvalues \(n_kpoints, n_bands\)",
