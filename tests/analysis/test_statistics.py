@@ -135,6 +135,20 @@ def test_fast_noise_seldom_hides_what_is_slow_and_small(method: str) -> None:
     assert estimate.error[~estimate.reliable].mean() > 0.5 * true
 
 
+@pytest.mark.parametrize(
+    ("n", "share", "correlation", "most"), [(200, 0.3, 0.93, 0.3), (200, 0.5, 0.875, 0.2), (300, 0.3, 0.93, 0.25)]
+)
+def test_slow_parts_behind_noise_are_seldom_called_known(n: int, share: float, correlation: float, most: float) -> None:
+    """Lags one by one are lost in the noise, their sum is not: an order chosen by Schwarz's criterion alone calls half to a third known."""
+    noise = np.random.default_rng([n, 1]).normal(size=(n, 1500))
+    x = np.sqrt(share) * ar1(correlation, n, 1500, seed=n) + np.sqrt(1 - share) * noise
+    true = np.sqrt(share * exact_error(correlation, n) ** 2 + (1 - share) / n)
+    estimate = standard_error(x)
+    assert x.mean(axis=0).std() == pytest.approx(true, rel=0.06)
+    assert estimate.error[estimate.reliable].mean() < 0.85 * true  # what is called known is too small
+    assert estimate.reliable.mean() < most
+
+
 def test_long_blocks_tell_what_the_autoregressive_fit_misses() -> None:
     """A third of the variance has the correlation time 200, of 600 samples: the fit, which sees mostly noise, calls nearly all long enough."""
     n, columns = 600, 400

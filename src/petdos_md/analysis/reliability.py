@@ -6,7 +6,9 @@ reliable whose estimate is small picks the underestimates. Three things keep tha
 - The test asks for the number of samples that an *upper* bound of the correlation time needs, and the time comes from an
   autoregressive fit, which scatters less than a sum of autocorrelations (G. Schwarz, Ann. Stat. 6 (1978) 461,
   10.1214/aos/1176344136, for the order of the fit).
-- What is slow and small hides behind fast noise. Lag-one correlations of long block means look for it.
+- What is slow and small hides behind fast noise: an order chosen by lags one by one leaves out many small correlations whose sum is not
+  small. Where it is significant, the time is that of a slow process behind noise. Lag-one correlations of long block means look for
+  what is slower still.
 - A series that passes by a hair is likelier an underestimate than one that passes by far. Errors near the threshold are
   raised, as estimates that were selected for being significant are corrected (S. Zöllner, J. K. Pritchard, Am. J. Hum.
   Genet. 80 (2007) 605, 10.1086/512821). The raise, fitted to series of first order of all lengths and correlations that
@@ -49,6 +51,8 @@ _DECAY = 2.0  # of the raise, for each standard deviation from the threshold
 _MAX_INFLATION = 1.8
 _ORDER = 6
 _PENALTY = 2.0  # times Schwarz's: a higher order by accident hides correlation, and real oscillations are plain to see
+_FEWEST_LAGS = 4  # that tell a decay from noise
+_SIGNIFICANT = 2.0  # standard deviations of the sum of the autocorrelations that a fit may leave out
 _MIN_BLOCKS = 32
 _MANY_BLOCKS = 128  # shorter blocks may be smooth, so that neighbors say nothing of what is slow
 
@@ -81,20 +85,20 @@ def assess(x: np.ndarray, weighted: np.ndarray, weights: np.ndarray, bounds: np.
     """
     n = len(x)
     n_weighted = float(effective_sample_size(weights))
-    correlation = effective_correlation(weighted, bounds)
+    fitted, correlation = _correlations(weighted, bounds)
     if n_weighted < 0.99 * n:
         # Weights that fluctuate fast are noise on a slow series, and hide it.
-        correlation = np.maximum(correlation, effective_correlation(x, bounds))
+        fitted, correlation = np.maximum((fitted, correlation), _correlations(x, bounds))
     spread = np.sqrt((1.0 - correlation**2) / n_weighted)
     margin = (_allowed(n_weighted) - correlation) / spread - _BOUND
     near = np.where(margin >= 0, np.exp(-_DECAY * np.maximum(margin, 0.0)), 0.0)
     higher = np.minimum(correlation + _RAISE * near * spread, 1.0 - 1e-9)
     # The variance of innovations is well known, so that the error goes as 1 / (1 - correlation).
     inflation = np.minimum((1.0 - correlation) / (1.0 - higher), _MAX_INFLATION)
-    fitted = (1.0 + correlation) / (1.0 - correlation)
     slow = _slow_inefficiency(weighted, bounds)
+    inefficiency = (1.0 + fitted) / (1.0 - fitted)
     needed = np.maximum(_needed(correlation), MIN_EFFECTIVE * slow) * (n / n_weighted)
-    return Reliability((margin >= 0) & (MIN_EFFECTIVE * slow <= n_weighted), inflation, needed, fitted, slow)
+    return Reliability((margin >= 0) & (MIN_EFFECTIVE * slow <= n_weighted), inflation, needed, inefficiency, slow)
 
 
 def effective_sample_size(weights: np.ndarray) -> np.ndarray:
@@ -147,6 +151,11 @@ def effective_correlation(x: np.ndarray, bounds: np.ndarray, n_means: int = 1) -
 
     :param n_means: number of means that were subtracted from ``x``: one, or one of each series
     """
+    return _correlations(x, bounds, n_means)[0]
+
+
+def _correlations(x: np.ndarray, bounds: np.ndarray, n_means: int = 1) -> tuple[np.ndarray, np.ndarray]:
+    """As :func:`effective_correlation`, of the fit and with what is slow behind noise."""
     n = len(x)
     lengths = np.diff(bounds)
     # Lags that half of the samples have a partner at.
@@ -157,22 +166,25 @@ def effective_correlation(x: np.ndarray, bounds: np.ndarray, n_means: int = 1) -
     rho[0] = 1.0
     for t in range(1, order + 1):
         rho[t] = _lagged(x, bounds, t) / np.maximum(lengths - t, 0).sum() / square
-    found = _autoregressive_inefficiency(rho, n)
+    found = np.array(_inefficiencies(rho, n))
     correlation = (found - 1.0) / (found + 1.0)
     # M. G. Kendall, Biometrika 41 (1954) 403 (10.1093/biomet/41.3-4.403): the mean is unknown, too.
-    return np.clip(correlation + (1.0 + 3.0 * correlation) * n_means / n, 0.0, 1.0 - 1e-6)
+    fitted, whole = np.clip(correlation + (1.0 + 3.0 * correlation) * n_means / n, 0.0, 1.0 - 1e-6)
+    return fitted, whole
 
 
-def _autoregressive_inefficiency(rho: np.ndarray, n: int) -> np.ndarray:
-    """Levinson's recursion over orders, the best by Schwarz's criterion.
+def _inefficiencies(rho: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """Of an autoregressive fit (Levinson's recursion over orders, the best by Schwarz's criterion), and with what it leaves out if that is slow.
 
     :param rho: ``(order + 1, columns)`` autocorrelations
     """
+    n_lags = len(rho) - 1
     best = np.full(rho.shape[1], np.inf)
     inefficiency = np.ones(rho.shape[1])
     residual = np.ones(rho.shape[1])
     coefficients = np.empty((0, rho.shape[1]))
-    for order in range(1, len(rho)):
+    chosen, chosen_order = np.zeros((n_lags, rho.shape[1])), np.zeros(rho.shape[1], dtype=int)
+    for order in range(1, n_lags + 1):
         predicted = (coefficients * rho[order - 1 : 0 : -1]).sum(axis=0)
         reflection = np.clip((rho[order] - predicted) / residual, -0.9999, 0.9999)
         coefficients = np.concatenate([coefficients - reflection * coefficients[::-1], reflection[None]])
@@ -182,7 +194,36 @@ def _autoregressive_inefficiency(rho: np.ndarray, n: int) -> np.ndarray:
         best = np.where(better, criterion, best)
         found = residual / np.maximum(1.0 - coefficients.sum(axis=0), 1e-4) ** 2
         inefficiency = np.where(better, found, inefficiency)
-    return inefficiency
+        chosen[:order] = np.where(better, coefficients, chosen[:order])
+        chosen_order = np.where(better, order, chosen_order)
+    if n_lags < _FEWEST_LAGS:
+        return inefficiency, inefficiency
+    missed = (rho - _continued(rho, chosen, chosen_order))[1:].sum(axis=0)
+    significant = missed > _SIGNIFICANT * np.sqrt(n_lags * np.maximum(inefficiency, 1.0) / n)
+    return inefficiency, np.where(significant, np.fmax(inefficiency, _inefficiency_behind_noise(rho, n)), inefficiency)
+
+
+def _continued(rho: np.ndarray, coefficients: np.ndarray, order: np.ndarray) -> np.ndarray:
+    """Autocorrelations of a fit: those of the data up to its order, then its own; ``(n_lags + 1, columns)``."""
+    fitted = np.ones_like(rho)
+    for t in range(1, len(rho)):
+        own = sum(c * fitted[abs(t - k)] for k, c in enumerate(coefficients, 1))
+        fitted[t] = np.where(t <= order, rho[t], own)
+    return fitted
+
+
+def _inefficiency_behind_noise(rho: np.ndarray, n: int) -> np.ndarray:
+    """Of a first-order process behind white noise, whose autocorrelations are ``s r**t``; NaN where they are not.
+
+    ``r`` is the ratio of their sums over lags 2 to k and 1 to k - 1, here with one standard deviation added, ``s`` follows from the sum.
+    """
+    n_lags = len(rho) - 1
+    with np.errstate(invalid="ignore", divide="ignore"):
+        first, then = rho[1:-1].sum(axis=0), rho[2:].sum(axis=0)
+        # What differs between both sums is a lag at each end, of variance 1 / n.
+        r = np.clip(then / first + np.sqrt(2.0 * 2.0 / n) / np.abs(first), 0.0, 0.98)
+        share = np.clip(rho[1:].sum(axis=0) * (1.0 - r) / (r * (1.0 - r**n_lags)), 0.0, 1.0)
+        return 1.0 + 2.0 * share * r / (1.0 - r)
 
 
 def _slow_inefficiency(x: np.ndarray, bounds: np.ndarray) -> np.ndarray:
