@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import sys
 from collections.abc import Iterable
@@ -14,6 +15,7 @@ import numpy as np
 import yaml
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
+from ase.data import chemical_symbols
 from tqdm import tqdm
 
 from petdos_md.base.errors import PetdosError, SettingError
@@ -43,13 +45,15 @@ def prepare(args: argparse.Namespace) -> None:
     where = ", ".join(map(str, args.data))
     check_info(everything, INFO, where)
     check_electrons(everything, args.electrons)
+    if args.start:
+        check_start(args.start, args.grid, {s for a in everything for s in a.symbols})
     lowest, highest = add_targets(everything, args.grid)
     energies = has_energy(args.options)
     needed = {"energy", "forces", "stress"}
     bare = sum(a.calc is None or not needed <= a.calc.results.keys() for a in everything)
     if energies and bare:
         sys.exit(
-            f"{bare} structures lack energy, forces or stress; --options options-dos trains a model of the DOS alone"
+            f"{bare} of {len(everything)} structures lack energy, forces or stress, by these names; --options options-dos trains a model of the DOS alone"
         )
     parts: dict[str, list[Atoms]] = {"train": [], "validation": [], "test": []}
     for structures in found:
@@ -85,6 +89,7 @@ def choice(args: argparse.Namespace) -> dict[str, Any]:
     """Options that decide what is in ``--output``; those of ``TRAINING`` not in the three files."""
     return {
         "data": [str(path.resolve()) for path in args.data],
+        "contents of data": [contents(path) for path in args.data],
         "grid": [args.grid.start, args.grid.stop],
         "tags": args.tags,
         "without_tags": args.without_tags,
@@ -96,11 +101,37 @@ def choice(args: argparse.Namespace) -> dict[str, Any]:
         "adapt": args.adapt,
         "seen": [str(path.resolve()) for path in args.seen],
         "description": args.description,
+        "name": args.name,
     }
 
 
-TRAINING = ("epochs", "start", "adapt", "seen", "description")
+TRAINING = ("epochs", "start", "adapt", "seen", "description", "name")
 """Options that a single stage may have otherwise."""
+
+
+def contents(path: Path) -> str:
+    """A hash of a data set."""
+    files = sorted(path.glob("*.xyz")) if path.is_dir() else [path]
+    return hashlib.sha256(b"".join(hashlib.sha256(file.read_bytes()).digest() for file in files)).hexdigest()
+
+
+def check_start(path: Path, grid: EnergyGrid, symbols: set[str]) -> None:
+    """End with one line if a checkpoint cannot be trained on with this grid and these elements."""
+    from metatrain.utils.io import load_model
+
+    try:
+        info = load_model(path).dataset_info
+        channels = sum(len(block.properties) for block in info.targets[TARGET].layout.blocks())
+    except Exception:  # torch and metatrain raise many kinds
+        sys.exit(f"{path}: is no checkpoint of a network for the DOS, as `mtt train` writes it (.ckpt)")
+    if channels != grid.n:
+        sys.exit(
+            f"{path}: has {channels} energies, but the grid from {grid.start:g} to {grid.stop:g} eV has {grid.n}; give --grid as it was "
+            "trained, -20 26 for trio-pbesol and none for almgsi-lda"
+        )
+    unknown = sorted(symbols - {chemical_symbols[number] for number in info.atomic_types})
+    if unknown:
+        sys.exit(f"{path}: does not know {', '.join(unknown)}; start from one that does, or from random weights")
 
 
 def check_choice(args: argparse.Namespace) -> None:
@@ -109,6 +140,10 @@ def check_choice(args: argparse.Namespace) -> None:
     made = json.loads(file.read_text()) if file.exists() else {}
     for name, value in choice(args).items():
         if made.get(name, value) != value and not (args.stage != "all" and name in TRAINING):
+            if name == "contents of data":
+                sys.exit(
+                    f"{args.output}: was begun with other contents of {', '.join(map(str, args.data))}; give a new --output"
+                )
             was, now = ("not given" if v is None or v == [] else v for v in (made[name], value))
             sys.exit(
                 f"{args.output}: was begun with other options (--{name.replace('_', '-')}: {was}, now {now}); give a new --output, or "

@@ -17,9 +17,11 @@ import os
 import signal
 import sys
 import warnings
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 from ase import Atoms, units
@@ -96,10 +98,15 @@ def simulate(
     rms = float(np.sqrt((moved**2).sum(axis=1).mean()))
     rdf = histogram / (4 * np.pi * (radii[:-1] + 0.025) ** 2)
     mean = float(np.mean(half))
-    ended = dynamics.nsteps >= steps
-    good = ended and abs(mean / temperature_K - 1) < 0.1 and closest > 0.7 * nearest
-    if temperature_K <= 300:
-        good = good and rms < 0.25 * nearest
+    wrong = {
+        f"ended after {dynamics.nsteps} of {steps} steps": dynamics.nsteps < steps,
+        f"mean temperature of the second half {mean:.0f} K, not within 10 %": not abs(mean / temperature_K - 1) < 0.1,
+        f"two atoms came as close as {closest:.2f} A, below 0.7 of the crystal's {nearest:.2f} A": not closest
+        > 0.7 * nearest,
+        f"atoms moved by {rms:.2f} A, a quarter of {nearest:.2f} A or more": temperature_K <= 300
+        and not rms < 0.25 * nearest,
+    }
+    faults = [what for what, is_so in wrong.items() if is_so]
     return {
         "name": name,
         "atoms": len(atoms),
@@ -110,8 +117,9 @@ def simulate(
         "nearest_crystal_A": float(nearest),
         "rdf_peak_A": float(radii[int(np.argmax(rdf))] + 0.025) if histogram.any() else float("nan"),
         "displacement_A": rms,
+        "faults": faults,
         "energy_drift_meV": 1000 * float(np.mean(energies[-20:]) - np.mean(energies[len(energies) // 2 :][:20])),
-        "stable": bool(good),
+        "stable": not faults,
     }
 
 
@@ -203,7 +211,7 @@ def simulate_all(
     with processes as pool, tqdm(total=len(jobs), unit="simulation", disable=None) as bar:
         running = {pool.submit(simulate, *job): key for key, job in jobs.items()}
         try:
-            for future in concurrent.futures.as_completed(running):
+            for future in as_completed(running, bar):
                 key = running[future]
                 bar.update()
                 if isinstance(future.exception(), PetdosError):
@@ -213,7 +221,9 @@ def simulate_all(
                 done[key] = future.result() | settings
                 with whole(output) as partial:
                     partial.write_text(json.dumps(done, indent=1))
-                tqdm.write(f"{key}: {'stable' if done[key]['stable'] else 'NOT STABLE'}")
+                tqdm.write(
+                    f"{key}: {'; '.join(['NOT STABLE', *done[key]['faults']]) if done[key]['faults'] else 'stable'}"
+                )
                 sys.stdout.flush()
         except BrokenProcessPool:
             raise SettingError(
@@ -225,6 +235,15 @@ def simulate_all(
                 process.terminate()
             raise
     return failed
+
+
+def as_completed(running: Iterable[Future[Any]], bar: tqdm[NoReturn]) -> Iterator[Future[Any]]:
+    """Jobs as they end; until then the clock of the bar goes on."""
+    waiting = set(running)
+    while waiting:
+        ended, waiting = concurrent.futures.wait(waiting, 1.0, concurrent.futures.FIRST_COMPLETED)
+        bar.refresh()
+        yield from ended
 
 
 def format_table(done: dict[str, dict[str, Any]]) -> str:

@@ -312,6 +312,7 @@ def main() -> None:
         what = "LDA energies and electronic DOS" if shipped else "electronic DOS"
         args.description = f"{what} of {', '.join(args.electrons)}"
     check(parser, args)
+    args.start = args.start.resolve() if args.start else None
     args.output = args.output.resolve()
     args.output.mkdir(parents=True, exist_ok=True)
 
@@ -322,7 +323,7 @@ def main() -> None:
     def begin(stage: str, before: str) -> Path | None:
         direct = args.stage == stage or args.adapt == "lora" or before not in steps
         if args.start and direct:
-            return args.start.resolve()
+            return args.start
         return out / before / "model.ckpt" if before in steps else None
 
     steps = {
@@ -359,6 +360,11 @@ def check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     for path in (*args.data, args.options / "shift.yaml", *args.seen, *([args.start] if args.start else [])):
         if not path.exists():
             parser.error(f"{path}: no such file")
+    for path in args.seen:
+        try:
+            next(ase.io.iread(path, format="extxyz"))
+        except Exception:  # ASE raises many kinds
+            parser.error(f"{path}: cannot be read as extended XYZ, expected the train.xyz of --start")
     if not 0 < args.fraction <= 1:
         parser.error(
             f"got --fraction {args.fraction:g}, expected a part of the training structures: above 0, at most 1"

@@ -91,6 +91,7 @@ FAULTS: dict[str, tuple[Callable[[list[Atoms]], object], str]] = {
     "hartree": (lambda s: info(eigenvalues=s[4].info["eigenvalues"] / 27.2114)(s),
                 "it is only 0.66 eV, expected 2 eV or more; write them in eV (1 hartree = 27.2114 eV)"),
     "few bands": (info(eigenvalues=np.array([[-5.0], [1], [2]])), "3 electrons fill all 1 bands; compute more of them, or correct"),
+    "bands below the Fermi level": (info(eigenvalues=np.array([[-5.0, 1, 1.5]] * 3)), "the bands suffice for a DOS up to 0.60 eV only, with 2 states for 3"),
     "negative weight": (info(kweights=np.array([1.0, -0.25, 0.25])), "weights of k-points not negative"),
     "NaN": (info(eigenvalues=np.full((3, 5), np.nan)), "eigenvalues must be finite"),
     "words": (info(eigenvalues="many"), "got eigenvalues or kweights that are no numbers"),
@@ -140,11 +141,16 @@ def test_other_options_for_what_was_begun(recipe, tmp_path: Path, monkeypatch) -
         (["--epochs", "2", "--stage", "all"], r"--epochs: not given, now 2"),
         (["--seen", str(out / "train.xyz"), "--stage", "all"], r"--seen: not given, now .*train.xyz"),
         (["--description", "mine", "--stage", "all"], r"--description: .*, now mine"),
+        (["--name", "other", "--stage", "all"], r"--name: almgsi-lda, now other"),
         (["--quick"], r"--fraction: 1.0, now 0.1\); .* --quick sets"),
     ):
         with pytest.raises(SystemExit, match=f"out: was begun with other options \\({said}"):
             prepared(recipe, data(), tmp_path, monkeypatch, *options)
     assert (out / "train.xyz").read_bytes() == made
+    changed = data()
+    changed[0].info["eigenvalues"][0, 0] -= 0.1
+    with pytest.raises(SystemExit, match=r"out: was begun with other contents of .*mine.xyz; give a new --output"):
+        prepared(recipe, changed, tmp_path, monkeypatch)
     prepared(recipe, data(), tmp_path, monkeypatch, "--epochs", "2")  # of a stage that this one is not
     assert json.loads((out / "prepare.json").read_text())["epochs"] == 2
 
@@ -159,6 +165,29 @@ def test_data_that_replace_others_are_named(recipe, tmp_path: Path, monkeypatch,
     )
     assert f"note: 2 structures of {tmp_path / 'more.xyz'} take the place of those" in capsys.readouterr().out
     assert [len(ase.io.read(out / f"{part}.xyz", ":")) for part in PARTS] == [2, 2, 2]
+
+
+CHECKPOINT = TRAINING / "checkpoints" / "almgsi-lda.ckpt"
+
+
+def test_checkpoints_to_start_from(recipe, tmp_path: Path, monkeypatch) -> None:
+    """The shipped one has 751 energies and knows Al, Mg, Si; what does not fit is said before anything is written."""
+    (tmp_path / "text.ckpt").write_text("no checkpoint")
+    nickel = data()
+    for atoms in nickel:
+        atoms.symbols[:] = "Ni"
+    for structures, options, said in (
+        (data(), ["--start", str(CHECKPOINT)], "has 751 energies, but the grid from -10 to 20 eV has 601; give --grid"),
+        (nickel, ["--start", str(CHECKPOINT), "--grid", "-13", "24.5", "--electrons", "Ni=3"], "does not know Ni"),
+        (data(), ["--start", str(tmp_path / "text.ckpt")], "text.ckpt: is no checkpoint of a network for the DOS"),
+    ):
+        with pytest.raises(SystemExit, match=said):
+            prepared(recipe, structures, tmp_path, monkeypatch, *options)
+    assert not list((tmp_path / "out").iterdir())
+    (tmp_path / "near.ckpt").symlink_to(CHECKPOINT)
+    monkeypatch.chdir(tmp_path)
+    out = prepared(recipe, data(), tmp_path, monkeypatch, "--start", "near.ckpt", "--grid", "-13", "24.5")
+    assert json.loads((out / "prepare.json").read_text())["start"] == str(CHECKPOINT)
 
 
 def test_newest_whole_checkpoint(recipe, tmp_path: Path) -> None:

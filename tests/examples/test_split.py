@@ -99,13 +99,13 @@ def test_data_sets_with_the_same_numbers(recipe, tmp_path: Path) -> None:
             atoms.info |= {
                 "n_electrons": 4,
                 "kweights": [2.0],
-                "eigenvalues": rng.uniform(-3, 3, (1, 6)).cumsum(axis=1),
+                "eigenvalues": rng.uniform(0.5, 3, (1, 6)).cumsum(axis=1) - 3,
             }
         ase.io.write(tmp_path / f"{name}.xyz", structures, format="extxyz")
     args = argparse.Namespace(
         data=[tmp_path / "a.xyz", tmp_path / "b.xyz"], options=TRAINING / "options-dos", output=tmp_path,
         grid=EnergyGrid(-30.0, 0.05, 1201), tags=None, without_tags=["b-301K"], fraction=0.5,
-        electrons={"Ni": 0.25, "Co": 0.75}, epochs=None, start=None, adapt="full", seen=[], description="", stage="all",
+        electrons={"Ni": 0.25, "Co": 0.75}, epochs=None, start=None, adapt="full", seen=[], description="", name="a", stage="all",
     )  # fmt: skip
     prepare.prepare(args)
     parts = {name: ase.io.read(tmp_path / f"{name}.xyz", ":") for name in ("train", "validation", "test")}
@@ -129,7 +129,7 @@ def test_data_sets_with_the_same_numbers(recipe, tmp_path: Path) -> None:
         prepare.prepare(args)
     args.electrons = {"Ni": 0.25, "Co": 0.75}
     args.options = TRAINING / "options"
-    with pytest.raises(SystemExit, match="20 structures lack energy, forces or stress"):
+    with pytest.raises(SystemExit, match="20 of 20 structures lack energy, forces or stress"):
         prepare.prepare(args)
     args.options = TRAINING / "options-dos"
     for change, message in (

@@ -78,6 +78,7 @@ def recipe(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
         (["--epochs", "0"], "got --epochs 0, expected 1 or more"),
         (["--grid", "30", "-20"], "got --grid 30 -20, expected START below STOP, in eV"),
         (["--seen", "nothere.xyz"], "nothere.xyz: no such file"),
+        (["--seen", "al.cif"], "al.cif: cannot be read as extended XYZ, expected the train.xyz of --start"),
         (["--electrons", "Xx=4"], "got --electrons Xx=4, expected element=number of valence electrons"),
         (["--stage", "export"], "has no train.xyz, validation.xyz, test.xyz, model.ckpt, llpr.ckpt; run the stages"),
     ],

@@ -72,7 +72,10 @@ def test_from_data_to_files(metal: DOSModel, metal_path: Path, tmp_path: Path) -
     written = []
     for i, atoms in enumerate(structures(10)):
         rng = np.random.default_rng(i)
-        levels = np.sort(np.concatenate([rng.uniform(-7, -3, (2, 6)), rng.uniform(4, 6, (2, 3))], axis=1), axis=1)
+        levels = np.sort(
+            np.concatenate([rng.uniform(-7, -3, (2, 6)), rng.uniform(4, 5, (2, 2)), rng.uniform(7, 8, (2, 1))], axis=1),
+            axis=1,
+        )
         atoms.info |= {"eigenvalues": levels, "kweights": np.array([1.0, 1.0])}
         written.append(atoms)
     ase.io.write(tmp_path / "data.xyz", written, format="extxyz")

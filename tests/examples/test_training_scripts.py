@@ -63,7 +63,9 @@ def with_levels(count: int, energies: bool = True) -> list[Atoms]:
     found = structures(count)
     for i, atoms in enumerate(found):
         rng = np.random.default_rng(i)
-        levels = np.concatenate([rng.uniform(-7, -3, (2, 6)), rng.uniform(4, 6, (2, 3))], axis=1)
+        levels = np.concatenate(
+            [rng.uniform(-7, -3, (2, 6)), rng.uniform(4, 5, (2, 2)), rng.uniform(7, 8, (2, 1))], axis=1
+        )
         atoms.info |= {"eigenvalues": np.sort(levels, axis=1), "kweights": np.array([1.0, 1.0])}
         if energies:
             atoms.calc = SinglePointCalculator(atoms, energy=-1.0, forces=np.zeros((4, 3)))

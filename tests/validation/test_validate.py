@@ -33,7 +33,7 @@ from petdos_md.validation.calibrate import (
     fit_covariance,
 )
 from petdos_md.validation.metrics import align, chance_interval, rotated, rotations, symmetry_error
-from petdos_md.validation.references import read_references
+from petdos_md.validation.references import note_on_electrons, read_references
 from petdos_md.validation.validate import compare, format_validation, validate_model
 
 SHIFT = 7
@@ -312,6 +312,15 @@ def test_electrons_that_predictions_do_not_hold(metal: DOSModel, dataset: Path) 
     plot_calibration(none)
     with pytest.raises(ChemicalPotentialError, match=r"the reference DOS of .* holds [\d.]{2,7} electrons when full"):
         validate_model(metal, [replace(odd, target=references[1].target)], symmetry=False)
+
+
+def test_a_number_of_electrons_that_is_not_that_of_the_model(metal: DOSModel, dataset: Path) -> None:
+    references = read_references(dataset, metal)
+    assert note_on_electrons(references, metal) == ""
+    references[3] = replace(references[3], n_electrons=metal.n_electrons(references[3].atoms) + 10)
+    told = note_on_electrons(references, metal)
+    formula, own = references[3].atoms.symbols, metal.n_electrons(references[3].atoms)
+    assert told.startswith("note: 1 of 10 structures") and f"({formula}) {own + 10:g} in place of {own:g}" in told
 
 
 def test_bad_input(metal: DOSModel, metal_path: Path, dataset: Path, tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ def run(args: argparse.Namespace) -> int:
     from ..base.electrons import parse_electrons
     from ..models.model import DOSModel
     from ..validation.calibrate import calibrate_model
-    from ..validation.references import read_references, read_structures
+    from ..validation.references import note_on_electrons, read_references, read_structures
     from .bars import count_bar
 
     electrons = parse_electrons(args.electrons)
@@ -52,6 +52,8 @@ def run(args: argparse.Namespace) -> int:
             progress=bar.update,
         )
     print(report.text())
+    if note := note_on_electrons(references, model):
+        print(note)
     if not seen:
         print(
             "note: the calibration structures stand for the training set; with that itself (--features DATASET) errors of what resembles it are smaller"

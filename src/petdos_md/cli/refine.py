@@ -35,7 +35,7 @@ def run(args: argparse.Namespace) -> int:
     """Update, write, print errors before and after."""
     from ..base.electrons import parse_electrons
     from ..models.model import DOSModel
-    from ..validation.references import read_references
+    from ..validation.references import note_on_electrons, read_references
     from ..validation.refine import refine_model
     from .bars import count_bar
 
@@ -55,4 +55,6 @@ def run(args: argparse.Namespace) -> int:
             progress=bar.update,
         )
     print(report.text())
+    if note := note_on_electrons([*references, *test], model):
+        print(note)
     return 0

@@ -37,7 +37,7 @@ def add_parser(commands: Commands) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Compare, print the tables, write files."""
-    from ..validation.references import read_references
+    from ..validation.references import note_on_electrons, read_references
     from ..validation.validate import format_validation, validate_model
     from .bars import count_bar
 
@@ -50,6 +50,8 @@ def run(args: argparse.Namespace) -> int:
         )
     text = format_validation(result)
     print(text)
+    if note := note_on_electrons(references, model):
+        print(note)
     paths = _write(result, text, Path(args.output), plots=not args.no_plots)
     print("written: " + " ".join(map(str, paths)))
     return 0

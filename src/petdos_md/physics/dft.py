@@ -160,7 +160,7 @@ class Bands:
     def check(self, n_electrons: float) -> None:
         """Whether these bands can be those of a structure, in eV.
 
-        :raises SettingError: if they are too narrow for eV, or do not hold the electrons
+        :raises SettingError: if they are too narrow for eV, do not hold the electrons, or end below the Fermi level
         """
         span = float(np.ptp(self.eigenvalues))
         if span < NARROW_EV:
@@ -171,6 +171,12 @@ class Bands:
         if float(self.weights.sum() * self.eigenvalues.shape[1]) <= n_electrons:
             raise SettingError(
                 f"{n_electrons:g} electrons fill all {self.eigenvalues.shape[1]} bands; compute more of them, or correct n_electrons"
+            )
+        known = self.defined_below()
+        if self.n_states_below(known) <= n_electrons:
+            raise SettingError(
+                f"the bands suffice for a DOS up to {known:.2f} eV only, with {self.n_states_below(known):.4g} states for {n_electrons:g} electrons; "
+                "compute more of them, to some 6 eV above the Fermi level"
             )
 
     def n_states_below(self, energy_eV: float) -> float:

@@ -14,6 +14,7 @@ import numpy as np
 import scipy.special
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from .style import LINE_STYLES, MARKERS, STYLE, GivenAxes, make_panels, system_color
 
@@ -73,6 +74,7 @@ def _errors_of_subsets(axes: Axes, result: Validation) -> None:
     axes.set_xticks(x, [s or "all" for s in subsets], rotation=35, ha="right", fontsize=8)
     axes.set_ylabel(_ERROR)
     axes.set_ylim(bottom=0)
+    axes.margins(y=0.08)
     axes.legend(fontsize=8)
 
 
@@ -88,6 +90,7 @@ def _shares_below(axes: Axes, result: Validation) -> None:
         axes.step(np.r_[errors[0], errors], share, where="post", **style)
     axes.set_xlabel(_ERROR)
     axes.set_ylabel("share of structures below")
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=5))
     axes.set_ylim(0, 1.02)
     axes.legend(fontsize=6.5, loc="lower right")
 

@@ -63,8 +63,12 @@ class CalibrationReport:
             "root mean square z-scores on the calibration split itself; judge by `petdos validate` on another one",
         ]
         for name, after in self.after.items():
-            before = "-" if self.before is None else f"{self.before[name]:.2f}"
-            lines.append(f"  {name.replace('_', ' '):<28} before {before:>6}   after {after:.2f}")
+            before = "-" if self.before is None else _number(self.before[name])
+            lines.append(f"  {name.replace('_', ' '):<28} before {before:>6}   after {_number(after)}")
+        if any(math.isnan(after) for after in self.after.values()):
+            lines.append(
+                "note: ? where the predicted DOS, or that of a member, does not hold the electrons; a model that is trained holds them"
+            )
         if self.n_structures < FEW:
             uncertain = 100 / math.sqrt(2 * self.n_structures)  # relative standard error of a standard deviation
             lines.append(
@@ -116,6 +120,10 @@ def calibrate_model(
     return CalibrationReport(
         output, len(references), n_members, fit.regularizer, before, _spreads(calibrated, references)
     )
+
+
+def _number(value: float) -> str:
+    return "?" if math.isnan(value) else f"{value:.2f}"
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,6 +62,30 @@ def read_references(
     :raises SettingError: if the file cannot be read, nothing is left, or a structure has neither DOS nor eigenvalues with weights
     """
     return [_reference(atoms, number, model, subset, str(path)) for number, atoms in _chosen(Path(path), where, index)]
+
+
+def note_on_electrons(references: Sequence[Reference], model: DOSModel) -> str:
+    """A sentence where numbers of electrons are not those that the model has for the same atoms; empty if all are.
+
+    Semicore states are a good reason, a wrong number of a file is none: it moves the Fermi level.
+    """
+    known = np.array([_known_electrons(model, r.atoms) for r in references])
+    stated = np.array([r.n_electrons for r in references])
+    other = np.flatnonzero(~np.isclose(stated, known) & np.isfinite(known))
+    if not len(other):
+        return ""
+    first = other[0]
+    return (
+        f"note: {len(other)} of {len(references)} structures have another number of electrons than the model gives their atoms, the first "
+        f"({references[first].atoms.symbols}) {stated[first]:g} in place of {known[first]:g}; right only if it counts other states of the cores"
+    )
+
+
+def _known_electrons(model: DOSModel, atoms: Atoms) -> float:
+    try:
+        return float(model.n_electrons(atoms))
+    except StructureError:
+        return float("nan")
 
 
 def read_structures(path: str | os.PathLike[str], *, where: str | None = None, index: str = ":") -> list[Atoms]:
