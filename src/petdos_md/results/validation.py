@@ -73,8 +73,7 @@ def _errors_of_subsets(axes: Axes, result: Validation) -> None:
     axes.axhline(result.summary()["dos_rmse"], color="0.4", linewidth=0.8, linestyle=":", label="all structures")
     axes.set_xticks(x, [s or "all" for s in subsets], rotation=35, ha="right", fontsize=8)
     axes.set_ylabel(_ERROR)
-    axes.set_ylim(bottom=0)
-    axes.margins(y=0.08)
+    axes.set_ylim(0, 1.05 * axes.get_ylim()[1])
     axes.legend(fontsize=8)
 
 
