@@ -74,7 +74,7 @@ def check_grid(model: DOSModel, structures: list[Atoms], where: str) -> None:
         if np.shape(atoms.info["dos"]) != (model.grid.n,):
             raise SettingError(
                 f"{where}: structure {number} has a DOS of shape {np.shape(atoms.info['dos'])}, {model.info.name} has {model.grid.n} "
-                "energies; take the test.xyz of a training with the grid of the model"
+                "energies; models can be compared with one grid, so train with --grid as the others were, or use `petdos validate` for each with eigenvalues"
             )
 
 

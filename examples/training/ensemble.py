@@ -32,6 +32,7 @@ from scipy.ndimage import gaussian_filter1d
 from scipy.spatial.transform import Rotation
 
 from petdos_md import DOSModel
+from petdos_md.base.errors import SettingError
 from petdos_md.base.grid import EnergyGrid
 from petdos_md.models.export import export_model
 from petdos_md.validation.metrics import align, rotated, shifted_target
@@ -57,7 +58,7 @@ def make_ensemble(
     model = wrapped(checkpoint, n_members)
     dataset = dos_dataset(train, grid.n)
     model.compute_covariance([dataset], min(4, len(dataset)), False)
-    model.compute_cholesky_decomposition(options["regularizer"])
+    decompose(model, options["regularizer"])
     buffers = dict(model.named_buffers())
     cholesky = buffers[f"cholesky_{UNCERTAINTY}"].double().numpy()
 
@@ -92,6 +93,24 @@ def make_ensemble(
         # The number that metatrain multiplies its own analytic uncertainty with: that of a typical channel.
         buffers[f"multiplier_{UNCERTAINTY}"].fill_(float(np.sqrt(np.mean(scale**2))))
     torch.save(model.get_checkpoint(), output)
+
+
+def decompose(model: torch.nn.Module, regularizer: float) -> float:
+    """Factorize the covariance of the features; returns the number that was added to its diagonal.
+
+    metatrain sums in single precision. Where rounding makes the smallest eigenvalues negative, the number is raised.
+    """
+    for added in regularizer * 10.0 ** np.arange(7):
+        try:
+            model.compute_cholesky_decomposition(float(added))
+        except torch.linalg.LinAlgError:
+            continue
+        if added > regularizer:
+            print(f"note: regularizer raised from {regularizer:g} to {added:g}, as rounding of the covariance takes")
+        return float(added)
+    raise SettingError(
+        f"the covariance of the features has no Cholesky factor with {added:g} on its diagonal; are there NaN in the training set?"
+    )
 
 
 def wrapped(checkpoint: Path, n_members: int) -> torch.nn.Module:

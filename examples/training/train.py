@@ -30,6 +30,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import zipfile
 from pathlib import Path
 from typing import Any, NoReturn
@@ -106,7 +107,8 @@ def train(args: argparse.Namespace, stage: str, start: Path | None) -> None:
         ) as process,
     ):
         assert process.stdout is not None
-        reason = "it says nothing"
+        reason, ended = "it says nothing", threading.Event()
+        threading.Thread(target=tick, args=(bar, ended), daemon=True).start()
         try:
             for line in process.stdout:
                 log.write(line)
@@ -116,6 +118,8 @@ def train(args: argparse.Namespace, stage: str, start: Path | None) -> None:
         except BaseException:
             process.terminate()
             raise
+        finally:
+            ended.set()
     if process.returncode != 0:
         sys.exit(f"{stage}: mtt train failed: {reason} (all that it said: {folder / 'train.out'})")
     (folder / "part-model.pt").unlink(missing_ok=True)
@@ -148,6 +152,12 @@ def newest_checkpoint(folder: Path) -> Path | None:
     """Of the checkpoints that `mtt train` left, the newest that is whole: one that was being written when it was stopped is cut."""
     checkpoints = sorted(folder.glob("outputs/*/*/model_*.ckpt"), key=lambda p: p.stat().st_mtime)
     return next((path for path in reversed(checkpoints) if zipfile.is_zipfile(path)), None)
+
+
+def tick(bar: tqdm[NoReturn], ended: threading.Event) -> None:
+    """The clock of a bar goes on within an epoch."""
+    while not ended.wait(1.0):
+        bar.refresh()
 
 
 def show(line: str, stage: str, bar: tqdm[NoReturn]) -> None:
@@ -307,6 +317,8 @@ def main() -> None:
         args.grid = EnergyGrid(args.grid[0], GRID.step, round((args.grid[1] - args.grid[0]) / GRID.step) + 1)
     if args.adapt == "lora" and args.start is None:
         parser.error("--adapt lora needs the checkpoint to adapt: --start CKPT")
+    if args.adapt == "lora" and not args.seen:
+        print("note: without --seen (train.xyz of --start), what only the general model has seen counts as far outside")
     if args.description is None:
         shipped = args.data == parser.get_default("data")
         what = "LDA energies and electronic DOS" if shipped else "electronic DOS"
@@ -352,7 +364,7 @@ def main() -> None:
         print(f"== {stage}", flush=True)
         action()
     if args.quick and args.stage == "all":
-        print("all stages work here; nothing was learned, and the numbers of the table are those of random weights")
+        print("all stages work here; next to nothing was learned, so the numbers of the table say nothing")
 
 
 def check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:

@@ -17,6 +17,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from metatrain.pet.modules.finetuning import apply_finetuning_strategy
 from metatrain.utils.io import load_model
 
+from petdos_md.base.errors import PetdosError
 from petdos_md.models.comparison import random_structures
 from petdos_md.models.export import export_model
 from petdos_md.models.model import DOSModel
@@ -130,6 +131,25 @@ def test_a_table_says_why_numbers_are_missing(recipe, tmp_path: Path, capsys) ->
         assert summary["test"]["force_mae_meV_A"] == pytest.approx(0, abs=0.1)
         assert ("| C_el(1000 K), z-score spread | ? |" in table) == (len(structures) == 1 and missing != "")
         assert (f"{missing} structures count neither in" in table) == (missing != "") and "nan" not in table
+
+
+def test_a_covariance_that_rounding_made_indefinite(recipe, tmp_path: Path, capsys) -> None:
+    """An eigenvalue of -0.5, as sums in single precision leave it: of 0.001 times powers of ten, 1 is the first that is enough."""
+    ensemble = importlib.import_module("ensemble")
+    model = ensemble.wrapped(write_checkpoints(tmp_path, SMALL, symbols=["Al"], n_channels=40)[0], 4)
+    covariance = dict(model.named_buffers())[f"covariance_{ensemble.UNCERTAINTY}"]
+    n = len(covariance)
+    vectors = np.linalg.qr(np.random.default_rng(0).normal(size=(n, n)))[0]
+    values = np.linspace(1.0, 50.0, n)
+    covariance.copy_(torch.tensor(vectors * values @ vectors.T))
+    assert ensemble.decompose(model, 1e-3) == 1e-3 and capsys.readouterr().out == ""
+    values[0] = -0.5
+    covariance.copy_(torch.tensor(vectors * values @ vectors.T))
+    assert ensemble.decompose(model, 1e-3) == pytest.approx(1.0)
+    assert "regularizer raised from 0.001 to 1," in capsys.readouterr().out
+    covariance.fill_(float("nan"))
+    with pytest.raises(PetdosError, match="are there NaN in the training set"):
+        ensemble.decompose(model, 1e-3)
 
 
 def test_merged_adapters_are_the_same_function(adapted: Path, tmp_path: Path, recipe: ModuleType) -> None:

@@ -189,7 +189,7 @@ def _no_level(occupation: Occupation, block: Block, query: int, where: str) -> C
     else:
         what = f"the {n:.6g} electrons of {which} spread beyond its energies, {span}; check the number of electrons, or lower the temperature"
     return ChemicalPotentialError(
-        f"no chemical potential at {temperature}: {what}, or use a model with a wider energy grid"
+        f"no chemical potential at {temperature}: {what}, or use a model with a wider energy grid, or one that is trained further"
     )
 
 
