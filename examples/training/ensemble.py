@@ -106,7 +106,9 @@ def decompose(model: torch.nn.Module, regularizer: float) -> float:
         except torch.linalg.LinAlgError:
             continue
         if added > regularizer:
-            print(f"note: regularizer raised from {regularizer:g} to {added:g}, against rounding of the covariance; nothing is to be done")
+            print(
+                f"note: regularizer raised from {regularizer:g} to {added:g}, against rounding of the covariance; nothing is to be done"
+            )
         return float(added)
     raise SettingError(
         f"the covariance of the features has no Cholesky factor with {added:g} on its diagonal; are there NaN in the training set?"
