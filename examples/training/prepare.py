@@ -6,6 +6,7 @@ import argparse
 import hashlib
 import json
 import sys
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -97,7 +98,7 @@ def choice(args: argparse.Namespace) -> dict[str, Any]:
         "electrons": args.electrons,
         "options": str(args.options.resolve()),
         "epochs": args.epochs,
-        "start": str(args.start.resolve()) if args.start else None,
+        "start": str(args.start) if args.start else None,
         "adapt": args.adapt,
         "seen": [str(path.resolve()) for path in args.seen],
         "description": args.description,
@@ -159,10 +160,10 @@ def read_data(paths: Iterable[Path]) -> list[list[Atoms]]:
         atoms = [a for file in files for a in (read_xz(file) if file.is_file() else [])]
         check_info(atoms, INFO[:2], str(path))
         numbers = [number_of(a, path) for a in atoms]
-        for number in numbers:
-            if numbers.count(number) > 1:
-                sys.exit(f"{path}: {numbers.count(number)} structures have the index {number}; each needs its own")
-        mine = {(number_of(a, path), str(a.info["tag"])): a for a in atoms}
+        for number, times in Counter(numbers).most_common(1):
+            if times > 1:
+                sys.exit(f"{path}: {times} structures have the index {number}; each needs its own")
+        mine = {(number, str(a.info["tag"])): a for number, a in zip(numbers, atoms, strict=True)}
         if mine:
             sets.append({key: mine.pop(key) for key in list(mine) if not any(key in other for other in sets)})
             again = sum(len(other.keys() & mine.keys()) for other in sets[:-1])

@@ -85,7 +85,7 @@ def runaways_K(frames: Frames) -> dict[float, float]:
     for index, temperature in enumerate(frames.temperatures_K):
         rows = np.flatnonzero(frames.group == index)
         kinetic = KineticTemperature(float(temperature))
-        kinetic.add(frames.kinetic_temperature_K[rows], frames.n_atoms[rows])
+        kinetic.extend(frames.kinetic_temperature_K[rows], frames.n_atoms[rows])
         if np.isfinite(kinetic.runaway_K):
             found[float(temperature)] = kinetic.runaway_K
     return found

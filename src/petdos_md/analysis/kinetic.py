@@ -1,10 +1,11 @@
 """Whether velocities still belong to the ensemble that a simulation says it samples.
 
 >>> kinetic = KineticTemperature(300.0)
->>> kinetic.add([310.0, 295.0, 304.0], n_atoms=32)
+>>> kinetic.extend(np.array([310.0, 295.0, 304.0]), np.full(3, 32))
 >>> kinetic.runaway_K
 nan
->>> kinetic.add(20 * [900.0], n_atoms=32)
+>>> for _ in range(20):
+...     kinetic.add(900.0, n_atoms=32)
 >>> round(kinetic.runaway_K)
 822
 """
@@ -14,7 +15,6 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 RUNAWAY = 1.5
 """Kinetic temperature, relative to that of the ensemble, that no equilibrium explains."""
@@ -31,23 +31,26 @@ class KineticTemperature:
         self._n, self._ratios, self._logarithms, self._squares = 0, 0.0, 0.0, 0.0
         self._fewest_atoms = math.inf
 
-    def add(self, kinetic_K: ArrayLike, n_atoms: ArrayLike) -> None:
-        """Take in frames; those without velocities (zero or NaN) tell nothing.
+    def add(self, kinetic_K: float, n_atoms: int) -> None:
+        """Take in one frame, which tells nothing without velocities (zero or NaN)."""
+        if kinetic_K > 0:
+            logarithm = math.log(kinetic_K / self.temperature_K)
+            self._n += 1
+            self._ratios += kinetic_K / self.temperature_K
+            self._logarithms += logarithm
+            self._squares += logarithm**2
+            self._fewest_atoms = min(self._fewest_atoms, n_atoms)
 
-        :param kinetic_K: kinetic temperatures, K
-        :param n_atoms: of the frames
-        """
-        kinetic, atoms = np.broadcast_arrays(np.asarray(kinetic_K, dtype=float), np.asarray(n_atoms))
-        moving = kinetic > 0
-        if not moving.any():
-            return
-        ratio = kinetic[moving] / self.temperature_K
+    def extend(self, kinetic_K: np.ndarray, n_atoms: np.ndarray) -> None:
+        """Take in many frames, ``(n,)`` each."""
+        moving = kinetic_K > 0
+        ratio = kinetic_K[moving] / self.temperature_K
         logarithm = np.log(ratio)
         self._n += len(ratio)
         self._ratios += float(ratio.sum())
         self._logarithms += float(logarithm.sum())
         self._squares += float((logarithm**2).sum())
-        self._fewest_atoms = min(self._fewest_atoms, float(atoms[moving].min()))
+        self._fewest_atoms = min(self._fewest_atoms, n_atoms[moving].min(initial=np.iinfo(int).max))
 
     @property
     def runaway_K(self) -> float:

@@ -163,7 +163,7 @@ class RunningAverage:
             state.blocks[sample.replica] = _Blocks(self._max_blocks, self.readout.n_features)
         state.blocks[sample.replica].add(sample.features, sample.weight)
         state.n_samples += 1
-        state.kinetic.add([sample.kinetic_temperature_K], sample.n_atoms)
+        state.kinetic.add(sample.kinetic_temperature_K, sample.n_atoms)
         grade = float(self.readout.extrapolation_grade(sample.features))
         state.grade_max = float(np.fmax(state.grade_max, grade))
         state.n_far_outside += grade > FAR_OUTSIDE

@@ -97,27 +97,30 @@ def read_structures(path: str | os.PathLike[str], *, where: str | None = None, i
 
 
 def _chosen(path: Path, where: str | None, index: str) -> list[tuple[int, Atoms]]:
-    keep = _condition(where)
-    every = list(_structures(path, index))
-    found = [(number, atoms) for number, atoms in every if keep(atoms.info)]
+    """Structures that fulfil a condition; of the others only what they have in its place is kept, for the message if there are none."""
+    keep, key = _condition(where), re.split("[%=]", where.replace(" ", ""))[0] if where else ""
+    found, values = [], []
+    for number, atoms in _structures(path, index):
+        values.append(atoms.info.get(key))
+        if keep(atoms.info):
+            found.append((number, atoms))
     if not found:
-        what = f" with {where}{_instead(where, every)}" if where else ""
+        what = f" with {where}{_instead(where, key, values)}" if where else ""
         raise SettingError(
             f"{path}: no structures{what}: the split is empty, expected at least one; check the condition"
         )
     return found
 
 
-def _instead(where: str, every: list[tuple[int, Atoms]]) -> str:
+def _instead(where: str, key: str, values: list[Any]) -> str:
     """What the structures have in place of what a condition asks for."""
-    key, _, modulus = where.replace(" ", "").partition("=")[0].partition("%")
-    if modulus:
+    if "%" in where:
         return ""
-    known = sorted({str(atoms.info[key]) for _, atoms in every if key in atoms.info})
+    known = sorted({str(value) for value in values if value is not None})
     if not known:
-        return f", none of {len(every)} has {key} in its info"
+        return f", none of {len(values)} has {key} in its info"
     shown = ", ".join(known[:6]) + (", ..." if len(known) > 6 else "")
-    return f" among {len(every)}, whose {key} is {shown}"
+    return f" among {len(values)}, whose {key} is {shown}"
 
 
 def _structures(path: Path, index: str) -> Iterator[tuple[int, Atoms]]:
